@@ -1,6 +1,7 @@
 //! Pairs in real zones.
 
 use super::*;
+use crate::api::keyvals::MAX_EXPIRE;
 use crate::store::{Condition, Found, Life, MIN_ZONE_SIZE};
 use serde_json::json as value;
 
@@ -135,7 +136,7 @@ fn lives() {
     done(&host, "PATCH", TWO, r#"{"a":{"expire":7000}}"#, 204);
     assert_eq!(expires(&host, "two", "a"), Some(NOW + 7_000));
     done(&host, "PATCH", TWO, r#"{"a":{"value":"x","expire":3155760000000}}"#, 204);
-    assert_eq!(expires(&host, "two", "a"), Some(NOW + keyvals::MAX_EXPIRE));
+    assert_eq!(expires(&host, "two", "a"), Some(NOW + MAX_EXPIRE));
     done(&host, "PATCH", TWO, r#"{"b":"4"}"#, 204);
     assert_eq!(expires(&host, "two", "b"), Some(NOW + 60_000), "a plain value begins a new life");
     done(&host, "PATCH", TWO, r#"{"c":{"expire":8000,"value":"5"}}"#, 204);
