@@ -219,3 +219,69 @@ fn escaped(out: &mut Vec<u8>, mut text: &[u8]) {
     }
     out.extend_from_slice(text);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Json<'_> {
+        Json::String(text.into())
+    }
+
+    #[test]
+    fn reads_what_the_api_cares_for() {
+        let members = vec![
+            ("a".into(), text("\"\u{1f980}\0")),
+            ("a".into(), Json::Null),
+            ("".into(), Json::Number(u64::MAX)),
+            ("o".into(), Json::Object(vec![("é".into(), Json::Other)])),
+        ];
+        let body = br#" {"a":"\"\ud83e\udd80\u0000","a":null,"":18446744073709551615,"o":{"\u00e9":[{"x":[1]},"y"]}} "#;
+        assert_eq!(parse(body), Ok(Json::Object(members)));
+        for other in ["true", "-1", "1.0", "1e3", "18446744073709551616", "[]", "[[[]]]"] {
+            assert_eq!(parse(other.as_bytes()), Ok(Json::Other), "{other}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_not_json() {
+        let deep = "[".repeat(1_000_000);
+        for body in ["", "nul", "{\"a\":1,}", "{\"a\":}", "{a:1}", "\"\t\"", "\"\\ud800\"", "1 2", "\u{feff}{}", &deep]
+        {
+            assert!(parse(body.as_bytes()).is_err(), "{}", body.get(..20).unwrap_or(body));
+        }
+        assert!(parse(b"\"\xc3\"").is_err());
+    }
+
+    #[test]
+    fn writes_any_bytes_as_a_string() {
+        for (bytes, written) in [
+            (&b""[..], "\"\""),
+            (b"plain /", "\"plain /\""),
+            (b"\"\\\"", "\"\\\"\\\\\\\"\""),
+            (b"\n\r\t\x00\x1f\x7f", "\"\\n\\r\\t\\u0000\\u001f\u{7f}\""),
+            ("é\u{2028}\u{1f980}".as_bytes(), "\"é\u{2028}\u{1f980}\""),
+            (b"\xff\xe2\x82z\xc3", "\"\u{fffd}\u{fffd}z\u{fffd}\""),
+        ] {
+            let mut out = Vec::new();
+            string(&mut out, bytes);
+            assert_eq!(String::from_utf8(out).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn objects_show_the_fields_asked_for() {
+        let show = |fields: Fields| {
+            let body = object(&fields, |object| {
+                object.number("n", 1).string("s", "t").object(b"o", |inner| {
+                    inner.number("n", 2);
+                });
+            });
+            String::from_utf8(body).unwrap()
+        };
+        assert_eq!(show(Fields::All), r#"{"n":1,"s":"t","o":{"n":2}}"#);
+        assert_eq!(show(Fields::Only(vec![b"s".to_vec(), b"o".to_vec()])), r#"{"s":"t","o":{"n":2}}"#);
+        assert_eq!(show(Fields::Only(Vec::new())), "{}");
+        assert_eq!(show(Fields::Names), r#"["n","s","o"]"#);
+    }
+}
