@@ -12,6 +12,7 @@ package ZoneMesh::Cluster;
 #   cut_off    number of a node (from 1) that the others reach, and that reaches the others, through $nodes[0]{relay} only
 #   workers    worker_processes of each (default 2)
 #   http       more text for the http block
+#   ports      names of further marks, each filled with a free port ($node->{vars}{NAME})
 #   not_started  true: they are made, not started
 
 use strict;
@@ -47,6 +48,7 @@ sub cluster {
     for my $n (1 .. $count) {
         my $node = $nodes[ $n - 1 ];
         $node->{relay} = $relay;
+        $node->{vars}  = { map { $_ => ZoneMesh::port() } @{ $given{ports} // [] } };
         my $sync = $given{sync} // $QUICK;
         if (my $ca = $given{tls}) {
             my ($certificate, $key) = $ca->issue("node$n", ip => ['127.0.0.1'], dns => ["node$n"]);
