@@ -76,16 +76,16 @@ sub config_check {
     return ($ok, $said);
 }
 
-# A configuration that must be refused, and what must be in the message: one pattern, or several in a list.
-# A refusal without an [emerg] line, or one by a crash, isn't one.
+# A configuration that must be refused, and what the message must say: one pattern, or several in a list, all of which one
+# [emerg] line must match. A crash isn't a refusal.
 sub config_fails {
     my ($conf, $patterns, $name) = @_;
     my ($ok, $said) = config_check(%$conf);
-    my @emerg = grep { /\[emerg\]/ } split /\n/, $said;
-    my $good  = !$ok && @emerg;
+    my @match = grep { /\[emerg\]/ } split /\n/, $said;
     for my $pattern (ref $patterns eq 'ARRAY' ? @$patterns : $patterns) {
-        $good &&= grep { /$pattern/ } @emerg;
+        @match = grep { /$pattern/ } @match;
     }
+    my $good = !$ok && @match;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
     return Test::More::ok($good, $name)
         || Test::More::diag(($ok ? 'it was accepted' : 'it was refused') . ", saying:\n$said");

@@ -51,6 +51,25 @@ sub issue {
     return ("$folder/$name.pem", "$folder/$name.key");
 }
 
+# Revokes a certificate; gives the file of the revocation list.
+sub revoke {
+    my ($self, $certificate) = @_;
+    my $folder = $self->{folder};
+    open my $config, '>', "$folder/ca.cnf" or die "$folder/ca.cnf: $!";
+    print {$config} "[ca]\ndefault_ca=own\n[own]\ndatabase=$folder/index\ndefault_md=sha256\ndefault_crl_days=30\n"
+        . "crl_extensions=crl\ncrlnumber=$folder/crlnumber\n[crl]\nauthorityKeyIdentifier=keyid\n";
+    close $config;
+    open my $index, '>>', "$folder/index" or die "$folder/index: $!";
+    close $index;
+    open my $number, '>', "$folder/crlnumber" or die "$folder/crlnumber: $!";
+    print {$number} "01\n";
+    close $number;
+    my @as = ('-config', "$folder/ca.cnf", '-keyfile', "$folder/ca.key", '-cert', "$folder/ca.pem");
+    openssl('ca', @as, '-revoke', $certificate);
+    openssl('ca', @as, '-gencrl', '-out', "$folder/crl.pem");
+    return "$folder/crl.pem";
+}
+
 # Runs openssl quietly; dies with what it said if it fails.
 sub openssl {
     my @command = ('openssl', @_);
