@@ -27,7 +27,10 @@ pub fn guard<T>(what: &str, failed: T, body: impl FnOnce() -> T) -> T {
                 .copied()
                 .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
                 .unwrap_or("no message");
-            log::cycle(log::ALERT, format_args!("panic in {what}: {text}; this is a fault of zonemesh, please report it"));
+            log::cycle(
+                log::ALERT,
+                format_args!("panic in {what}: {text}; this is a fault of zonemesh, please report it"),
+            );
             failed
         }
     }

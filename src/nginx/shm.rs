@@ -97,8 +97,7 @@ unsafe extern "C" fn init_control(shared: *mut sys::ngx_shm_zone_t, old: *mut c_
         // SAFETY: nginx hands over a mapped zone with a slab pool at its beginning, and the data that `add_control` set.
         let result = unsafe {
             let main = (*shared).data.cast::<MainConf>();
-            control_root(shared, !old.is_null())
-                .map(|(control, figures)| (*main).set_control(control, figures))
+            control_root(shared, !old.is_null()).map(|(control, figures)| (*main).set_control(control, figures))
         };
         report(shared, result)
     })

@@ -33,7 +33,9 @@ impl Directive for ApiDirective {
                 Some(value) => parse::flag(value)
                     .ok_or_else(|| Fault::new(format!("bad \"write={value}\" of \"api\"; it is \"on\" or \"off\"")))?,
                 None => {
-                    return Err(Fault::new(format!("unknown parameter \"{parameter}\" of \"api\"; it takes \"write=on\"")));
+                    return Err(Fault::new(format!(
+                        "unknown parameter \"{parameter}\" of \"api\"; it takes \"write=on\""
+                    )));
                 }
             };
         }
@@ -45,7 +47,9 @@ impl Directive for ApiDirective {
             (http::core_location((*ctx).loc_conf), &mut *main.cast::<HttpConf>())
         };
         if core.handler.is_some_and(|other| !std::ptr::fn_addr_eq(other, HANDLER)) {
-            return Err(Fault::new("\"api\" stands beside another directive that answers requests; give it a location of its own"));
+            return Err(Fault::new(
+                "\"api\" stands beside another directive that answers requests; give it a location of its own",
+            ));
         }
         own.request_id = request_id(conf, http)?;
         own.on = true;

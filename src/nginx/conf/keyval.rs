@@ -56,7 +56,9 @@ impl Directive for KeyvalDirective {
         let parameter = conf.text(3).into_owned();
         let zone = match parameter.strip_prefix("zone=") {
             Some("") => {
-                return Err(Fault::new(format!("\"keyval\" of \"${name}\" has an empty \"zone=\": name a keyval_zone")));
+                return Err(Fault::new(format!(
+                    "\"keyval\" of \"${name}\" has an empty \"zone=\": name a keyval_zone"
+                )));
             }
             Some(zone) => zone.to_owned(),
             None => {
@@ -101,7 +103,9 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
                 })?;
                 match &timeout {
                     None => timeout = Some((key.to_owned(), millis)),
-                    Some((other, _)) if other == key => return Err(in_zone(&named, format!("two \"{key}=\"; keep one"))),
+                    Some((other, _)) if other == key => {
+                        return Err(in_zone(&named, format!("two \"{key}=\"; keep one")));
+                    }
                     Some(_) => {
                         let why = "both \"timeout=\" and \"ttl=\", which mean the same; keep one";
                         return Err(in_zone(&named, why.to_owned()));
@@ -169,8 +173,8 @@ fn name_and_size(value: &str) -> Result<(String, usize), Fault> {
     if size.is_empty() {
         return Err(fault(format!("no size; write for example \"zone={name}:1m\"")));
     }
-    let bytes = parse::size(size)
-        .ok_or_else(|| fault(format!("bad size \"{size}\"; write for example \"zone={name}:1m\"")))?;
+    let bytes =
+        parse::size(size).ok_or_else(|| fault(format!("bad size \"{size}\"; write for example \"zone={name}:1m\"")))?;
     if bytes < MIN_ZONE_SIZE {
         return Err(fault(format!("\"{size}\" is too small; give it {}k or more", MIN_ZONE_SIZE / 1024)));
     }

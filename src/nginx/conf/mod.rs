@@ -187,7 +187,7 @@ impl Conf {
 ///
 /// # Safety
 /// `cf` is live.
-pub unsafe fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void {
+pub unsafe extern "C" fn create<T: Default>(cf: *mut sys::ngx_conf_t) -> *mut c_void {
     guard("create_conf", std::ptr::null_mut(), || {
         // SAFETY: the pool of the cycle that is being configured; its end is the end of the configuration.
         unsafe { ffi::owned_by_pool((*cf).pool, T::default()).cast() }

@@ -62,10 +62,14 @@ const LONGEST_PATH: usize = 107;
 
 fn unix(text: &str, path: &str) -> Result<Target, Fault> {
     if !path.starts_with('/') {
-        return Err(Fault::new(format!("\"zone_sync_server {text}\": write an absolute path, as in \"unix:/run/mesh.sock\"")));
+        return Err(Fault::new(format!(
+            "\"zone_sync_server {text}\": write an absolute path, as in \"unix:/run/mesh.sock\""
+        )));
     }
     if path.len() > LONGEST_PATH {
-        return Err(Fault::new(format!("\"zone_sync_server {text}\": a socket's path has {LONGEST_PATH} bytes at most")));
+        return Err(Fault::new(format!(
+            "\"zone_sync_server {text}\": a socket's path has {LONGEST_PATH} bytes at most"
+        )));
     }
     Ok(Target::Unix(PathBuf::from(path)))
 }

@@ -33,7 +33,11 @@ unsafe extern "C" fn body_read(r: *mut sys::ngx_http_request_t) {
             match body::read(r) {
                 Ok(body) => answer(r, Some(&body)),
                 Err(error) => {
-                    log::write((*(*r).connection).log, log::ERR, format_args!("can't read the request's body: {error}"));
+                    log::write(
+                        (*(*r).connection).log,
+                        log::ERR,
+                        format_args!("can't read the request's body: {error}"),
+                    );
                     answer(r, None)
                 }
             }

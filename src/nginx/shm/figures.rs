@@ -39,7 +39,8 @@ impl Figures {
 
     fn word(&self, n: usize) -> &AtomicU64 {
         // SAFETY: `new`'s promise; words are only touched as atomics.
-        &unsafe { &*self.words }[n]
+        let words = unsafe { &*self.words };
+        &words[n]
     }
 
     /// How much a counter of nginx, now at `total`, has grown since its last reset.

@@ -78,8 +78,6 @@ pub unsafe fn core_server<'a>(cf: *mut sys::ngx_conf_t) -> Result<&'a mut sys::n
 pub unsafe fn configured(cycle: *const sys::ngx_cycle_t) -> bool {
     // SAFETY: the caller's promise; the slot of a core module is null until its block is met.
     unsafe {
-        module(cycle, "ngx_stream_module")
-            .is_some_and(|module| !(*(*cycle).conf_ctx.add((*module).index)).is_null())
+        module(cycle, "ngx_stream_module").is_some_and(|module| !(*(*cycle).conf_ctx.add((*module).index)).is_null())
     }
 }
-
