@@ -1,10 +1,23 @@
 //! The replication protocol, sans-IO: bytes, feed positions and the time go in, frames and operations come out.
+//!
+//! The node that dials pushes ([`Push`]), the node that was dialled pulls ([`Pull`]): data flows one way on a connection,
+//! and two nodes have two. `docs/protocol.md` tells what they say to each other and which promises hold.
+//!
+//! `frame` and `message` are the wire; `outgoing` and `incoming` are one zone of a session; `push` and `pull` are the
+//! session around them.
 #![forbid(unsafe_code)]
 
-mod push;
+mod frame;
+mod incoming;
+mod message;
+mod outgoing;
+mod positions;
 mod pull;
-pub use push::*;
-pub use pull::*;
+mod push;
+mod session;
+
+pub use pull::Pull;
+pub use push::Push;
 
 use crate::record::Millis;
 use crate::store::{Control, Zone};
@@ -12,19 +25,23 @@ use std::sync::Arc;
 
 /// A synchronized zone by its name.
 #[derive(Clone)]
-pub struct SyncZone { /// x
- pub name: String,
- /// x
- pub zone: Zone }
+pub struct SyncZone {
+    /// As the configuration has it; peers find their zone by it.
+    pub name: String,
+    /// Its handle.
+    pub zone: Zone,
+}
 
 /// What sessions of a node share.
 #[derive(Clone)]
-pub struct Node { /// x
- pub control: Control,
- /// Sorted by name.
- pub zones: Arc<[SyncZone]>,
- /// x
- pub limits: Limits }
+pub struct Node {
+    /// The node's control region: identity, who was heard of, counters.
+    pub control: Control,
+    /// Sorted by name.
+    pub zones: Arc<[SyncZone]>,
+    /// Times and sizes.
+    pub limits: Limits,
+}
 
 /// Times and sizes (from the zone_sync_* directives).
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +64,10 @@ pub enum SessionError {
     /// The peer is this node.
     #[error("the peer is this node itself")]
     Itself,
-    /// x
+    /// The peer broke the protocol, speaks none of its versions that this node speaks, or is no zonemesh node.
     #[error("protocol error: {0}")]
     Protocol(String),
-    /// x
+    /// Nothing came for this long.
     #[error("no sign of life for {0} ms")]
     Silent(Millis),
     /// The peer said goodbye and why.
@@ -60,14 +77,19 @@ pub enum SessionError {
 
 /// Something worth a log line.
 #[derive(Debug, Clone)]
-pub struct Note { /// x
- pub level: NoteLevel,
- /// x
- pub text: String }
-/// x
+pub struct Note {
+    /// How urgent.
+    pub level: NoteLevel,
+    /// Without the peer's address, which the caller knows.
+    pub text: String,
+}
+
+/// How urgent a log line is; the names are nginx's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoteLevel { /// x
- Info, /// x
- Notice, /// x
- Warn, /// x
- Error }
+#[allow(missing_docs, reason = "nginx's own levels")]
+pub enum NoteLevel {
+    Info,
+    Notice,
+    Warn,
+    Error,
+}

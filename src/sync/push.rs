@@ -1,31 +1,384 @@
 //! The sending side of a session: the node that dialled.
-use super::{Node, Note, SessionError};
+
+use super::frame::{self, Input};
+use super::message::{self, Message, Mode};
+use super::outgoing::{Context, Large, Outgoing, State, Step, Subscription, frame_bound};
+use super::positions::Numbers;
+use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, gone, own_hello};
+use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis};
 use crate::store::ShardMask;
+use crate::store::control::Counter;
 
 /// One outbound session.
-pub struct Push {}
+///
+/// After each of `handle`, `mark` and `tick`, call [`Push::fill`] until it appends nothing; then wait for input, for
+/// changes, or for [`Push::deadline`]. At the end, whatever the reason, call [`Push::close`].
+pub struct Push {
+    node: Node,
+    own: Identity,
+    owner: u64,
+    pace: Pace,
+    input: Input,
+    peer: Option<Identity>,
+    /// Largest frame to send.
+    bound: usize,
+    said_hello: bool,
+    ended: Option<u8>,
+    zones: Vec<Outgoing>,
+    /// Zones announced so far.
+    announced: usize,
+    /// Whose turn it is.
+    turn: usize,
+    numbers: Numbers,
+    large: Option<Large>,
+    /// The time in a ping that wants an answer.
+    echo: Option<Millis>,
+    heard: u64,
+    sent: u64,
+    /// The zone whose positions are told next, in a round that is under way.
+    telling: Option<usize>,
+    told: u64,
+    /// `fill` stopped because it had worked enough, not because there was nothing to do.
+    working: bool,
+    notes: Notes,
+    lacked: Seldom,
+}
+
 impl Push {
     /// `owner`: the lease's number, for feed cursors.
-    pub fn new(_node: Node, _owner: u64, _now: Millis) -> Push { todo!() }
+    pub fn new(node: Node, owner: u64, now: Millis) -> Push {
+        Push {
+            own: node.control.identity(),
+            owner,
+            pace: Pace::new(now),
+            input: Input::new(session::first_bound()),
+            peer: None,
+            bound: frame::SMALLEST_BOUND,
+            said_hello: false,
+            ended: None,
+            zones: node.zones.iter().map(|_| Outgoing::new()).collect(),
+            announced: 0,
+            turn: 0,
+            numbers: Numbers::default(),
+            large: None,
+            echo: None,
+            heard: 0,
+            sent: 0,
+            telling: None,
+            told: 0,
+            working: false,
+            notes: Notes::default(),
+            lacked: Seldom::default(),
+            node,
+        }
+    }
+
     /// Bytes came from the peer.
-    pub fn handle(&mut self, _bytes: &[u8], _now: Millis) -> Result<(), SessionError> { todo!() }
+    pub fn handle(&mut self, bytes: &[u8], now: Millis) -> Result<(), SessionError> {
+        self.check()?;
+        let t = self.pace.advance(now);
+        if !bytes.is_empty() {
+            self.heard = t;
+        }
+        let mut input = std::mem::replace(&mut self.input, Input::new(0));
+        let mut count = 0;
+        let result = self.take_all(&mut input, bytes, now, &mut count);
+        self.input = input;
+        self.node.control.count(Counter::MsgsIn, count);
+        result.map_err(|ending| self.end(ending))
+    }
+
     /// Shards of zone number `zone` (its index in `Node::zones`) have changed.
-    pub fn mark(&mut self, _zone: usize, _shards: ShardMask) { todo!() }
+    pub fn mark(&mut self, zone: usize, shards: ShardMask) {
+        if let Some(outgoing) = self.zones.get_mut(zone) {
+            outgoing.mark(shards);
+        }
+    }
+
     /// Appends frames to send, about `budget` bytes at most; nothing appended: nothing to send now.
-    pub fn fill(&mut self, _out: &mut Vec<u8>, _budget: usize, _now: Millis) -> Result<(), SessionError> { todo!() }
+    pub fn fill(&mut self, out: &mut Vec<u8>, budget: usize, now: Millis) -> Result<(), SessionError> {
+        self.check()?;
+        let t = self.pace.advance(now);
+        let start = out.len();
+        self.working = false;
+        if !self.said_hello {
+            self.said_hello = true;
+            message::hello(out, &own_hello(&self.node, now));
+        }
+        if let Some(peer) = self.peer {
+            if let Some(echo) = self.echo.take() {
+                message::pong(out, echo, now);
+            }
+            self.announce(out, start.saturating_add(budget));
+            self.tell(peer, out, start.saturating_add(budget), now);
+            self.send(out, start.saturating_add(budget), now);
+            if out.len() == start && t >= self.ping_due() {
+                message::ping(out, now);
+            }
+        }
+        if out.len() > start {
+            self.sent = t;
+            self.node.control.count(Counter::MsgsOut, frame::count(out.get(start..).unwrap_or_default()));
+        }
+        Ok(())
+    }
+
     /// Time passed: heartbeats, silence.
-    pub fn tick(&mut self, _now: Millis) -> Result<(), SessionError> { todo!() }
+    pub fn tick(&mut self, now: Millis) -> Result<(), SessionError> {
+        self.check()?;
+        let t = self.pace.advance(now);
+        if t.saturating_sub(self.heard) > self.node.limits.timeout {
+            return Err(self.end(Ending::silent(self.node.limits.timeout)));
+        }
+        if self.peer.is_some() && self.telling.is_none() && t >= self.told.saturating_add(self.beat()) {
+            self.told = t;
+            self.telling = Some(0);
+        }
+        Ok(())
+    }
+
     /// When `tick` wants to be called next.
-    pub fn deadline(&self) -> Millis { todo!() }
+    pub fn deadline(&self) -> Millis {
+        let silent = self.heard.saturating_add(self.node.limits.timeout).saturating_add(1);
+        let mut next = silent;
+        if self.peer.is_some() {
+            next = next.min(self.ping_due()).min(self.told.saturating_add(self.beat()));
+            next = self.zones.iter().filter_map(|zone| zone.wakes(self.pace.t)).fold(next, u64::min);
+        }
+        if self.working || self.telling.is_some() {
+            next = self.pace.t;
+        }
+        self.pace.wall_at(next)
+    }
+
     /// Every change so far was sent and acknowledged.
-    pub fn flushed(&self) -> bool { todo!() }
+    pub fn flushed(&self) -> bool {
+        self.peer.is_some()
+            && self.announced == self.zones.len()
+            && self.large.is_none()
+            && self.zones.iter().zip(self.node.zones.iter()).all(|(outgoing, zone)| outgoing.flushed(&zone.zone))
+    }
+
     /// Who the peer is, once its hello came.
-    pub fn peer(&self) -> Option<Identity> { todo!() }
+    pub fn peer(&self) -> Option<Identity> {
+        self.peer
+    }
+
     /// Records that wait, by zone index (an upper bound).
-    pub fn pending(&self, _zone: usize) -> u64 { todo!() }
+    pub fn pending(&self, zone: usize) -> u64 {
+        match (self.peer, self.zones.get(zone), self.node.zones.get(zone)) {
+            (Some(_), Some(outgoing), Some(zone)) => outgoing.pending(&zone.zone),
+            _ => 0,
+        }
+    }
+
     /// Log lines since the last call.
-    pub fn notes(&mut self) -> Vec<Note> { todo!() }
+    pub fn notes(&mut self) -> Vec<Note> {
+        self.notes.take()
+    }
+
     /// Says goodbye (appended to `out`) and gives feed cursors back.
-    pub fn close(&mut self, _out: &mut Vec<u8>, _why: &str) { todo!() }
+    pub fn close(&mut self, out: &mut Vec<u8>, why: &str) {
+        for (outgoing, zone) in self.zones.iter_mut().zip(self.node.zones.iter()) {
+            outgoing.close(&zone.zone);
+        }
+        if self.said_hello {
+            message::bye(out, self.ended.unwrap_or(message::BYE_END), why);
+            self.node.control.count(Counter::MsgsOut, 1);
+        }
+        self.ended = Some(message::BYE_END);
+        self.said_hello = false;
+    }
+
+    fn check(&self) -> Result<(), SessionError> {
+        match self.ended {
+            None => Ok(()),
+            Some(_) => Err(SessionError::Protocol("the session has ended".into())),
+        }
+    }
+
+    fn end(&mut self, ending: Ending) -> SessionError {
+        self.ended = Some(ending.code);
+        ending.error
+    }
+
+    /// How often signs of life are given.
+    fn beat(&self) -> u64 {
+        (self.node.limits.timeout / 3).max(1)
+    }
+
+    fn ping_due(&self) -> u64 {
+        self.sent.saturating_add(self.beat())
+    }
+
+    fn take_all(&mut self, input: &mut Input, mut bytes: &[u8], now: Millis, count: &mut u64) -> Result<(), Ending> {
+        while let Some((kind, body)) = input.next(&mut bytes)? {
+            *count += 1;
+            let message = message::decode(kind, body)?;
+            self.take(&message, now)?;
+            if matches!(message, Message::Hello(_)) {
+                input.set_bound(accepted_bound(&self.node.limits));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, message: &Message<'_>, now: Millis) -> Result<(), Ending> {
+        match (*message, self.peer) {
+            (Message::Hello(hello), None) => {
+                let accepted = session::check_hello(&hello, self.own)?;
+                self.bound = frame_bound(&self.node.limits, accepted);
+                self.peer = Some(hello.identity);
+                self.telling = Some(0);
+                session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
+            }
+            (Message::Bye { code, text }, _) => return Err(Ending::bye(code, text)),
+            (_, None) => return Err(Ending::protocol("a message before the hello")),
+            (Message::Ping { time }, _) => self.echo = Some(time),
+            (Message::Pong | Message::Unknown, _) => {}
+            (Message::Refuse { number, reason }, _) => self.refused(number, reason)?,
+            (Message::Subscribe { zone, epoch, mode, more, cleared, positions }, _) => {
+                let mode =
+                    Mode::from_byte(mode).ok_or_else(|| Ending::protocol("a subscription of an unknown mode"))?;
+                let at = self.announced_zone(zone)?;
+                let (Some(outgoing), Some(sync_zone)) = (self.zones.get_mut(at), self.node.zones.get(at)) else {
+                    return Ok(());
+                };
+                let asked = Subscription { epoch, mode, more, cleared };
+                outgoing
+                    .subscribe(&sync_zone.zone, zone, &asked, positions, &mut self.large)
+                    .ok_or_else(|| Ending::protocol("a subscription out of order"))?;
+            }
+            (Message::Ack { zone, epoch, stamp }, _) => {
+                let at = self.announced_zone(zone)?;
+                let acked = self.zones.get_mut(at).and_then(|outgoing| outgoing.ack(epoch, stamp));
+                acked.ok_or_else(|| Ending::protocol("an acknowledgement of what was not sent"))?;
+            }
+            _ => return Err(Ending::protocol("a message that the dialled node doesn't send")),
+        }
+        Ok(())
+    }
+
+    /// The index of a zone that the peer may speak of.
+    fn announced_zone(&self, number: u64) -> Result<usize, Ending> {
+        usize::try_from(number)
+            .ok()
+            .filter(|at| *at < self.announced)
+            .ok_or_else(|| Ending::protocol("a zone that was not announced"))
+    }
+
+    fn refused(&mut self, number: u64, reason: &[u8]) -> Result<(), Ending> {
+        let at = self.announced_zone(number)?;
+        if let (Some(outgoing), Some(zone)) = (self.zones.get_mut(at), self.node.zones.get(at))
+            && outgoing.state() != State::Refused
+        {
+            outgoing.refuse();
+            outgoing.close(&zone.zone);
+            let text =
+                format!("zone \"{}\" is not synchronized: the peer says: {}", zone.name, message::printable(reason));
+            self.notes.add(NoteLevel::Warn, text);
+        }
+        Ok(())
+    }
+
+    /// Announces zones that the peer hasn't been told of.
+    fn announce(&mut self, out: &mut Vec<u8>, until: usize) {
+        while out.len() < until
+            && let (Some(zone), Some(outgoing)) =
+                (self.node.zones.get(self.announced), self.zones.get_mut(self.announced))
+        {
+            if zone.name.len() > message::MAX_NAME || self.announced as u64 >= message::MAX_ZONES {
+                outgoing.refuse();
+                let text = format!(
+                    "zone \"{}\" is not synchronized: a node shares at most {} zones, with names of at most {} bytes",
+                    zone.name,
+                    message::MAX_ZONES,
+                    message::MAX_NAME
+                );
+                self.notes.add(NoteLevel::Error, text);
+            } else {
+                outgoing.joined = zone.zone.joined();
+                message::zone(out, self.announced as u64, outgoing.joined, &zone.name);
+            }
+            self.announced += 1;
+        }
+    }
+
+    /// Tells what this node has of other origins, and of zones that have joined meanwhile.
+    fn tell(&mut self, peer: Identity, out: &mut Vec<u8>, until: usize, now: Millis) {
+        // A while after the start everybody seems to be gone.
+        let settled = self.pace.t > self.node.limits.timeout.saturating_mul(2);
+        while let Some(at) = self.telling
+            && at < self.announced
+            && out.len() < until
+        {
+            self.telling = Some(at + 1);
+            let (Some(zone), Some(outgoing)) = (self.node.zones.get(at), self.zones.get_mut(at)) else { continue };
+            if outgoing.state() == State::Refused {
+                continue;
+            }
+            let joined = zone.zone.joined();
+            if joined != outgoing.joined {
+                outgoing.joined = joined;
+                message::zone(out, at as u64, joined, &zone.name);
+            }
+            let cx = Context {
+                zone: &zone.zone,
+                number: at as u64,
+                own: self.own,
+                owner: self.owner,
+                bound: self.bound,
+                numbers: &mut self.numbers,
+                large: &mut self.large,
+                now,
+                t: self.pace.t,
+            };
+            outgoing.have(&cx, peer, out, |origin| settled && gone(&self.node, origin, now));
+        }
+        if self.telling.is_some_and(|at| at >= self.zones.len()) {
+            self.telling = None;
+        }
+    }
+
+    /// Gives each zone its turn, a frame at a time, until the budget or every zone's window is used up.
+    fn send(&mut self, out: &mut Vec<u8>, until: usize, now: Millis) {
+        let window = self.node.limits.window.max(self.bound);
+        self.zones.iter_mut().for_each(|outgoing| outgoing.used = 0);
+        let mut idle = 0;
+        let mut working = false;
+        while out.len() < until && idle < self.zones.len() {
+            let at = self.turn.checked_rem(self.zones.len()).unwrap_or(0);
+            self.turn = at + 1;
+            let (Some(zone), Some(outgoing)) = (self.node.zones.get(at), self.zones.get_mut(at)) else { break };
+            idle += 1;
+            if outgoing.used >= window {
+                continue;
+            }
+            let mut cx = Context {
+                zone: &zone.zone,
+                number: at as u64,
+                own: self.own,
+                owner: self.owner,
+                bound: self.bound,
+                numbers: &mut self.numbers,
+                large: &mut self.large,
+                now,
+                t: self.pace.t,
+            };
+            let before = out.len();
+            match outgoing.step(&mut cx, out) {
+                Step::Sent => idle = 0,
+                Step::Working => working = true,
+                Step::Idle => {}
+            }
+            outgoing.used += out.len() - before;
+            if outgoing.lacks_walker() && self.lacked.happened(self.pace.t).is_some() {
+                let text =
+                    format!("zone \"{}\" has no place for another walker of its changes; this peer waits", zone.name);
+                self.notes.add(NoteLevel::Warn, text);
+            }
+        }
+        self.working = working;
+    }
 }

@@ -1,0 +1,353 @@
+//! One zone as it comes from one peer: what is asked for, what was refused and is asked for again, who relays for whom.
+
+use super::Node;
+use super::message::{self, Entry, Mode};
+use super::session::{Notes, Seldom, gone};
+use super::{NoteLevel, SyncZone};
+use crate::record::{Identity, Millis, Record, Stamp};
+use crate::store::{Applied, StoreError};
+
+/// Origins whose positions are held back one by one; beyond, all are.
+const MAX_HELD: usize = 64;
+/// First and longest wait before what was refused is asked for again, milliseconds.
+const AGAIN: (u64, u64) = (1_000, 30_000);
+
+/// What a zone works with; belongs to the session.
+pub struct Context<'a> {
+    /// This node.
+    pub node: &'a Node,
+    /// Itself.
+    pub own: Identity,
+    /// The dialer.
+    pub peer: Identity,
+    /// This session's token for claims.
+    pub token: u64,
+    /// Largest frame to send.
+    pub bound: usize,
+    /// The clock.
+    pub now: Millis,
+    /// The session's time.
+    pub t: u64,
+    /// Log lines.
+    pub notes: &'a mut Notes,
+}
+
+/// One zone of one session.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Its index in `Node::zones`.
+    pub index: usize,
+    /// Whether the peer has taken a full state, or was there from the start.
+    pub peer_joined: bool,
+    number: u64,
+    epoch: u64,
+    mode: Mode,
+    /// The full state that this epoch asked for is on its way.
+    filling: bool,
+    /// Origins of records that were refused in this epoch: their positions don't count.
+    held: Vec<Identity>,
+    hold_all: bool,
+    again_at: Option<u64>,
+    again_after: u64,
+    have: Vec<Have>,
+    look_at: u64,
+    /// The stamp to acknowledge when all that was received has been handled.
+    ack: Option<Stamp>,
+    full: Seldom,
+    future: Seldom,
+    busy: Seldom,
+    origins: Seldom,
+    unknown: Seldom,
+}
+
+/// What the peer has of an origin.
+#[derive(Clone, Copy, Debug)]
+struct Have {
+    entry: Entry,
+    /// What it has of an origin that is gone on both sides was taken in full.
+    relayed: bool,
+    /// It is being taken.
+    relaying: bool,
+}
+
+impl Incoming {
+    /// A zone that the peer announced under `number`.
+    pub fn new(index: usize, number: u64, peer_joined: bool) -> Incoming {
+        Incoming {
+            index,
+            peer_joined,
+            number,
+            epoch: 0,
+            mode: Mode::None,
+            filling: false,
+            held: Vec::new(),
+            hold_all: false,
+            again_at: None,
+            again_after: AGAIN.0,
+            have: Vec::new(),
+            look_at: 0,
+            ack: None,
+            full: Seldom::default(),
+            future: Seldom::default(),
+            busy: Seldom::default(),
+            origins: Seldom::default(),
+            unknown: Seldom::default(),
+        }
+    }
+
+    /// Whether something of this epoch may come.
+    pub const fn expects(&self, epoch: u64) -> bool {
+        epoch > 0 && epoch <= self.epoch
+    }
+
+    /// Whether the session should look at this zone often.
+    pub const fn restless(&self) -> bool {
+        self.filling || matches!(self.mode, Mode::None) || self.again_at.is_some()
+    }
+
+    /// Merges a record.
+    pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) {
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+        match zone.apply(record, cx.now, cx.node.limits.max_drift) {
+            Ok(Applied::Newer | Applied::Stale) => {}
+            Ok(Applied::Full) => {
+                if let Some(count) = self.full.happened(cx.t) {
+                    let text = format!(
+                        "zone \"{name}\" is full: {count} records of a peer were left out; give it more memory"
+                    );
+                    cx.notes.add(NoteLevel::Error, text);
+                }
+            }
+            Ok(Applied::Future) => {
+                self.hold(cx, record.version.origin);
+                if let Some(count) = self.future.happened(cx.t) {
+                    let text = format!(
+                        "zone \"{name}\": {count} records of node {} are more than {} ms ahead of this node's clock and \
+                         are refused for now; check the time service of both",
+                        record.version.origin, cx.node.limits.max_drift
+                    );
+                    cx.notes.add(NoteLevel::Warn, text);
+                }
+            }
+            Err(StoreError::Busy) => {
+                self.hold(cx, record.version.origin);
+                if let Some(count) = self.busy.happened(cx.t) {
+                    cx.notes.add(NoteLevel::Warn, format!("zone \"{name}\" is busy: {count} records of a peer wait"));
+                }
+            }
+            // Keys and values were measured when they were decoded; what the store refuses for another reason it
+            // refuses again.
+            Err(error) => {
+                if self.unknown.happened(cx.t).is_some() {
+                    cx.notes
+                        .add(NoteLevel::Error, format!("zone \"{name}\": a record of a peer was left out: {error}"));
+                }
+            }
+        }
+    }
+
+    /// A record was of a kind that this version doesn't know.
+    pub fn skipped(&mut self, cx: &mut Context<'_>) {
+        if let Some(zone) = cx.node.zones.get(self.index)
+            && let Some(count) = self.unknown.happened(cx.t)
+        {
+            let text =
+                format!("zone \"{}\": {count} records of a kind that this version lacks were skipped", zone.name);
+            cx.notes.add(NoteLevel::Warn, text);
+        }
+    }
+
+    /// Empties the zone as the peer did. Clear stamps aren't covered by positions: nothing is held back.
+    pub fn clear(&mut self, cx: &mut Context<'_>, stamp: Stamp) {
+        let Some(zone) = cx.node.zones.get(self.index) else { return };
+        match zone.zone.apply_clear(stamp, cx.now, cx.node.limits.max_drift) {
+            Ok(Applied::Newer | Applied::Stale | Applied::Full) => {}
+            Ok(Applied::Future) | Err(_) => self.ask_again(cx.t),
+        }
+    }
+
+    /// What the peer promises to have sent.
+    pub fn position(
+        &mut self,
+        cx: &mut Context<'_>,
+        epoch: u64,
+        complete: bool,
+        positions: impl Iterator<Item = Entry>,
+    ) {
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+        if epoch != self.epoch {
+            return;
+        }
+        for Entry { identity, stamp, .. } in positions {
+            if identity == cx.own || self.holds(identity) {
+                continue;
+            }
+            if !zone.advance(identity, stamp)
+                && let Some(count) = self.origins.happened(cx.t)
+            {
+                let text = format!(
+                    "zone \"{name}\" has no room for {count} more origins; their records are sent again at each reconnect"
+                );
+                cx.notes.add(NoteLevel::Warn, text);
+            }
+            if identity == cx.peer {
+                self.ack = Some(stamp);
+            }
+        }
+        if complete && self.filling {
+            self.complete(cx);
+        }
+        if self.held.is_empty() && !self.hold_all && self.again_at.is_none() {
+            self.again_after = AGAIN.0;
+        }
+    }
+
+    /// The full state is there, but for what this node refused and asks for again.
+    fn complete(&mut self, cx: &mut Context<'_>) {
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+        self.filling = false;
+        self.mode = Mode::Own;
+        if !zone.joined() {
+            zone.set_joined();
+            cx.notes.add(
+                NoteLevel::Notice,
+                format!("zone \"{name}\" has joined: the full state of node {} is here", cx.peer),
+            );
+        }
+        zone.release_donor(cx.token);
+        let (held, hold_all) = (&self.held, self.hold_all);
+        for have in self.have.iter_mut().filter(|have| have.relaying) {
+            have.relaying = false;
+            have.relayed = !hold_all && !held.contains(&have.entry.identity);
+        }
+    }
+
+    /// What the peer has itself. `room`: how many more entries the session may keep.
+    pub fn have(&mut self, entries: impl Iterator<Item = Entry>, room: &mut usize) {
+        for entry in entries {
+            let new = Have { entry, relayed: false, relaying: false };
+            match self.have.binary_search_by_key(&entry.identity, |have| have.entry.identity) {
+                Ok(at) => {
+                    if let Some(have) = self.have.get_mut(at).filter(|have| have.entry != entry) {
+                        *have = new;
+                    }
+                }
+                Err(at) if *room > 0 => {
+                    *room -= 1;
+                    self.have.insert(at, new);
+                }
+                Err(_) => {}
+            }
+        }
+        self.look_at = 0;
+    }
+
+    /// The acknowledgement that is due, as epoch and stamp.
+    pub fn ack(&mut self) -> Option<(u64, u64, Stamp)> {
+        self.ack.take().map(|stamp| (self.number, self.epoch, stamp))
+    }
+
+    /// Looks whether another subscription is due, and appends it.
+    pub fn steer(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
+        let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
+        let patience = cx.node.limits.timeout.max(1_000);
+        if self.filling {
+            // Who has lost the claim goes on: two full states at once cost time, not truth.
+            zone.claim_donor(cx.token, cx.now, patience);
+            return;
+        }
+        let joined = zone.joined();
+        // A node that never joined has little but its own writes, and may itself be new: others go first.
+        let patient = !self.peer_joined && cx.t < cx.node.limits.timeout;
+        let full = if joined { self.relay_due(cx) } else { !patient };
+        if full && zone.claim_donor(cx.token, cx.now, patience) {
+            self.mark_relayed_origins(cx);
+            self.subscribe(cx, Mode::Full, out);
+            return;
+        }
+        let mode = if joined || !self.peer_joined { Mode::Own } else { Mode::None };
+        let again = self.again_at.is_some_and(|at| cx.t >= at);
+        if self.epoch == 0 || mode != self.mode || again {
+            self.subscribe(cx, mode, out);
+        }
+    }
+
+    /// The session is over.
+    pub fn close(&mut self, node: &Node, token: u64) {
+        if self.filling
+            && let Some(zone) = node.zones.get(self.index)
+        {
+            zone.zone.release_donor(token);
+        }
+    }
+
+    fn subscribe(&mut self, cx: &Context<'_>, mode: Mode, out: &mut Vec<u8>) {
+        let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
+        self.epoch += 1;
+        self.mode = mode;
+        self.filling = mode == Mode::Full;
+        self.held.clear();
+        self.hold_all = false;
+        self.again_at = None;
+        self.ack = None;
+        let positions: Vec<Entry> = match mode {
+            Mode::None => Vec::new(),
+            Mode::Own => vec![(cx.peer, zone.position(cx.peer))],
+            Mode::Full => zone.positions(),
+        }
+        .into_iter()
+        .filter(|(_, stamp)| *stamp > Stamp::ZERO)
+        .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
+        .collect();
+        message::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
+    }
+
+    /// Holds an origin's positions back until its records have been offered again.
+    fn hold(&mut self, cx: &Context<'_>, origin: Identity) {
+        if !self.holds(origin) {
+            if self.held.len() < MAX_HELD {
+                self.held.push(origin);
+            } else {
+                self.hold_all = true;
+            }
+        }
+        self.ask_again(cx.t);
+    }
+
+    fn holds(&self, origin: Identity) -> bool {
+        self.hold_all || self.held.contains(&origin)
+    }
+
+    fn ask_again(&mut self, t: u64) {
+        if self.again_at.is_none() {
+            self.again_at = Some(t.saturating_add(self.again_after));
+            self.again_after = (self.again_after * 2).min(AGAIN.1);
+        }
+    }
+
+    /// Whether the peer has something of an origin that this node hasn't heard of for long.
+    fn relay_due(&mut self, cx: &Context<'_>) -> bool {
+        let timeout = cx.node.limits.timeout;
+        let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return false };
+        if cx.t < self.look_at || cx.t <= timeout.saturating_mul(2) {
+            return false;
+        }
+        self.look_at = cx.t.saturating_add(timeout / 2);
+        self.have.iter().any(|have| {
+            let Entry { identity, stamp, gone: gone_there } = have.entry;
+            let news = (gone_there && !have.relayed) || stamp > zone.position(identity);
+            news && lost(cx, identity)
+        })
+    }
+
+    fn mark_relayed_origins(&mut self, cx: &Context<'_>) {
+        for have in &mut self.have {
+            have.relaying = have.entry.gone && lost(cx, have.entry.identity);
+        }
+    }
+}
+
+/// Whether an origin doesn't speak for itself here.
+fn lost(cx: &Context<'_>, origin: Identity) -> bool {
+    origin != cx.own && origin != cx.peer && gone(cx.node, origin, cx.now)
+}

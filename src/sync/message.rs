@@ -1,0 +1,514 @@
+//! The messages: what stands in the body of each type of frame. Decoding borrows; lists are iterators over the frame.
+
+use super::frame::{Malformed, Reader, frame, put_prefixed, put_varint};
+use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
+use crate::store::{MAX_KEY, MAX_VALUE};
+
+/// First bytes of a hello.
+pub const MAGIC: [u8; 8] = *b"zonemesh";
+/// The oldest version of the protocol that this node speaks.
+pub const LOWEST: u16 = 1;
+/// The newest.
+pub const HIGHEST: u16 = 1;
+
+/// Types of frames. Those with the high bit set may be skipped by who doesn't know them.
+pub mod kind {
+    #![allow(missing_docs)]
+    pub const HELLO: u8 = 1;
+    pub const BYE: u8 = 2;
+    pub const PING: u8 = 3;
+    pub const PONG: u8 = 4;
+    pub const ZONE: u8 = 5;
+    pub const REFUSE: u8 = 6;
+    pub const SUBSCRIBE: u8 = 7;
+    pub const ORIGIN: u8 = 8;
+    pub const RECORDS: u8 = 9;
+    pub const CHUNK: u8 = 10;
+    pub const CLEAR: u8 = 11;
+    pub const POSITION: u8 = 12;
+    pub const ACK: u8 = 13;
+    pub const HAVE: u8 = 14;
+    /// Set on types that a receiver may skip.
+    pub const OPTIONAL: u8 = 0x80;
+}
+
+/// Highest number a dialer may give to a zone.
+pub const MAX_ZONES: u64 = 4096;
+/// How many numbers for origins a session has. A dialer that knows more origins defines numbers anew.
+pub const MAX_ORIGINS: u64 = 1024;
+/// Longest name of a zone.
+pub const MAX_NAME: usize = 512;
+/// Longest text of a goodbye or refusal.
+pub const MAX_TEXT: usize = 400;
+/// Largest record on the wire: key, value and what stands before them.
+pub const MAX_RECORD: usize = MAX_KEY + MAX_VALUE + RECORD_HEAD;
+/// Upper bound of the bytes of a record that aren't key or value: kind, flags, stamp, origin, end, two lengths.
+pub const RECORD_HEAD: usize = 1 + 1 + 8 + 10 + 10 + 5 + 5;
+
+/// A goodbye's code: the session ended for a reason that its text tells.
+pub const BYE_END: u8 = 0;
+/// A goodbye's code: both ends are one node.
+pub const BYE_ITSELF: u8 = 1;
+/// A goodbye's code: no version of the protocol in common.
+pub const BYE_VERSION: u8 = 2;
+/// A goodbye's code: the peer broke the protocol.
+pub const BYE_PROTOCOL: u8 = 3;
+
+/// A decoded message.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "docs/protocol.md has a table of the fields")]
+pub enum Message<'a> {
+    Hello(Hello),
+    Bye {
+        code: u8,
+        text: &'a [u8],
+    },
+    Ping {
+        time: Millis,
+    },
+    Pong,
+    Zone {
+        number: u64,
+        kind: u8,
+        matching: u8,
+        joined: bool,
+        name: &'a [u8],
+    },
+    Refuse {
+        number: u64,
+        reason: &'a [u8],
+    },
+    Subscribe {
+        zone: u64,
+        epoch: u64,
+        mode: u8,
+        more: bool,
+        cleared: Stamp,
+        positions: List<'a>,
+    },
+    Origin {
+        number: u64,
+        identity: Identity,
+    },
+    Records {
+        zone: u64,
+        epoch: u64,
+        records: Reader<'a>,
+    },
+    Chunk {
+        zone: u64,
+        epoch: u64,
+        first: bool,
+        last: bool,
+        total: u64,
+        bytes: &'a [u8],
+    },
+    Clear {
+        zone: u64,
+        stamp: Stamp,
+    },
+    Position {
+        zone: u64,
+        epoch: u64,
+        complete: bool,
+        positions: List<'a>,
+    },
+    Ack {
+        zone: u64,
+        epoch: u64,
+        stamp: Stamp,
+    },
+    Have {
+        zone: u64,
+        positions: List<'a>,
+    },
+    /// Of a later version, to be skipped.
+    Unknown,
+}
+
+/// What each side says first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest version it speaks.
+    pub lowest: u16,
+    /// Newest.
+    pub highest: u16,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its clock.
+    pub now: Millis,
+    /// Largest frame that it accepts.
+    pub bound: u32,
+}
+
+/// What a subscription asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mode {
+    /// Nothing for now.
+    None = 0,
+    /// Records written by the dialer itself.
+    Own = 1,
+    /// All that the dialer has, then its own.
+    Full = 2,
+}
+
+impl Mode {
+    /// Of its byte on the wire.
+    pub const fn from_byte(byte: u8) -> Option<Mode> {
+        match byte {
+            0 => Some(Mode::None),
+            1 => Some(Mode::Own),
+            2 => Some(Mode::Full),
+            _ => None,
+        }
+    }
+}
+
+/// One entry of a list of positions. `gone` has a meaning in HAVE only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose writes.
+    pub identity: Identity,
+    /// Applied up to here.
+    pub stamp: Stamp,
+    /// The sender hasn't heard of this origin for long.
+    pub gone: bool,
+}
+
+/// Bytes of an entry on the wire.
+const ENTRY: usize = 16 + 8 + 1;
+
+/// A list of positions inside a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    entries: &'a [u8],
+}
+
+impl Iterator for List<'_> {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        let (entry, rest) = self.entries.split_at_checked(ENTRY)?;
+        self.entries = rest;
+        let mut reader = Reader::new(entry);
+        Some(Entry { identity: reader.identity().ok()?, stamp: reader.stamp().ok()?, gone: reader.u8().ok()? & 1 != 0 })
+    }
+}
+
+mod flag {
+    pub const MORE: u8 = 1;
+    pub const COMPLETE: u8 = 1;
+    pub const JOINED: u8 = 1;
+    pub const FIRST: u8 = 1;
+    pub const LAST: u8 = 2;
+    pub const TOMBSTONE: u8 = 1;
+    pub const SHORTENED: u8 = 2;
+    pub const OWN: u8 = 4;
+    pub const EXPIRES: u8 = 8;
+}
+
+/// Decodes the body of a frame of this type. What follows the known fields is of a later version, and skipped.
+pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
+    let r = &mut Reader::new(body);
+    Ok(match kind {
+        kind::HELLO => Message::Hello(decode_hello(r)?),
+        kind::BYE => Message::Bye { code: r.u8()?, text: r.prefixed()? },
+        kind::PING => Message::Ping { time: r.u64()? },
+        kind::PONG => {
+            // The echo and the peer's time: nothing here measures with them yet.
+            r.bytes(16)?;
+            Message::Pong
+        }
+        kind::ZONE => Message::Zone {
+            number: r.varint()?,
+            kind: r.u8()?,
+            matching: r.u8()?,
+            joined: r.u8()? & flag::JOINED != 0,
+            name: r.prefixed()?,
+        },
+        kind::REFUSE => Message::Refuse { number: r.varint()?, reason: r.prefixed()? },
+        kind::SUBSCRIBE => Message::Subscribe {
+            zone: r.varint()?,
+            epoch: r.varint()?,
+            mode: r.u8()?,
+            more: r.u8()? & flag::MORE != 0,
+            cleared: r.stamp()?,
+            positions: decode_list(r)?,
+        },
+        kind::ORIGIN => Message::Origin { number: r.varint()?, identity: r.identity()? },
+        kind::RECORDS => Message::Records { zone: r.varint()?, epoch: r.varint()?, records: Reader::new(r.rest()) },
+        kind::CHUNK => {
+            let (zone, epoch, flags, total) = (r.varint()?, r.varint()?, r.u8()?, r.varint()?);
+            let (first, last) = (flags & flag::FIRST != 0, flags & flag::LAST != 0);
+            Message::Chunk { zone, epoch, first, last, total, bytes: r.rest() }
+        }
+        kind::CLEAR => Message::Clear { zone: r.varint()?, stamp: decode_stamp(r)? },
+        kind::POSITION => Message::Position {
+            zone: r.varint()?,
+            epoch: r.varint()?,
+            complete: r.u8()? & flag::COMPLETE != 0,
+            positions: decode_list(r)?,
+        },
+        kind::ACK => Message::Ack { zone: r.varint()?, epoch: r.varint()?, stamp: r.stamp()? },
+        kind::HAVE => Message::Have { zone: r.varint()?, positions: decode_list(r)? },
+        optional if optional & kind::OPTIONAL != 0 => Message::Unknown,
+        _ => return Err(Malformed::Value("a message of an unknown type")),
+    })
+}
+
+fn decode_hello(r: &mut Reader<'_>) -> Result<Hello, Malformed> {
+    if r.bytes(MAGIC.len())? != MAGIC {
+        return Err(Malformed::Value("not the hello of a zonemesh node"));
+    }
+    Ok(Hello { lowest: r.u16()?, highest: r.u16()?, identity: r.identity()?, now: r.u64()?, bound: r.u32()? })
+}
+
+fn decode_stamp(r: &mut Reader<'_>) -> Result<Stamp, Malformed> {
+    match r.stamp()? {
+        Stamp::ZERO => Err(Malformed::Value("a record without a stamp")),
+        stamp => Ok(stamp),
+    }
+}
+
+/// Checks the whole list, so that its iterator needn't.
+fn decode_list<'a>(r: &mut Reader<'a>) -> Result<List<'a>, Malformed> {
+    let count = usize::try_from(r.varint()?).map_err(|_| Malformed::Cut)?;
+    let entries = r.bytes(count.checked_mul(ENTRY).ok_or(Malformed::Cut)?)?;
+    if entries.chunks_exact(ENTRY).any(|entry| Reader::new(entry).identity().is_err()) {
+        return Err(Malformed::Value("an identity of zeros"));
+    }
+    Ok(List { entries })
+}
+
+/// The next of the records that follow one another in RECORDS, or the one that chunks have brought.
+///
+/// `Ok(None)`: it is of a kind that this version doesn't know, and was skipped.
+pub fn decode_record<'a>(
+    r: &mut Reader<'a>,
+    own: Identity,
+    origin: impl FnOnce(u64) -> Option<Identity>,
+) -> Result<Option<Record<'a>>, Malformed> {
+    let kind = r.u8()?;
+    let flags = r.u8()?;
+    let stamp = decode_stamp(r)?;
+    let origin = match flags & flag::OWN {
+        0 => origin(r.varint()?).ok_or(Malformed::Value("a record of an origin that was not defined"))?,
+        _ => own,
+    };
+    let expires = if flags & flag::EXPIRES != 0 { Some(r.varint()?) } else { None };
+    let key = r.prefixed()?;
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(Malformed::Value("a key of no or too many bytes"));
+    }
+    let value = if flags & flag::TOMBSTONE == 0 { Some(r.prefixed()?) } else { None };
+    if value.is_some_and(|value| value.len() > MAX_VALUE) {
+        return Err(Malformed::Value("a value of too many bytes"));
+    }
+    let shortened = flags & flag::SHORTENED != 0;
+    // A tombstone has no end; whatever was sent, the store isn't given one.
+    let expires = expires.filter(|_| value.is_some());
+    let version = Version { stamp, origin };
+    Ok(Kind::from_byte(kind).map(|kind| Record { kind, version, key, value, expires, shortened }))
+}
+
+/// Appends a record as [`decode_record`] reads it. `origin`: its number, or `None` for the dialer itself.
+pub fn put_record(out: &mut Vec<u8>, record: &Record<'_>, origin: Option<u64>) {
+    let expires = record.expires.filter(|_| record.value.is_some());
+    let flags = if record.value.is_none() { flag::TOMBSTONE } else { 0 }
+        | if record.shortened { flag::SHORTENED } else { 0 }
+        | if origin.is_none() { flag::OWN } else { 0 }
+        | if expires.is_some() { flag::EXPIRES } else { 0 };
+    out.extend_from_slice(&[record.kind as u8, flags]);
+    put_stamp(out, record.version.stamp);
+    if let Some(number) = origin {
+        put_varint(out, number);
+    }
+    if let Some(expires) = expires {
+        put_varint(out, expires);
+    }
+    put_prefixed(out, record.key);
+    if let Some(value) = record.value {
+        put_prefixed(out, value);
+    }
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
+    out.extend_from_slice(&stamp.0.to_le_bytes());
+}
+
+/// Appends a hello.
+pub fn hello(out: &mut Vec<u8>, hello: &Hello) {
+    frame(out, kind::HELLO, |out| {
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&hello.lowest.to_le_bytes());
+        out.extend_from_slice(&hello.highest.to_le_bytes());
+        out.extend_from_slice(&hello.identity.0);
+        out.extend_from_slice(&hello.now.to_le_bytes());
+        out.extend_from_slice(&hello.bound.to_le_bytes());
+    });
+}
+
+/// Appends a goodbye.
+pub fn bye(out: &mut Vec<u8>, code: u8, text: &str) {
+    frame(out, kind::BYE, |out| {
+        out.push(code);
+        put_text(out, text);
+    });
+}
+
+/// Appends a sign of life.
+pub fn ping(out: &mut Vec<u8>, now: Millis) {
+    frame(out, kind::PING, |out| out.extend_from_slice(&now.to_le_bytes()));
+}
+
+/// Appends the answer to one.
+pub fn pong(out: &mut Vec<u8>, echo: Millis, now: Millis) {
+    frame(out, kind::PONG, |out| {
+        out.extend_from_slice(&echo.to_le_bytes());
+        out.extend_from_slice(&now.to_le_bytes());
+    });
+}
+
+/// Appends the announcement of a zone.
+pub fn zone(out: &mut Vec<u8>, number: u64, joined: bool, name: &str) {
+    frame(out, kind::ZONE, |out| {
+        put_varint(out, number);
+        out.extend_from_slice(&[Kind::Register as u8, MATCH_STRING, if joined { flag::JOINED } else { 0 }]);
+        put_prefixed(out, name.as_bytes());
+    });
+}
+
+/// How keys of a zone match: exactly (`type=string`). Others are of later versions.
+pub const MATCH_STRING: u8 = 0;
+
+/// Appends the refusal of a zone.
+pub fn refuse(out: &mut Vec<u8>, number: u64, reason: &str) {
+    frame(out, kind::REFUSE, |out| {
+        put_varint(out, number);
+        put_text(out, reason);
+    });
+}
+
+/// Appends a subscription, in as many frames of at most `bound` as it takes.
+pub fn subscribe(
+    out: &mut Vec<u8>,
+    bound: usize,
+    zone: u64,
+    epoch: u64,
+    mode: Mode,
+    cleared: Stamp,
+    positions: &[Entry],
+) {
+    split_list(positions, bound, |part, last| {
+        frame(out, kind::SUBSCRIBE, |out| {
+            put_varint(out, zone);
+            put_varint(out, epoch);
+            out.extend_from_slice(&[mode as u8, if last { 0 } else { flag::MORE }]);
+            put_stamp(out, cleared);
+            put_list(out, part);
+        });
+    })
+}
+
+/// Appends the definition of an origin's number.
+pub fn origin(out: &mut Vec<u8>, number: u64, identity: Identity) {
+    frame(out, kind::ORIGIN, |out| {
+        put_varint(out, number);
+        out.extend_from_slice(&identity.0);
+    });
+}
+
+/// Appends what stands before the records of a frame of them; the frame is begun and ended by the caller.
+pub fn put_records_head(out: &mut Vec<u8>, zone: u64, epoch: u64) {
+    put_varint(out, zone);
+    put_varint(out, epoch);
+}
+
+/// Bytes of a CHUNK frame that aren't of the record.
+pub const CHUNK_HEAD: usize = 1 + 10 + 10 + 1 + 10;
+
+/// Appends a part of a record that is larger than a frame.
+pub fn chunk(out: &mut Vec<u8>, zone: u64, epoch: u64, first: bool, last: bool, total: usize, bytes: &[u8]) {
+    frame(out, kind::CHUNK, |out| {
+        put_varint(out, zone);
+        put_varint(out, epoch);
+        out.push(if first { flag::FIRST } else { 0 } | if last { flag::LAST } else { 0 });
+        put_varint(out, total as u64);
+        out.extend_from_slice(bytes);
+    });
+}
+
+/// Appends the emptying of a zone.
+pub fn clear(out: &mut Vec<u8>, zone: u64, stamp: Stamp) {
+    frame(out, kind::CLEAR, |out| {
+        put_varint(out, zone);
+        put_stamp(out, stamp);
+    });
+}
+
+/// Appends positions; the last frame says whether the full state is complete.
+pub fn position(out: &mut Vec<u8>, bound: usize, zone: u64, epoch: u64, complete: bool, positions: &[Entry]) {
+    split_list(positions, bound, |part, last| {
+        frame(out, kind::POSITION, |out| {
+            put_varint(out, zone);
+            put_varint(out, epoch);
+            out.push(if complete && last { flag::COMPLETE } else { 0 });
+            put_list(out, part);
+        });
+    })
+}
+
+/// Appends what the dialer has of other origins.
+pub fn have(out: &mut Vec<u8>, bound: usize, zone: u64, positions: &[Entry]) {
+    split_list(positions, bound, |part, _| {
+        frame(out, kind::HAVE, |out| {
+            put_varint(out, zone);
+            put_list(out, part);
+        });
+    })
+}
+
+/// Appends how far the dialer's own writes were applied.
+pub fn ack(out: &mut Vec<u8>, zone: u64, epoch: u64, stamp: Stamp) {
+    frame(out, kind::ACK, |out| {
+        put_varint(out, zone);
+        put_varint(out, epoch);
+        put_stamp(out, stamp);
+    });
+}
+
+/// Hands parts of a list that fit into frames of `bound` to `each`, with whether it is the last; at least one.
+fn split_list(positions: &[Entry], bound: usize, mut each: impl FnMut(&[Entry], bool)) {
+    let fit = (bound.saturating_sub(64) / ENTRY).max(1);
+    let mut rest = positions;
+    loop {
+        let (part, after) = rest.split_at(fit.min(rest.len()));
+        rest = after;
+        each(part, rest.is_empty());
+        if rest.is_empty() {
+            return;
+        }
+    }
+}
+
+fn put_list(out: &mut Vec<u8>, positions: &[Entry]) {
+    put_varint(out, positions.len() as u64);
+    for entry in positions {
+        out.extend_from_slice(&entry.identity.0);
+        put_stamp(out, entry.stamp);
+        out.push(u8::from(entry.gone));
+    }
+}
+
+/// Texts are cut, at the border of a character.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    put_prefixed(out, text.get(..end).unwrap_or_default().as_bytes());
+}
+
+/// A text of a peer, for the log: bounded, one line, printable.
+pub fn printable(text: &[u8]) -> String {
+    let text = text.get(..text.len().min(MAX_TEXT)).unwrap_or_default();
+    String::from_utf8_lossy(text).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}

@@ -1,0 +1,587 @@
+//! One zone on its way to one peer: which records it still has to get, and what may be promised after them.
+//!
+//! Work goes in rounds. A round closes a stamp, walks the shards that may hold a write at or below it to their end, and
+//! only then sends the position: never a promise before the records that it covers.
+
+use super::Limits;
+use super::frame::{PREFIX, begin, end};
+use super::message::{self, CHUNK_HEAD, Entry, Mode, RECORD_HEAD, kind};
+use super::positions::{Numbers, Positions};
+use crate::record::{Identity, Millis, Record, Stamp};
+use crate::store::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
+
+/// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
+const CALLS_A_STEP: u32 = 256;
+/// How long a zone rests that is busy or has no walker to spare, milliseconds.
+const REST: u64 = 100;
+
+/// What a step works with; belongs to the session.
+pub struct Context<'a> {
+    /// The zone.
+    pub zone: &'a Zone,
+    /// Its number.
+    pub number: u64,
+    /// This node.
+    pub own: Identity,
+    /// Whose walkers are opened.
+    pub owner: u64,
+    /// Largest frame.
+    pub bound: usize,
+    /// Numbers of origins.
+    pub numbers: &'a mut Numbers,
+    /// The record that is under way in chunks.
+    pub large: &'a mut Option<Large>,
+    /// The clock.
+    pub now: Millis,
+    /// The session's time.
+    pub t: u64,
+}
+
+/// A record that is larger than a frame: a copy, as it is on its way for longer than the feed lends it. One a session.
+#[derive(Debug)]
+pub struct Large {
+    zone: u64,
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Frames were appended.
+    Sent,
+    /// The step's work was used up before there was anything to send: call again.
+    Working,
+    /// Nothing to do, or nothing that can be done now.
+    Idle,
+}
+
+/// Where a peer stands with a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not answered yet.
+    Announced,
+    /// It lacks this zone or has another of its name.
+    Refused,
+    /// It waits for the full state of another node.
+    Waiting,
+    /// It takes records.
+    Subscribed,
+}
+
+/// One zone of one session.
+#[derive(Debug)]
+pub struct Outgoing {
+    state: State,
+    epoch: u64,
+    gathered: Option<Gathered>,
+    filter: Positions,
+    /// The emptying that the peer has.
+    cleared: Stamp,
+    full: bool,
+    cursor: Option<Cursor>,
+    rewind: bool,
+    /// Shards that have changed since the round began.
+    marked: ShardMask,
+    round: Option<Round>,
+    /// A position of this epoch was sent.
+    begun: bool,
+    walked: u64,
+    sent: Stamp,
+    acked: Stamp,
+    told: Vec<Entry>,
+    rest_until: u64,
+    no_walker: bool,
+    /// Bytes appended in the present call of fill.
+    pub used: usize,
+    /// What the last announcement said of joining.
+    pub joined: bool,
+}
+
+/// What a frame of a subscription says, but for the positions.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscription {
+    /// Counts up.
+    pub epoch: u64,
+    /// What is wanted.
+    pub mode: Mode,
+    /// More frames of it follow.
+    pub more: bool,
+    /// The emptying that the peer has.
+    pub cleared: Stamp,
+}
+
+/// A subscription of which more frames are to come.
+#[derive(Debug)]
+struct Gathered {
+    epoch: u64,
+    mode: Mode,
+    cleared: Stamp,
+    positions: Vec<(Identity, Stamp)>,
+}
+
+/// A walk after which a position is sent.
+#[derive(Debug)]
+struct Round {
+    /// The stamp that was closed at its beginning.
+    until: Stamp,
+    todo: ShardMask,
+    /// Positions of other origins, read before the walk: they may be promised when it is complete.
+    others: Option<Vec<Entry>>,
+    /// There is something to promise.
+    worth: bool,
+}
+
+/// Why a walk stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// It didn't.
+    No,
+    /// The frame is full.
+    Frame,
+    /// An origin has to be defined first.
+    Origin(Identity),
+    /// A record is larger than a frame, and was copied.
+    Large,
+    /// The same, but another large one is under way.
+    Behind,
+    /// What follows in this shard was written after the round began.
+    Later,
+}
+
+impl Outgoing {
+    /// Before the zone is announced.
+    pub fn new() -> Outgoing {
+        Outgoing {
+            state: State::Announced,
+            epoch: 0,
+            gathered: None,
+            filter: Positions::default(),
+            cleared: Stamp::ZERO,
+            full: false,
+            cursor: None,
+            rewind: false,
+            marked: 0,
+            round: None,
+            begun: false,
+            walked: 0,
+            sent: Stamp::ZERO,
+            acked: Stamp::ZERO,
+            told: Vec::new(),
+            rest_until: 0,
+            no_walker: false,
+            used: 0,
+            joined: false,
+        }
+    }
+
+    /// Where the peer stands.
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// The peer doesn't take this zone.
+    pub const fn refuse(&mut self) {
+        self.state = State::Refused;
+    }
+
+    /// Shards have changed.
+    pub const fn mark(&mut self, shards: ShardMask) {
+        self.marked |= shards;
+    }
+
+    /// A frame of a subscription came; the last one of it starts everything over. `None`: it is out of order.
+    pub fn subscribe(
+        &mut self,
+        zone: &Zone,
+        number: u64,
+        asked: &Subscription,
+        positions: impl Iterator<Item = Entry>,
+        large: &mut Option<Large>,
+    ) -> Option<()> {
+        let Subscription { epoch, mode, more, cleared } = *asked;
+        let gathered = match self.gathered.take() {
+            Some(gathered) if gathered.epoch == epoch && gathered.mode == mode => Some(gathered),
+            Some(_) => None,
+            None if epoch > self.epoch => Some(Gathered { epoch, mode, cleared, positions: Vec::new() }),
+            None => None,
+        };
+        let mut gathered = gathered?;
+        // Bounded twice what `Positions` keeps: what is forgotten only costs sending more.
+        let room = 8192usize.saturating_sub(gathered.positions.len());
+        gathered.positions.extend(positions.take(room).map(|entry| (entry.identity, entry.stamp)));
+        if more {
+            self.gathered = Some(gathered);
+            return Some(());
+        }
+        if large.as_ref().is_some_and(|large| large.zone == number) {
+            *large = None;
+        }
+        self.epoch = epoch;
+        self.state = if mode == Mode::None { State::Waiting } else { State::Subscribed };
+        self.full = mode == Mode::Full;
+        self.filter = Positions::new(gathered.positions.into_iter());
+        self.cleared = gathered.cleared;
+        self.rewind = true;
+        self.marked = zone.all_shards();
+        self.round = None;
+        self.begun = false;
+        self.walked = 0;
+        self.rest_until = 0;
+        Some(())
+    }
+
+    /// The peer has applied our own writes up to here. `None`: of an epoch that it never asked for.
+    pub fn ack(&mut self, epoch: u64, stamp: Stamp) -> Option<()> {
+        if epoch == self.epoch {
+            self.acked = self.acked.max(stamp);
+        }
+        (epoch <= self.epoch).then_some(())
+    }
+
+    /// Nothing is waiting, and the peer has said so of all that was sent.
+    pub fn flushed(&self, zone: &Zone) -> bool {
+        match self.state {
+            State::Refused => true,
+            State::Announced | State::Waiting => false,
+            State::Subscribed => self.caught_up(zone) && self.acked >= self.sent,
+        }
+    }
+
+    /// Records that wait, at most.
+    pub fn pending(&self, zone: &Zone) -> u64 {
+        let all = || {
+            let stats = zone.stats();
+            stats.records.saturating_add(stats.tombstones)
+        };
+        match self.state {
+            State::Refused => 0,
+            State::Announced | State::Waiting => all(),
+            State::Subscribed if self.caught_up(zone) => 0,
+            State::Subscribed if !self.begun => all().saturating_sub(self.walked).max(1),
+            State::Subscribed => {
+                let open = self.marked | self.round.as_ref().map_or(0, |round| round.todo);
+                let shards = u64::from(zone.all_shards().count_ones()).max(1);
+                (all().saturating_mul(u64::from(open.count_ones())) / shards).max(1)
+            }
+        }
+    }
+
+    fn caught_up(&self, zone: &Zone) -> bool {
+        self.begun && self.marked == 0 && self.round.is_none() && zone.cleared() <= self.cleared
+    }
+
+    /// When this zone wants to be stepped again although nothing changed, if it rests.
+    pub fn wakes(&self, t: u64) -> Option<u64> {
+        (self.state == State::Subscribed && self.rest_until > t).then_some(self.rest_until)
+    }
+
+    /// No walker could be had; told once.
+    pub const fn lacks_walker(&mut self) -> bool {
+        std::mem::replace(&mut self.no_walker, false)
+    }
+
+    /// Gives the walker back.
+    pub fn close(&mut self, zone: &Zone) {
+        if let Some(cursor) = self.cursor.take() {
+            zone.feed_close(cursor);
+        }
+    }
+
+    /// Appends what this node has of other origins, as far as it has changed since the last time.
+    pub fn have(&mut self, cx: &Context<'_>, peer: Identity, out: &mut Vec<u8>, gone: impl Fn(Identity) -> bool) {
+        if matches!(self.state, State::Refused) {
+            return;
+        }
+        let mut changed = Vec::new();
+        for entry in known(cx.zone, cx.own) {
+            let entry = Entry { gone: gone(entry.identity), ..entry };
+            if entry.identity == peer {
+                continue;
+            }
+            match self.told.binary_search_by_key(&entry.identity, |told| told.identity) {
+                Ok(at) => {
+                    if let Some(told) = self.told.get_mut(at).filter(|told| **told != entry) {
+                        *told = entry;
+                        changed.push(entry);
+                    }
+                }
+                Err(at) => {
+                    self.told.insert(at, entry);
+                    changed.push(entry);
+                }
+            }
+        }
+        if !changed.is_empty() {
+            message::have(out, cx.bound, cx.number, &changed);
+        }
+    }
+
+    /// Appends at most one frame of records, and what else is due before and after it.
+    pub fn step(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {
+        if self.state != State::Subscribed || cx.t < self.rest_until {
+            return Step::Idle;
+        }
+        if let Some(large) = cx.large.take_if(|large| large.zone == cx.number) {
+            *cx.large = send_chunk(large, self.epoch, cx.bound, out);
+            return Step::Sent;
+        }
+        if !self.place(cx) {
+            return Step::Idle;
+        }
+        let before = out.len();
+        if self.round.is_none() {
+            if self.marked == 0 {
+                self.tell_cleared(cx, out);
+                return if out.len() > before { Step::Sent } else { Step::Idle };
+            }
+            self.round = Some(self.begin_round(cx));
+        }
+        let walked = self.walk(cx, out);
+        let done = match walked {
+            Ok(done) => done,
+            Err(_) => {
+                self.rest_until = cx.t + REST;
+                false
+            }
+        };
+        if done && let Some(round) = self.round.take() {
+            self.end_round(cx, round, out);
+        }
+        match out.len() > before {
+            true => Step::Sent,
+            false if walked.is_err() => Step::Idle,
+            false if self.round.is_none() && self.marked == 0 => Step::Idle,
+            false if cx.large.as_ref().is_some_and(|large| large.zone != cx.number) => Step::Idle,
+            false => Step::Working,
+        }
+    }
+
+    /// Has a walker stand where it should; `false`: not now.
+    fn place(&mut self, cx: &Context<'_>) -> bool {
+        let placed = match self.cursor.as_mut() {
+            None => {
+                self.cursor = cx.zone.feed_open(cx.owner);
+                self.no_walker = self.cursor.is_none();
+                self.cursor.is_some()
+            }
+            Some(cursor) => !self.rewind || cx.zone.feed_rewind(cursor).is_ok(),
+        };
+        self.rewind &= !placed;
+        if !placed {
+            self.rest_until = cx.t + REST;
+        }
+        placed
+    }
+
+    fn begin_round(&mut self, cx: &Context<'_>) -> Round {
+        // Read first, and closed second: what the positions cover was applied before the walk, and lies in its way.
+        let others = (self.full && !self.begun).then(|| known(cx.zone, cx.own));
+        let (until, held) = cx.zone.close(cx.now);
+        let todo = held | std::mem::take(&mut self.marked);
+        let todo = if others.is_some() { cx.zone.all_shards() } else { todo };
+        Round { until, todo, others, worth: !self.begun }
+    }
+
+    fn end_round(&mut self, cx: &Context<'_>, round: Round, out: &mut Vec<u8>) {
+        // Asked for after the walk: an emptying at or below the closed stamp held shards that were walked.
+        let worth = self.tell_cleared(cx, out) | round.worth;
+        if !worth {
+            return;
+        }
+        let complete = round.others.is_some();
+        let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false }];
+        positions.extend(round.others.into_iter().flatten().filter(|entry| entry.stamp > Stamp::ZERO));
+        message::position(out, cx.bound, cx.number, self.epoch, complete, &positions);
+        self.begun = true;
+        self.sent = round.until;
+    }
+
+    fn tell_cleared(&mut self, cx: &Context<'_>, out: &mut Vec<u8>) -> bool {
+        let cleared = cx.zone.cleared();
+        let newer = cleared > self.cleared;
+        if newer {
+            message::clear(out, cx.number, cleared);
+            self.cleared = cleared;
+        }
+        newer
+    }
+
+    /// Walks on and appends a frame of what it meets, if anything. `true`: the round's walk is complete.
+    fn walk(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<bool, StoreError> {
+        let (Some(cursor), Some(round)) = (self.cursor.as_mut(), self.round.as_mut()) else { return Ok(false) };
+        let mut filter = Filter { positions: &mut self.filter, own: cx.own, others: self.full, until: round.until };
+        // Past the first round of a full state only our own writes go on.
+        filter.others &= !self.begun;
+        let start = begin(out, kind::RECORDS);
+        message::put_records_head(out, cx.number, self.epoch);
+        let body = out.len();
+        let mut frame = Frame { limit: start + PREFIX + cx.bound, body, stop: Stop::No };
+        let mut result = Ok(false);
+        for _ in 0..CALLS_A_STEP {
+            if round.todo == 0 {
+                result = Ok(true);
+                break;
+            }
+            let shard = round.todo.trailing_zeros();
+            let fed = cx.zone.feed(cursor, shard, &mut |record| {
+                if frame.stop != Stop::No {
+                    return false;
+                }
+                let pass = match filter.wants(record) {
+                    Wanted::No => true,
+                    Wanted::Later => {
+                        frame.stop = Stop::Later;
+                        false
+                    }
+                    Wanted::Yes => {
+                        let put = frame.put(record, cx.own, cx.number, cx.numbers, cx.large, out);
+                        round.worth |= put && record.version.origin == cx.own;
+                        put
+                    }
+                };
+                self.walked += u64::from(pass);
+                pass
+            });
+            match fed {
+                Ok(FeedEnd::Drained) if frame.stop == Stop::No => round.todo &= !(1 << shard),
+                Ok(FeedEnd::Reset) => {
+                    round.todo = cx.zone.all_shards();
+                    self.walked = 0;
+                }
+                Ok(_) => {}
+                Err(error) => result = Err(error),
+            }
+            match frame.stop {
+                // The rest of this shard is for the next round.
+                Stop::Later => {
+                    round.todo &= !(1 << shard);
+                    self.marked |= 1 << shard;
+                    frame.stop = Stop::No;
+                }
+                Stop::No if result.is_ok() => {}
+                _ => break,
+            }
+        }
+        if out.len() > body {
+            end(out, start);
+        } else {
+            out.truncate(start);
+        }
+        match frame.stop {
+            Stop::Origin(identity) => {
+                let number = cx.numbers.define(identity);
+                message::origin(out, number, identity);
+            }
+            Stop::Large => {
+                if let Some(large) = cx.large.take() {
+                    *cx.large = send_chunk(large, self.epoch, cx.bound, out);
+                }
+            }
+            _ => {}
+        }
+        // A record in chunks has to be there before what follows it is promised.
+        Ok(result? && frame.stop == Stop::No)
+    }
+}
+
+/// What this node has of other origins; nothing may be promised of them if records didn't fit here.
+fn known(zone: &Zone, own: Identity) -> Vec<Entry> {
+    let complete = zone.stats().incomplete == 0;
+    let positions = zone.positions().into_iter().filter(|(identity, _)| *identity != own);
+    positions
+        .map(|(identity, stamp)| Entry { identity, stamp: if complete { stamp } else { Stamp::ZERO }, gone: false })
+        .collect()
+}
+
+/// Which records a peer has to get.
+struct Filter<'a> {
+    positions: &'a mut Positions,
+    own: Identity,
+    others: bool,
+    until: Stamp,
+}
+
+enum Wanted {
+    Yes,
+    No,
+    Later,
+}
+
+impl Filter<'_> {
+    fn wants(&mut self, record: &Record<'_>) -> Wanted {
+        let version = record.version;
+        let own = version.origin == self.own;
+        if !own && !self.others {
+            return Wanted::No;
+        }
+        // Own writes stand in the order of their stamps in a shard: nothing behind this one is at or below the closed
+        // stamp. So a round ends, however fast the writers are.
+        if own && !self.others && version.stamp > self.until {
+            return Wanted::Later;
+        }
+        if version.stamp > self.positions.get(version.origin) { Wanted::Yes } else { Wanted::No }
+    }
+}
+
+/// A frame of records that is being filled.
+struct Frame {
+    limit: usize,
+    body: usize,
+    stop: Stop,
+}
+
+impl Frame {
+    /// Appends a record; `false`: it has to be met again.
+    fn put(
+        &mut self,
+        record: &Record<'_>,
+        own: Identity,
+        zone: u64,
+        numbers: &mut Numbers,
+        large: &mut Option<Large>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let origin = record.version.origin;
+        let number = if origin == own { None } else { numbers.get(origin) };
+        if number.is_none() && origin != own {
+            // A number in use must not change its meaning under a record that is on its way in chunks.
+            let wait = large.is_some() && numbers.all_in_use();
+            self.stop = if wait { Stop::Behind } else { Stop::Origin(origin) };
+            return false;
+        }
+        let size = RECORD_HEAD + record.key.len() + record.value.map_or(0, <[u8]>::len);
+        if out.len() + size <= self.limit {
+            message::put_record(out, record, number);
+            return true;
+        }
+        if out.len() > self.body {
+            self.stop = Stop::Frame;
+            return false;
+        }
+        if large.is_some() {
+            self.stop = Stop::Behind;
+            return false;
+        }
+        let mut bytes = Vec::with_capacity(size);
+        message::put_record(&mut bytes, record, number);
+        *large = Some(Large { zone, bytes, sent: 0 });
+        self.stop = Stop::Large;
+        true
+    }
+}
+
+/// Appends the next part of a large record; gives it back if that wasn't the last.
+fn send_chunk(mut large: Large, epoch: u64, bound: usize, out: &mut Vec<u8>) -> Option<Large> {
+    let rest = large.bytes.get(large.sent..).unwrap_or_default();
+    let part = rest.get(..rest.len().min(bound.saturating_sub(CHUNK_HEAD))).unwrap_or_default();
+    let last = part.len() == rest.len();
+    message::chunk(out, large.zone, epoch, large.sent == 0, last, large.bytes.len(), part);
+    large.sent += part.len();
+    (!last).then_some(large)
+}
+
+/// The largest frame to send to a peer that accepts `peer` bytes.
+pub fn frame_bound(limits: &Limits, peer: usize) -> usize {
+    limits.frame_size.clamp(super::frame::SMALLEST_BOUND, peer.max(super::frame::SMALLEST_BOUND))
+}

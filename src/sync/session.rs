@@ -1,0 +1,183 @@
+//! What both ends of a session share: its time, its log lines, its hello and its goodbye.
+
+use super::frame::{HELLO_BOUND, LARGEST_BOUND, Malformed, SMALLEST_BOUND};
+use super::message::{self, BYE_END, BYE_ITSELF, BYE_PROTOCOL, BYE_VERSION, HIGHEST, Hello, LOWEST};
+use super::{Limits, Node, Note, NoteLevel, SessionError};
+use crate::record::{Identity, Millis};
+
+/// Log lines that are kept until somebody takes them.
+const MAX_NOTES: usize = 64;
+
+/// A session's own time: milliseconds since it began, which never go back when the node's clock does.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    wall: Millis,
+    /// The session's time as of the last call.
+    pub t: u64,
+}
+
+impl Pace {
+    /// Begins now.
+    pub const fn new(now: Millis) -> Pace {
+        Pace { wall: now, t: 0 }
+    }
+
+    /// The clock says `now`; returns the session's time.
+    pub const fn advance(&mut self, now: Millis) -> u64 {
+        self.t = self.t.saturating_add(now.saturating_sub(self.wall));
+        self.wall = now;
+        self.t
+    }
+
+    /// What the clock will say at `t`.
+    pub const fn wall_at(&self, t: u64) -> Millis {
+        self.wall.saturating_add(t.saturating_sub(self.t))
+    }
+}
+
+/// Log lines, bounded: a peer can't make this node remember more.
+#[derive(Debug, Default)]
+pub struct Notes {
+    kept: Vec<Note>,
+    left_out: u64,
+}
+
+impl Notes {
+    /// Adds one.
+    pub fn add(&mut self, level: NoteLevel, text: String) {
+        if self.kept.len() < MAX_NOTES {
+            self.kept.push(Note { level, text });
+        } else {
+            self.left_out += 1;
+        }
+    }
+
+    /// Hands them over.
+    pub fn take(&mut self) -> Vec<Note> {
+        let mut notes = std::mem::take(&mut self.kept);
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 {
+            notes.push(Note {
+                level: NoteLevel::Warn,
+                text: format!("{left_out} more messages of this session were left out"),
+            });
+        }
+        notes
+    }
+}
+
+/// Something that may happen often and is worth a line now and then.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seldom {
+    next: u64,
+    since: u64,
+}
+
+impl Seldom {
+    /// It happened: how often since the last line, if it is time for another.
+    pub const fn happened(&mut self, t: u64) -> Option<u64> {
+        self.since += 1;
+        if t < self.next {
+            return None;
+        }
+        let count = self.since;
+        self.since = 0;
+        self.next = t + 10_000;
+        Some(count)
+    }
+}
+
+/// How long the longest frame is that this node accepts from a peer.
+pub fn accepted_bound(limits: &Limits) -> usize {
+    limits.recv_buffer.clamp(SMALLEST_BOUND, LARGEST_BOUND)
+}
+
+/// The hello of this node.
+pub fn own_hello(node: &Node, now: Millis) -> Hello {
+    Hello {
+        lowest: LOWEST,
+        highest: HIGHEST,
+        identity: node.control.identity(),
+        now,
+        bound: accepted_bound(&node.limits) as u32,
+    }
+}
+
+/// Why a session ended, with the code that a goodbye carries.
+#[derive(Debug)]
+pub struct Ending {
+    /// Of the goodbye.
+    pub code: u8,
+    /// For the caller.
+    pub error: SessionError,
+}
+
+impl Ending {
+    /// The peer broke the protocol.
+    pub fn protocol(text: impl Into<String>) -> Ending {
+        Ending { code: BYE_PROTOCOL, error: SessionError::Protocol(text.into()) }
+    }
+
+    /// The peer was silent.
+    pub const fn silent(millis: Millis) -> Ending {
+        Ending { code: BYE_END, error: SessionError::Silent(millis) }
+    }
+
+    /// The peer said goodbye.
+    pub fn bye(code: u8, text: &[u8]) -> Ending {
+        match code {
+            BYE_ITSELF => Ending { code, error: SessionError::Itself },
+            _ => Ending { code, error: SessionError::Bye(message::printable(text)) },
+        }
+    }
+}
+
+impl From<Malformed> for Ending {
+    fn from(malformed: Malformed) -> Ending {
+        Ending::protocol(malformed.to_string())
+    }
+}
+
+/// Checks a peer's hello against this node. The returned bound is that of frames sent to it.
+pub fn check_hello(hello: &Hello, own: Identity) -> Result<usize, Ending> {
+    if hello.identity == own {
+        return Err(Ending { code: BYE_ITSELF, error: SessionError::Itself });
+    }
+    if hello.lowest > hello.highest || hello.highest < LOWEST || hello.lowest > HIGHEST {
+        let text = format!(
+            "the peer speaks versions {} to {} of the protocol and this node {LOWEST} to {HIGHEST}: upgrade the older of the two",
+            hello.lowest, hello.highest
+        );
+        return Err(Ending { code: BYE_VERSION, error: SessionError::Protocol(text) });
+    }
+    if (hello.bound as usize) < SMALLEST_BOUND {
+        return Err(Ending::protocol(format!("the peer accepts no frames above {} bytes", hello.bound)));
+    }
+    Ok((hello.bound as usize).min(LARGEST_BOUND))
+}
+
+/// Says when the clocks of two nodes are apart so far that records may be refused.
+pub fn compare_clocks(notes: &mut Notes, peer: Millis, now: Millis, limits: &Limits) {
+    if peer.abs_diff(now) > limits.max_drift / 2 {
+        let side = if peer > now { "ahead" } else { "behind" };
+        notes.add(
+            NoteLevel::Warn,
+            format!(
+                "the peer's clock is {} ms {side}; records more than {} ms ahead of a node's clock are refused \
+                 (zone_sync_max_drift): check the time service of both",
+                peer.abs_diff(now),
+                limits.max_drift
+            ),
+        );
+    }
+}
+
+/// The bound of frames before the peer's hello.
+pub const fn first_bound() -> usize {
+    HELLO_BOUND
+}
+
+/// Whether an origin has not been heard of for so long that others may speak for it.
+pub fn gone(node: &Node, origin: Identity, now: Millis) -> bool {
+    now.saturating_sub(node.control.last_heard(origin)) > node.limits.timeout.saturating_mul(2)
+}
