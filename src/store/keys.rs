@@ -174,12 +174,7 @@ impl Zone {
     /// # Errors
     ///
     /// `Busy`: nothing was handed out; the same place can be tried again.
-    pub fn scan(
-        &self,
-        place: ScanPlace,
-        now: Millis,
-        each: ScanEach<'_>,
-    ) -> Result<Option<ScanPlace>, StoreError> {
+    pub fn scan(&self, place: ScanPlace, now: Millis, each: ScanEach<'_>) -> Result<Option<ScanPlace>, StoreError> {
         let per_shard = self.geometry.buckets_per_shard as u64;
         let index = place.0 / per_shard;
         if index >= u64::from(self.geometry.shards) {
