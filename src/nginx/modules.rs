@@ -6,7 +6,7 @@
 
 use super::conf::main::MainConf;
 use super::ffi::{self, ERROR, OK, guard};
-use super::{http, log, shm, stream, wake};
+use super::{http, log, process, shm, stream, wake};
 use nginx_sys as sys;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_void};
@@ -61,6 +61,7 @@ pub static CORE: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
     type_: sys::NGX_CORE_MODULE as sys::ngx_uint_t,
     init_module: Some(init_module),
     init_process: Some(init_process),
+    exit_process: Some(exit_process),
     ..sys::ngx_module_t::default()
 });
 
@@ -117,6 +118,9 @@ unsafe extern "C" fn init_module(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t
             if let Some(figures) = main.figures() {
                 figures.new_generation();
             }
+            if let Some(control) = main.control() {
+                process::configured(control);
+            }
         }
         OK
     })
@@ -127,7 +131,11 @@ unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_
     guard("init_process", ERROR, || {
         // SAFETY: the cycle in force, in the thread of the event loop; the core module's structure is in its slot.
         unsafe {
-            let Some(figures) = MainConf::of(cycle).and_then(MainConf::figures) else { return OK };
+            let Some(main) = MainConf::of(cycle) else { return OK };
+            if let Some(control) = main.control() {
+                process::started(control);
+            }
+            let Some(figures) = main.figures() else { return OK };
             if sys::ngx_process == sys::NGX_PROCESS_WORKER as sys::ngx_uint_t {
                 let core = *(*cycle).conf_ctx.add((*(&raw const sys::ngx_core_module)).index);
                 let core = &*core.cast::<sys::ngx_core_conf_t>();
@@ -136,4 +144,9 @@ unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_
         }
         OK
     })
+}
+
+/// A process ends.
+unsafe extern "C" fn exit_process(_cycle: *mut sys::ngx_cycle_t) {
+    guard("exit_process", (), process::ending);
 }

@@ -3,23 +3,24 @@
 //! nginx's stream module may be loaded before this one, after it, or not at all. So nothing here is linked to it: its
 //! modules are found in the cycle by name, its functions by looking them up.
 
+mod session;
 mod symbols;
+mod waiting;
 
 pub use symbols::{Symbols, configured, core_server};
 
 use super::conf::sync::{self, SrvConf, ZoneSync};
 use super::conf::sync_settings::{Setting, Unsupported};
 use super::conf::{self, Conf, Fault, command};
-use super::ffi::{self, CONF_ERROR, guard};
-use super::log;
-use super::modules::Exported;
+use super::ffi::{self, CONF_ERROR, ERROR, OK, guard};
+use super::modules::{Exported, STREAM};
 use nginx_sys as sys;
 use std::ffi::{c_char, c_void};
 
 /// The stream module's callbacks.
 pub static CONTEXT: Exported<sys::ngx_stream_module_t> = Exported::new(sys::ngx_stream_module_t {
     preconfiguration: None,
-    postconfiguration: None,
+    postconfiguration: Some(postconfiguration),
     create_main_conf: None,
     init_main_conf: None,
     create_srv_conf: Some(conf::create::<SrvConf>),
@@ -111,9 +112,43 @@ pub unsafe extern "C" fn handler(session: *mut sys::ngx_stream_session_t) {
         // SAFETY: nginx calls with a live session, in the thread of the event loop.
         unsafe {
             let main = conf::main::MainConf::current();
-            let Some(symbols) = main.and_then(|main| main.sync()).map(|sync| sync.symbols) else { return };
-            log::write((*(*session).connection).log, log::INFO, format_args!("zone_sync: session closed"));
-            symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
+            let Some((main, sync)) = main.and_then(|main| Some((main, main.sync()?))) else { return };
+            let Some(node) = main.node() else { return };
+            session::begin(session, node, sync.symbols);
         }
     });
+}
+
+/// All servers are known.
+unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
+    guard("the end of the stream block", ERROR, || {
+        // SAFETY: nginx calls with the `cf` of the stream block, at its end.
+        unsafe {
+            match waiting::install(cf) {
+                Ok(()) => OK,
+                Err(fault) => {
+                    Conf::new(cf).fail(&fault);
+                    ERROR
+                }
+            }
+        }
+    })
+}
+
+/// Our context of a session.
+///
+/// # Safety
+/// `session` is live.
+unsafe fn context(session: *mut sys::ngx_stream_session_t) -> *mut *mut c_void {
+    // SAFETY: contexts have a slot for each stream module, at the index that nginx gave it.
+    unsafe { (*session).ctx.add((*STREAM.get()).ctx_index) }
+}
+
+/// Our part of a server's configuration.
+///
+/// # Safety
+/// `table` is a server's, of a configuration that was read and is live for `'a`.
+unsafe fn server<'a>(table: *mut *mut c_void) -> &'a SrvConf {
+    // SAFETY: the table has a slot for each stream module, with what its `create_srv_conf` returned.
+    unsafe { &*(*table.add((*STREAM.get()).ctx_index)).cast::<SrvConf>() }
 }
