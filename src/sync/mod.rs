@@ -14,7 +14,9 @@ mod outgoing;
 mod positions;
 mod pull;
 mod push;
+mod records;
 mod session;
+mod write;
 
 pub use pull::Pull;
 pub use push::Push;
