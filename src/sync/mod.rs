@@ -16,6 +16,8 @@ mod pull;
 mod push;
 mod records;
 mod session;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use pull::Pull;
