@@ -1,71 +1,89 @@
 //! The helper thread: it moves bytes between sockets and the sync state machine, and keeps the zones up.
+//!
+//! One worker of the node runs it, the one that holds the lease. Inside is one tokio runtime on that one thread:
+//!
+//! ```text
+//! change in a zone ─ eventfd ─> node ── marks ──> session of peer 1 ── socket ──> peer 1
+//!                                  └─── marks ──> session of peer 2 ── socket ──> peer 2
+//! ```
+//!
+//! `thread` starts it and catches its panics, `node` is its main loop, `dial` keeps one connection to each peer,
+//! `session` moves the bytes of one, `upkeep` takes away what is over. Nothing here knows of nginx.
 
+mod dial;
+mod hub;
+mod log;
+mod node;
+mod retry;
+mod session;
+mod sys;
+mod thread;
 pub mod tls;
+mod upkeep;
+mod wake;
+
+pub use log::LogLine;
+pub use thread::Agent;
 
 use crate::record::Millis;
-use crate::store::{Control, control::Lease, Zone};
-use crate::sync::{Node, NoteLevel};
-use std::time::Duration;
+use crate::store::{Control, Zone, control::Lease};
+use crate::sync::Node;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where a peer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target { /// host (name or address, IPv6 without brackets) and port; resolved by the glue at start to these addresses.
- Tcp { /// x
- host: String, /// x
- address: std::net::SocketAddr },
- /// x
- Unix(std::path::PathBuf) }
+pub enum Target {
+    /// Over TCP.
+    Tcp {
+        /// Name or address as the configuration has it, without port; IPv6 without brackets.
+        host: String,
+        /// What it was resolved to when the configuration was read.
+        address: SocketAddr,
+    },
+    /// Over a socket in the file system.
+    Unix(PathBuf),
+}
 
 /// One node to dial.
 #[derive(Clone, Debug)]
-pub struct Peer { /// As the configuration has it, for the log.
- pub text: String,
- /// x
- pub target: Target }
+pub struct Peer {
+    /// As the configuration has it, for the log.
+    pub text: String,
+    /// Where it is.
+    pub target: Target,
+}
 
-/// The cluster part.
-pub struct Cluster { /// x
- pub node: Node,
- /// x
- pub peers: Vec<Peer>,
- /// zone_sync_connect_timeout
- pub connect_timeout: Millis,
- /// zone_sync_connect_retry_interval
- pub retry_interval: Millis,
- /// zone_sync_interval, if set: batching delay.
- pub interval: Option<Millis>,
- /// zone_sync_ssl
- pub tls: Option<tls::Tls> }
+/// What is needed to share zones with other nodes.
+pub struct Cluster {
+    /// The zones to share, and the limits of sessions.
+    pub node: Node,
+    /// All `zone_sync_server`, each address one; this node itself may be among them.
+    pub peers: Vec<Peer>,
+    /// `zone_sync_connect_timeout`: for connecting and the TLS handshake together.
+    pub connect_timeout: Millis,
+    /// `zone_sync_connect_retry_interval`.
+    pub retry_interval: Millis,
+    /// `zone_sync_interval` if it was set: changes leave at most once in this time. Unset: at once.
+    pub interval: Option<Millis>,
+    /// `zone_sync_ssl on`.
+    pub tls: Option<tls::Tls>,
+}
 
 /// All that the thread needs; owned, nothing of nginx.
-pub struct Config { /// x
- pub control: Control,
- /// x
- pub lease: Lease,
- /// Zones to keep up (expiry, tombstones): all of the node.
- pub zones: Vec<Zone>,
- /// x
- pub cluster: Option<Cluster> }
+pub struct Config {
+    /// The node's control region.
+    pub control: Control,
+    /// Held by this process. The thread releases it when it ends.
+    pub lease: Lease,
+    /// Zones to keep up (expiry, tombstones): all of the node.
+    pub zones: Vec<Zone>,
+    /// Present if the node has a `zone_sync` server.
+    pub cluster: Option<Cluster>,
+}
 
-/// A line for nginx's error log.
-#[derive(Clone, Debug)]
-pub struct LogLine { /// x
- pub level: NoteLevel, /// x
- pub text: String }
-
-/// The running thread.
-pub struct Agent {}
-
-impl Agent {
-    /// Starts the thread, with all signals blocked in it. Log lines go to the returned channel; after each send the
-    /// eventfd `log_ready` is written, so that the worker's event loop can take them.
-    pub fn start(_config: Config, _log_ready: std::os::fd::RawFd) -> std::io::Result<(Agent, crossbeam_channel::Receiver<LogLine>)> { todo!() }
-    /// Asks it to send what was accepted and wait for acknowledgements, at most `limit`, then to end and release the lease.
-    pub fn finish(&self, _limit: Duration) { todo!() }
-    /// Asks it to end at once and release the lease.
-    pub fn stop(&self) { todo!() }
-    /// Whether the thread has ended.
-    pub fn ended(&self) -> bool { todo!() }
-    /// Waits for the end, at most `limit`; `false`: it has not ended.
-    pub fn join(&mut self, _limit: Duration) -> bool { todo!() }
+/// The time, as records have it.
+fn now() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
 }

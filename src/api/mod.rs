@@ -1,8 +1,22 @@
 //! The REST API as functions: a request goes in, a response comes out. No nginx, no sockets.
+//!
+//! [`route`] finds what a path means and which methods it has; [`keyvals`] and [`status`] answer; [`json`] writes and
+//! reads bodies, [`args`] the query string; [`error`] makes every failure the JSON object that clients decode.
 #![forbid(unsafe_code)]
 
+mod args;
+mod error;
+mod json;
+mod keyvals;
+mod route;
+mod status;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
 use crate::record::Millis;
-use crate::store::{Stats, Slot, Zone};
+use crate::store::{Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
 #[derive(Clone, Debug)]
@@ -28,24 +42,27 @@ pub struct Request<'a> {
 pub struct Response {
     /// HTTP status.
     pub status: u16,
-    /// JSON (possibly none).
+    /// JSON (possibly none). To HEAD it is not sent, but its length is.
     pub body: Vec<u8>,
     /// Value of `Allow`, if one is to be sent.
     pub allow: Option<&'static str>,
     /// Value of `Location`, if any
     pub location: Option<String>,
-    /// A synchronized zone was changed: the agent is to be woken.
+    /// A synchronized zone was changed: the agent is to be woken. May be true beside a failure, when a list of pairs
+    /// was written half-way and taken back.
     pub changed: bool,
 }
 
 /// A zone and its name.
 #[derive(Clone)]
-pub struct NamedZone { /// x
- pub name: String,
- /// x
- pub zone: Zone,
- /// keyval_zone has a timeout: pairs may have an `expire`.
- pub timeout: bool }
+pub struct NamedZone {
+    /// As in `zone=name:size`.
+    pub name: String,
+    /// The zone.
+    pub zone: Zone,
+    /// keyval_zone has a timeout: pairs may have an `expire`.
+    pub timeout: bool,
+}
 
 /// What the API shows; the glue implements it.
 pub trait Host {
@@ -70,49 +87,112 @@ pub trait Host {
     /// DELETE on `/processes`, `/connections`, `/http/requests`, `/slabs/{zone}`. `false`: no such slab zone.
     fn reset(&self, what: Reset<'_>) -> bool;
 }
-/// x
-pub enum Reset<'a> { /// x
- Processes, /// x
- Connections, /// x
- Requests, /// x
- Slab(&'a str) }
-/// x
+
+/// Which figures DELETE sets to zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset<'a> {
+    /// Respawned processes.
+    Processes,
+    /// Accepted and dropped connections.
+    Connections,
+    /// The total of requests.
+    Requests,
+    /// Requests and failures of the slots of this shared memory zone.
+    Slab(&'a str),
+}
+
+/// The running nginx.
 #[derive(Clone, Debug, Default)]
-pub struct Nginx { /// x
- pub version: String, /// x
- pub build: String, /// x
- pub address: String, /// x
- pub generation: u64, /// x
- pub load_timestamp: Millis, /// x
- pub pid: u32, /// x
- pub ppid: u32 }
-/// x
+pub struct Nginx {
+    /// Such as 1.22.1.
+    pub version: String,
+    /// `--build`, possibly empty.
+    pub build: String,
+    /// The address that took the request.
+    pub address: String,
+    /// How many configurations were loaded before.
+    pub generation: u64,
+    /// When this one was.
+    pub load_timestamp: Millis,
+    /// The worker that answers.
+    pub pid: u32,
+    /// Its master.
+    pub ppid: u32,
+}
+
+/// Client connections of all workers.
 #[derive(Clone, Debug, Default)]
-pub struct Connections { /// x
- pub accepted: u64, /// x
- pub dropped: u64, /// x
- pub active: u64, /// x
- pub idle: u64 }
-/// x
+pub struct Connections {
+    /// Since the start.
+    pub accepted: u64,
+    /// Since the start.
+    pub dropped: u64,
+    /// Now.
+    pub active: u64,
+    /// Now, waiting for a request.
+    pub idle: u64,
+}
+
+/// HTTP requests of all workers.
 #[derive(Clone, Debug, Default)]
-pub struct Requests { /// x
- pub total: u64, /// x
- pub current: u64 }
-/// x
+pub struct Requests {
+    /// Since the start.
+    pub total: u64,
+    /// Now.
+    pub current: u64,
+}
+
+/// Fill of one shared memory zone.
 #[derive(Clone, Debug, Default)]
-pub struct Slab { /// x
- pub pages_used: u64, /// x
- pub pages_free: u64, /// x
- pub slots: Vec<Slot> }
-/// x
+pub struct Slab {
+    /// Pages in use.
+    pub pages_used: u64,
+    /// Pages free.
+    pub pages_free: u64,
+    /// Size classes, smallest first.
+    pub slots: Vec<Slot>,
+}
+
+/// The cluster as this node sees it.
 #[derive(Clone, Debug, Default)]
-pub struct ZoneSync { /// Every synchronized zone of any kind.
- pub zones: Vec<(String, Stats)>, /// x
- pub bytes_in: u64, /// x
- pub msgs_in: u64, /// x
- pub msgs_out: u64, /// x
- pub bytes_out: u64, /// x
- pub nodes_online: u64 }
+pub struct ZoneSync {
+    /// Every synchronized zone of any kind.
+    pub zones: Vec<(String, Stats)>,
+    /// Received from peers.
+    pub bytes_in: u64,
+    /// Frames received.
+    pub msgs_in: u64,
+    /// Frames sent.
+    pub msgs_out: u64,
+    /// Sent to peers.
+    pub bytes_out: u64,
+    /// Peers this node is connected to.
+    pub nodes_online: u64,
+}
 
 /// Answers a request.
-pub fn handle(_request: &Request<'_>, _host: &dyn Host) -> Response { todo!() }
+pub fn handle(request: &Request<'_>, host: &dyn Host) -> Response {
+    let (version, path) = route::version(request.path);
+    let mut changed = false;
+    let answer = route::answer(request, version, path, host, &mut changed);
+    let mut response = answer.unwrap_or_else(|error| error.response(version, request.request_id));
+    response.changed = changed;
+    response
+}
+
+/// The answer to a request whose body is larger than `client_max_body_size`, for who reads the body.
+pub fn body_too_large(request: &Request<'_>) -> Response {
+    error::Error::BodyTooLarge.response(route::version(request.path).0, request.request_id)
+}
+
+impl Response {
+    /// 200 with a JSON body.
+    fn ok(body: Vec<u8>) -> Response {
+        Response { body, ..Response::empty(200) }
+    }
+
+    /// A status and no body.
+    fn empty(status: u16) -> Response {
+        Response { status, body: Vec::new(), allow: None, location: None, changed: false }
+    }
+}

@@ -1,82 +1,361 @@
-//! What belongs to the node, in a small region of its own: identity, lease, who was heard of, counters.
+//! What belongs to the node, in a small region of its own: identity, lease, workers, who was heard of, counters.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+
+use super::lock::{is_dead, lock, this_thread, unlock};
 use super::{AttachError, Region};
 use crate::record::{Identity, Millis};
 
-/// Bytes a control region needs.
-pub const CONTROL_SIZE: usize = 64 * 1024;
+/// Bytes that a control region has at least.
+pub const CONTROL_SIZE: usize = 48 * 1024;
 
-/// Handle; a copy is the same.
+const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
+const LAYOUT: u64 = 1;
+
+const MAGIC_AT: usize = 0;
+const LAYOUT_AT: usize = 8;
+const IDENTITY: usize = 16;
+const GENERATION: usize = 32;
+/// The descriptor + 1.
+const EVENTFD: usize = 40;
+/// Guards the lease and the tables of workers and peers.
+const LOCK: usize = 64;
+const LEASE_NUMBER: usize = 72;
+/// The word of the holder's main thread, 0 if nobody holds the lease.
+const LEASE_OWNER: usize = 80;
+const LEASE_GENERATION: usize = 88;
+const BEAT: usize = 96;
+const SLEEPING: usize = 128;
+const COUNTERS: usize = 192;
+const NODES_ONLINE: usize = 320;
+const BASES: usize = 384;
+const BASE_COUNT: usize = 64;
+const WORKERS: usize = 1024;
+const WORKER_COUNT: usize = 1024;
+const WORKER_LEN: usize = 16;
+const PEERS: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
+const PEER_COUNT: usize = 1024;
+const PEER_LEN: usize = 24;
+
+/// Handle of the control region; a copy is the same.
 #[derive(Clone, Copy)]
-pub struct Control { region: Region }
+pub struct Control {
+    region: Region,
+}
 
-/// Who holds the lease.
+/// The right to be the node's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease { /// Counts up with each holder; effects check it.
- pub number: u64,
- /// Process of the holder.
- pub pid: u32,
- /// The configuration generation it serves.
- pub generation: u64 }
+pub struct Lease {
+    /// Counts up with each holder; whatever acts for the node checks that it is still in force.
+    pub number: u64,
+    /// Process of the holder.
+    pub pid: u32,
+    /// The generation of the configuration that it serves.
+    pub generation: u64,
+}
 
-/// Running totals for the node, each only growing.
+/// Running totals of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counter { /// x
- BytesIn,
- /// x
- BytesOut,
- /// x
- MsgsIn,
- /// x
- MsgsOut }
+pub enum Counter {
+    /// Bytes received from peers.
+    BytesIn,
+    /// Bytes sent to peers.
+    BytesOut,
+    /// Messages received.
+    MsgsIn,
+    /// Messages sent.
+    MsgsOut,
+}
 
 impl Control {
     /// Makes it, with a new random identity.
-    pub fn create(_region: Region) -> Result<Control, AttachError> { todo!() }
-    /// Takes what is there.
-    pub fn attach(_region: Region) -> Result<Control, AttachError> { todo!() }
-    /// This node.
-    pub fn identity(&self) -> Identity { todo!() }
-    /// The configuration's generation: how often `next_generation` was called.
-    pub fn generation(&self) -> u64 { todo!() }
-    /// A new configuration is in force (the master, in init_module).
-    pub fn next_generation(&self) -> u64 { todo!() }
-    /// The number of the eventfd that wakes the agent, -1 while there is none.
-    pub fn eventfd(&self) -> i32 { todo!() }
+    ///
+    /// # Errors
+    ///
+    /// The region is too small, or the system gives no random bytes.
+    pub fn create(region: Region) -> Result<Control, AttachError> {
+        let mut identity = [0; 16];
+        getrandom::fill(&mut identity).map_err(|_| AttachError::NoRandom)?;
+        Control::create_with(region, Identity(identity))
+    }
+
+    /// Makes it for a given identity, which must be unlike that of every other node that ever was.
+    ///
+    /// # Errors
+    ///
+    /// The region is too small.
+    pub fn create_with(region: Region, identity: Identity) -> Result<Control, AttachError> {
+        if region.len() < CONTROL_SIZE {
+            return Err(AttachError::TooSmall(region.len()));
+        }
+        region.zero(0, CONTROL_SIZE);
+        region.write(IDENTITY, &identity.0);
+        region.store64(LAYOUT_AT, LAYOUT, Relaxed);
+        region.store64(MAGIC_AT, MAGIC, Release);
+        Ok(Control { region })
+    }
+
+    /// Takes up what is there.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing, or something of another version.
+    pub fn attach(region: Region) -> Result<Control, AttachError> {
+        if region.len() < CONTROL_SIZE {
+            return Err(AttachError::TooSmall(region.len()));
+        }
+        if region.load64(MAGIC_AT, SeqCst) != MAGIC {
+            return Err(AttachError::Foreign("it doesn't begin as the control zone does"));
+        }
+        if region.load64(LAYOUT_AT, SeqCst) != LAYOUT {
+            return Err(AttachError::Foreign("it was laid out by another version"));
+        }
+        Ok(Control { region })
+    }
+
+    /// This node, and this life of it.
+    pub fn identity(&self) -> Identity {
+        let mut bytes = [0; 16];
+        self.region.read(IDENTITY, &mut bytes);
+        Identity(bytes)
+    }
+
+    /// The configuration's generation: how many came into force.
+    pub fn generation(&self) -> u64 {
+        self.get(GENERATION)
+    }
+
+    /// A new configuration comes into force; returns its generation. For the master.
+    pub fn next_generation(&self) -> u64 {
+        self.word(GENERATION).map_or(0, |word| word.fetch_add(1, SeqCst) + 1)
+    }
+
+    /// The descriptor of the eventfd that wakes the agent, -1 while there is none.
+    pub fn eventfd(&self) -> i32 {
+        self.get(EVENTFD) as i32 - 1
+    }
+
     /// Sets it, once for each master process.
-    pub fn set_eventfd(&self, _fd: i32) { todo!() }
+    pub fn set_eventfd(&self, fd: i32) {
+        self.put(EVENTFD, (i64::from(fd) + 1) as u64);
+    }
+}
 
-    /// Takes the lease for this process if nobody has it, its holder is dead, or (an older generation) has released it.
-    /// Held by this process already: `None`.
-    pub fn try_lease(&self, _generation: u64, _now: Millis) -> Option<Lease> { todo!() }
-    /// Whether `lease` is still the one in force.
-    pub fn holds(&self, _lease: &Lease) -> bool { todo!() }
-    /// The lease in force, if any and its holder lives.
-    pub fn lease(&self) -> Option<Lease> { todo!() }
+/// The lease.
+impl Control {
+    /// Takes the lease for this process, if it is free or its holder is dead. `None`: somebody has it (this process, maybe),
+    /// or a newer configuration is in force. Call it from the process's main thread, whose life stands for the holder's.
+    pub fn try_lease(&self, generation: u64, now: Millis) -> Option<Lease> {
+        let owner = self.get(LEASE_OWNER);
+        if generation < self.generation() || (owner != 0 && !is_dead(owner)) {
+            return None;
+        }
+        self.locked(|| {
+            let owner = self.get(LEASE_OWNER);
+            if owner != 0 && !is_dead(owner) {
+                return None;
+            }
+            let lease = Lease { number: self.get(LEASE_NUMBER) + 1, pid: std::process::id(), generation };
+            self.put(BEAT, now);
+            self.put(LEASE_GENERATION, generation);
+            self.put(LEASE_NUMBER, lease.number);
+            self.put(LEASE_OWNER, this_thread());
+            Some(lease)
+        })?
+    }
+
+    /// Whether `lease` is the one in force.
+    pub fn holds(&self, lease: &Lease) -> bool {
+        self.get(LEASE_NUMBER) == lease.number && self.get(LEASE_OWNER) != 0
+    }
+
+    /// The lease in force, if somebody living has it.
+    pub fn lease(&self) -> Option<Lease> {
+        let owner = self.get(LEASE_OWNER);
+        (owner != 0 && !is_dead(owner)).then(|| Lease {
+            number: self.get(LEASE_NUMBER),
+            pid: (owner >> 32) as u32,
+            generation: self.get(LEASE_GENERATION),
+        })
+    }
+
     /// Gives it back.
-    pub fn release(&self, _lease: &Lease) { todo!() }
-    /// The holder's thread is alive.
-    pub fn beat(&self, _lease: &Lease, _now: Millis) { todo!() }
-    /// When it last said so.
-    pub fn last_beat(&self) -> Millis { todo!() }
+    pub fn release(&self, lease: &Lease) {
+        self.locked(|| {
+            if self.holds(lease) {
+                self.put(LEASE_OWNER, 0);
+            }
+        });
+    }
 
-    /// The agent is about to sleep; it must look for changes once more after this, then sleep.
-    pub fn sleeping(&self) { todo!() }
+    /// The holder's thread lives.
+    pub fn beat(&self, lease: &Lease, now: Millis) {
+        if self.holds(lease) {
+            self.put(BEAT, now);
+        }
+    }
+
+    /// When a holder last said so.
+    pub fn last_beat(&self) -> Millis {
+        self.get(BEAT)
+    }
+
+    /// The agent is about to sleep: it must look for changes once more after this.
+    pub fn sleeping(&self) {
+        self.put(SLEEPING, 1);
+    }
+
     /// The agent is awake.
-    pub fn awake(&self) { todo!() }
-    /// After a change: whether the caller has to write to the eventfd (the agent sleeps, and nobody woke it yet).
-    pub fn must_wake(&self) -> bool { todo!() }
+    pub fn awake(&self) {
+        self.put(SLEEPING, 0);
+    }
 
-    /// A message of `peer` came in on an inbound session.
-    pub fn heard(&self, _peer: Identity, _now: Millis) { todo!() }
+    /// After a change: whether the caller has to write to the eventfd, as the agent sleeps and nobody woke it yet.
+    pub fn must_wake(&self) -> bool {
+        self.word(SLEEPING).is_some_and(|word| word.load(SeqCst) == 1 && word.swap(0, SeqCst) == 1)
+    }
+}
+
+/// Workers and peers.
+impl Control {
+    /// This process is a worker of a generation. For its main thread.
+    pub fn worker_enter(&self, generation: u64) {
+        let me = this_thread();
+        self.locked(|| {
+            let free = (0..WORKER_COUNT).map(worker_at).find(|at| {
+                let owner = self.get(*at);
+                owner == 0 || owner == me || is_dead(owner)
+            });
+            if let Some(at) = free {
+                self.put(at + 8, generation);
+                self.put(at, me);
+            }
+        });
+    }
+
+    /// This process is no worker any more.
+    pub fn worker_leave(&self) {
+        let me = this_thread();
+        (0..WORKER_COUNT).map(worker_at).filter(|at| self.get(*at) == me).for_each(|at| self.put(at, 0));
+    }
+
+    /// How many other workers live.
+    pub fn other_workers(&self) -> usize {
+        let me = this_thread();
+        let lives = |at: &usize| {
+            let owner = self.get(*at);
+            owner != 0 && owner != me && !is_dead(owner)
+        };
+        (0..WORKER_COUNT).map(worker_at).filter(lives).count()
+    }
+
+    /// Whether another worker lives that serves an older configuration than `generation`.
+    pub fn older_workers(&self, generation: u64) -> bool {
+        (0..WORKER_COUNT).map(worker_at).any(|at| {
+            let owner = self.get(at);
+            owner != 0 && self.get(at + 8) < generation && !is_dead(owner)
+        })
+    }
+
+    /// A message of `peer` came in.
+    pub fn heard(&self, peer: Identity, now: Millis) {
+        if let Some(at) = self.peer_at(peer) {
+            return self.put(at + 16, now);
+        }
+        self.locked(|| {
+            if self.peer_at(peer).is_some() {
+                return;
+            }
+            // A free place, or that of whoever was silent for longest.
+            if let Some(at) = (0..PEER_COUNT).map(place_of).min_by_key(|at| self.get(at + 16)) {
+                self.region.write(at, &peer.0);
+                self.put(at + 16, now);
+            }
+        });
+    }
+
     /// When that last happened; 0: never.
-    pub fn last_heard(&self, _peer: Identity) -> Millis { todo!() }
+    pub fn last_heard(&self, peer: Identity) -> Millis {
+        self.peer_at(peer).map_or(0, |at| self.get(at + 16))
+    }
 
+    fn peer_at(&self, peer: Identity) -> Option<usize> {
+        (0..PEER_COUNT)
+            .map(place_of)
+            .take_while(|at| self.get(at + 16) != 0)
+            .find(|at| self.region.equals(*at, &peer.0))
+    }
+}
+
+/// Counters.
+impl Control {
     /// Adds to a counter.
-    pub fn count(&self, _counter: Counter, _by: u64) { todo!() }
+    pub fn count(&self, counter: Counter, by: u64) {
+        if let Some(word) = self.word(counter_at(counter)) {
+            word.fetch_add(by, Relaxed);
+        }
+    }
+
     /// Reads it.
-    pub fn counter(&self, _counter: Counter) -> u64 { todo!() }
-    /// How many peers this node is connected to (set by the agent).
-    pub fn nodes_online(&self) -> u64 { todo!() }
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.get(counter_at(counter))
+    }
+
+    /// How many peers this node is connected to, as the agent last said.
+    pub fn nodes_online(&self) -> u64 {
+        self.get(NODES_ONLINE)
+    }
+
     /// Sets it.
-    pub fn set_nodes_online(&self, _n: u64) { todo!() }
+    pub fn set_nodes_online(&self, nodes: u64) {
+        self.put(NODES_ONLINE, nodes);
+    }
+
+    /// A number kept for the glue: what a counter of nginx stood at when it was last reset. `which` below 64.
+    pub fn base(&self, which: usize) -> u64 {
+        if which < BASE_COUNT { self.get(BASES + which * 8) } else { 0 }
+    }
+
+    /// Sets it.
+    pub fn set_base(&self, which: usize, value: u64) {
+        if which < BASE_COUNT {
+            self.put(BASES + which * 8, value);
+        }
+    }
+}
+
+impl Control {
+    /// `None`: the lock is stuck. What it guards is never half done: each table's last store makes an entry valid.
+    fn locked<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let word = self.word(LOCK)?;
+        lock(word).ok()?;
+        let result = work();
+        unlock(word);
+        Some(result)
+    }
+
+    fn word(&self, at: usize) -> Option<&AtomicU64> {
+        self.region.word64(at)
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.region.load64(at, SeqCst)
+    }
+
+    fn put(&self, at: usize, value: u64) {
+        self.region.store64(at, value, SeqCst);
+    }
+}
+
+fn counter_at(counter: Counter) -> usize {
+    COUNTERS + 8 * counter as usize
+}
+
+fn worker_at(index: usize) -> usize {
+    WORKERS + index * WORKER_LEN
+}
+
+fn place_of(index: usize) -> usize {
+    PEERS + index * PEER_LEN
 }

@@ -1,12 +1,42 @@
 //! A key-value store inside one flat region of shared memory.
 //!
-//! It knows nothing of nginx or of sockets: it is given a region and the time. [`Zone`] is its face; everything else
-//! here is how a zone keeps its promises.
+//! It knows nothing of nginx or of sockets: it is given a region and the time. [`Zone`] is its face; below it, from the
+//! ground up:
+//!
+//! - [`region`]: the memory, by offsets; the only `unsafe` here. `layout`: what is where in it.
+//! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
+//! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
+//! - `origins`: who wrote what, up to where. `keys`, `replicate`, `upkeep`: what a zone does.
+//! - [`control`]: what belongs to the node and not to a zone.
 
+mod arena;
+mod block;
 pub mod control;
+mod expiry;
+mod feed;
+mod keys;
+mod layout;
+mod lock;
+mod origins;
 pub mod region;
+mod repair;
+mod replicate;
+mod shard;
+mod upkeep;
 mod zone;
 
+#[cfg(test)]
+mod tests;
+
 pub use control::Control;
-pub use region::Region;
-pub use zone::*;
+pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
+pub use region::{Mapping, Region};
+pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
+pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
+
+/// Smallest zone, bytes: eight pages of 4 KiB.
+pub const MIN_ZONE_SIZE: usize = 32 * 1024;
+/// Largest key, bytes.
+pub const MAX_KEY: usize = 64 * 1024;
+/// Largest value, bytes.
+pub const MAX_VALUE: usize = 1024 * 1024;

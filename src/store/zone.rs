@@ -1,64 +1,32 @@
-//! The face of a zone.
+//! The face of a zone: making it, taking it up again, its figures.
+
+use std::hash::Hasher;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use siphasher::sip::SipHasher13;
+
 use super::Region;
-use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
+use super::layout::{Geometry, MAGIC, header, shard};
+use crate::record::{Identity, Millis, Stamp};
 
-/// Handle of a zone; a copy is the same zone. Safe to use from any thread and process that maps the region.
+/// Handle of a zone; a copy is the same zone. Used from any thread of any process that maps the region.
 #[derive(Clone, Copy)]
-pub struct Zone { region: Region }
+pub struct Zone {
+    pub(super) region: Region,
+    pub(super) geometry: Geometry,
+    seed: [u8; 16],
+}
 
-/// Smallest zone, bytes: 8 pages of 4 KiB.
-pub const MIN_ZONE_SIZE: usize = 32 * 1024;
-/// Largest key, bytes.
-pub const MAX_KEY: usize = 64 * 1024;
-/// Largest value, bytes.
-pub const MAX_VALUE: usize = 1024 * 1024;
-
-/// What a zone is made with; a later attach may change `timeout` and `sync`.
+/// What a zone is made with, and what attaching to it again may change.
 #[derive(Clone, Copy, Debug)]
 pub struct Params {
     /// The identity of this node.
     pub node: Identity,
     /// Life of records whose writer gave none; `None`: for ever.
     pub timeout: Option<Millis>,
-    /// Deletes and ends leave tombstones, and writes are announced to the agent.
+    /// Deletes and ends leave tombstones, and changes are announced to the agent.
     pub sync: bool,
 }
-
-/// The life that a write gives its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life { /// The zone's timeout, from now.
- Default,
- /// What the record has now (a new record: the zone's timeout).
- Keep,
- /// For this long, in milliseconds from now.
- For(Millis) }
-
-/// When a write is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition { /// Always.
- Always,
- /// Only if there is no such record (POST).
- Absent,
- /// Only if there is such a record (PATCH).
- Present }
-
-/// What became of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written { /// Done, under this version.
- Done(Version),
- /// The condition didn't hold: nothing changed.
- Unmet }
-
-/// What became of a remote record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Applied { /// It is now the zone's record.
- Newer,
- /// The zone already has it, or something newer.
- Stale,
- /// It didn't fit; counted, and the zone is `incomplete`.
- Full,
- /// Its stamp is further ahead of the clock than allowed; counted.
- Future }
 
 /// Why an operation failed. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,10 +34,10 @@ pub enum StoreError {
     /// The zone is full.
     #[error("the zone is full")]
     NoMemory,
-    /// Empty or longer than [`MAX_KEY`].
+    /// Empty or longer than [`super::MAX_KEY`].
     #[error("the key is empty or longer than 65536 bytes")]
     BadKey,
-    /// Longer than [`MAX_VALUE`].
+    /// Longer than [`super::MAX_VALUE`].
     #[error("the value is longer than 1048576 bytes")]
     BadValue,
     /// The holder of a lock didn't move on in time.
@@ -83,34 +51,21 @@ pub enum AttachError {
     /// Not enough memory for a zone.
     #[error("{0} bytes are too small for a zone")]
     TooSmall(usize),
-    /// Too much.
+    /// More than links can reach.
     #[error("{0} bytes are too large for a zone")]
     TooLarge(usize),
     /// Not a zone, of another layout, or damaged.
-    #[error("the memory holds no zone of this version: {0}")]
+    #[error("the memory holds nothing that this version can use: {0}")]
     Foreign(&'static str),
-}
-
-/// What a look-up tells besides the value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found { /// x
- pub version: Version,
- /// When it ends.
- pub expires: Option<Millis> }
-
-/// Where a look-up puts the value it found.
-pub trait Sink {
-    /// Room for exactly `len` bytes, replacing what an earlier call gave; `None`: no memory, and the look-up fails.
-    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
-}
-impl Sink for Vec<u8> {
-    fn room(&mut self, len: usize) -> Option<&mut [u8]> { self.clear(); self.resize(len, 0); Some(self) }
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    NoRandom,
 }
 
 /// Figures of a zone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Live records (may count expired ones that upkeep hasn't met).
+    /// Records that aren't tombstones; may count some whose end has come and that upkeep hasn't met yet.
     pub records: u64,
     /// Tombstones.
     pub tombstones: u64,
@@ -118,136 +73,149 @@ pub struct Stats {
     pub refused: u64,
     /// Remote records that did not fit.
     pub incomplete: u64,
-    /// Remote records from the future.
+    /// Remote records refused because their stamp was too far ahead of the clock.
     pub future: u64,
-    /// Records removed because their time was over.
+    /// Records taken away because their end had come.
     pub expired: u64,
-    /// Pages of the arena: in use and free; a page is `page_size` bytes.
+    /// Pages in use.
     pub pages_used: u64,
-    /// x
+    /// Free pages.
     pub pages_free: u64,
-    /// x
+    /// Bytes in a page.
     pub page_size: u64,
     /// Records not yet sent to some connected peer, as the agent last said.
     pub pending: u64,
 }
 
-/// One size class, for `/slabs`.
+/// One size of block, for `/slabs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Slot { /// Block size in bytes.
- pub size: u64,
- /// Blocks in use.
- pub used: u64,
- /// Blocks free within pages of this class.
- pub free: u64,
- /// Allocations asked for.
- pub reqs: u64,
- /// Allocations refused.
- pub fails: u64 }
-
-/// Where a listing stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScanPlace(pub u64);
-
-/// A walker's place in the change feed of every shard. Give it back with [`Zone::feed_close`].
-#[derive(Debug)]
-pub struct Cursor { slot: u16 }
-
-/// A bit for each shard.
-pub type ShardMask = u64;
+pub struct Slot {
+    /// Block size in bytes.
+    pub size: u64,
+    /// Blocks in use.
+    pub used: u64,
+    /// Free blocks within pages of this size.
+    pub free: u64,
+    /// Allocations asked for.
+    pub reqs: u64,
+    /// Allocations refused.
+    pub fails: u64,
+}
 
 impl Zone {
     /// Makes an empty zone in `region`, whatever was there.
-    pub fn create(_region: Region, _params: &Params) -> Result<Zone, AttachError> { todo!() }
-    /// Takes the zone that `region` holds; timeout, sync and the node's identity become those of `params`.
-    pub fn attach(_region: Region, _params: &Params) -> Result<Zone, AttachError> { todo!() }
+    ///
+    /// # Errors
+    ///
+    /// The region is too small or too large.
+    pub fn create(region: Region, params: &Params) -> Result<Zone, AttachError> {
+        let geometry = Geometry::new(region.len())?;
+        let mut seed = [0; 16];
+        getrandom::fill(&mut seed).map_err(|_| AttachError::NoRandom)?;
+        let zone = Zone { region, geometry, seed };
+        region.zero(0, geometry.page(0));
+        geometry.describe(&region);
+        region.write(header::SEED, &seed);
+        zone.fill_pool();
+        for index in 0..geometry.shards {
+            if let Ok(shard) = zone.shard(index) {
+                shard.feed_clear();
+                shard.timer_clear(0);
+            }
+        }
+        zone.set_params(params)?;
+        region.store64(header::MAGIC, MAGIC, Release);
+        Ok(zone)
+    }
+
+    /// Takes up the zone that `region` holds. Timeout, sync and the node's identity become those of `params`.
+    ///
+    /// # Errors
+    ///
+    /// There is no zone, or one of another version or size.
+    pub fn attach(region: Region, params: &Params) -> Result<Zone, AttachError> {
+        let geometry = Geometry::new(region.len())?;
+        geometry.check(&region)?;
+        let mut seed = [0; 16];
+        region.read(header::SEED, &mut seed);
+        let zone = Zone { region, geometry, seed };
+        zone.set_params(params)?;
+        Ok(zone)
+    }
+
     /// The parameters in force.
-    pub fn params(&self) -> Params { todo!() }
+    pub fn params(&self) -> Params {
+        Params {
+            node: self.origin_identity(self.own_origin()).unwrap_or(Identity([0; 16])),
+            timeout: self.timeout(),
+            sync: self.is_sync(),
+        }
+    }
 
-    // ---- keys and values ----
+    /// Figures, each as of some moment.
+    pub fn stats(&self) -> Stats {
+        let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
+        let free = u64::from(self.free_pages());
+        Stats {
+            records: sum(shard::RECORDS),
+            tombstones: sum(shard::TOMBSTONES),
+            refused: sum(shard::REFUSED),
+            incomplete: sum(shard::INCOMPLETE),
+            future: sum(shard::FUTURE),
+            expired: sum(shard::EXPIRED),
+            pages_used: self.geometry.pages as u64 - free,
+            pages_free: free,
+            page_size: self.geometry.page_size as u64,
+            pending: self.region.load64(header::PENDING, Relaxed),
+        }
+    }
 
-    /// Looks `key` up; the value goes to `sink`.
-    pub fn get(&self, _key: &[u8], _now: Millis, _sink: &mut dyn Sink) -> Result<Option<Found>, StoreError> { todo!() }
-    /// Writes one record.
-    pub fn set(&self, _key: &[u8], _value: &[u8], _life: Life, _condition: Condition, _now: Millis) -> Result<Written, StoreError> { todo!() }
-    /// Gives a record another life and keeps its value. A missing key is `Unmet`.
-    pub fn touch(&self, _key: &[u8], _life: Life, _now: Millis) -> Result<Written, StoreError> { todo!() }
-    /// Removes a record. A missing key is `Unmet`.
-    pub fn delete(&self, _key: &[u8], _now: Millis) -> Result<Written, StoreError> { todo!() }
-    /// Empties the zone with one stamp.
-    pub fn clear(&self, _now: Millis) -> Result<Stamp, StoreError> { todo!() }
-    /// Hands some dozens of live records to `each` (key, value, found) and returns where to go on; `None` at the end.
-    /// Records there from the first call to the last are met exactly once; those that come or go between may be missed.
-    pub fn scan(&self, _place: ScanPlace, _now: Millis, _each: &mut dyn FnMut(&[u8], &[u8], Found)) -> Result<Option<ScanPlace>, StoreError> { todo!() }
-    /// Whether no live record is there.
-    pub fn is_empty(&self, _now: Millis) -> Result<bool, StoreError> { todo!() }
-    /// Figures.
-    pub fn stats(&self) -> Stats { todo!() }
-    /// Figures of size classes.
-    pub fn slots(&self) -> Vec<Slot> { todo!() }
-    /// Takes away up to `budget` expired records and old tombstones; returns how many.
-    pub fn upkeep(&self, _now: Millis, _budget: usize) -> usize { todo!() }
+    /// Figures of each size of block.
+    pub fn slots(&self) -> Vec<Slot> {
+        let mut slots = vec![Slot::default(); self.geometry.classes];
+        for shard in (0..self.geometry.shards).filter_map(|index| self.shard(index).ok()) {
+            for (class, sum) in slots.iter_mut().enumerate() {
+                let slot = shard.slot(class);
+                sum.size = slot.size;
+                sum.used += slot.used;
+                sum.free += slot.free;
+                sum.reqs += slot.reqs;
+                sum.fails += slot.fails;
+            }
+        }
+        slots
+    }
 
-    // ---- replication ----
+    /// Says how many records wait for some peer, for [`Stats::pending`].
+    pub fn set_pending(&self, records: u64) {
+        self.region.store64(header::PENDING, records, Relaxed);
+    }
 
-    /// Merges a record of another node. `max_drift`: how far its stamp may be ahead of `now`, milliseconds.
-    pub fn apply(&self, _record: &Record<'_>, _now: Millis, _max_drift: Millis) -> Result<Applied, StoreError> { todo!() }
     /// The stamp at or below which everything was removed by emptying the zone.
-    pub fn cleared(&self) -> Stamp { todo!() }
-    /// Merges an emptying of another node.
-    pub fn apply_clear(&self, _stamp: Stamp, _now: Millis, _max_drift: Millis) -> Result<Applied, StoreError> { todo!() }
-    /// For each origin known, the stamp at or below which everything of it has been applied. This node's own is its
-    /// last closed stamp.
-    pub fn positions(&self) -> Vec<(Identity, Stamp)> { todo!() }
-    /// One of them.
-    pub fn position(&self, _origin: Identity) -> Stamp { todo!() }
-    /// Raises the position of another origin; never lowers it. `false`: the table of origins is full.
-    pub fn advance(&self, _origin: Identity, _stamp: Stamp) -> bool { todo!() }
-    /// Closes a stamp: every write of this node that begins after this returns gets a greater one. Writes that began
-    /// before are in the feed of a shard once [`Zone::feed`] has been called to the end for all shards of the returned
-    /// mask: those with changes that `take_dirty` would tell, and those that a writer holds now.
-    pub fn close(&self, _now: Millis) -> (Stamp, ShardMask) { todo!() }
-    /// Takes the set of shards changed since the last call. One consumer: the agent.
-    pub fn take_dirty(&self) -> ShardMask { todo!() }
-    /// All shards.
-    pub fn all_shards(&self) -> ShardMask { todo!() }
-    /// A new walker at the beginning of every shard's feed. `None`: too many walkers. `owner`: the lease's generation.
-    pub fn feed_open(&self, _owner: u64) -> Option<Cursor> { todo!() }
-    /// Back to the beginning.
-    pub fn feed_rewind(&self, _cursor: &mut Cursor) -> Result<(), StoreError> { todo!() }
-    /// Gives a walker's place back.
-    pub fn feed_close(&self, _cursor: Cursor) { todo!() }
-    /// Takes away the walkers of owners other than this one (a dead agent's).
-    pub fn feed_sweep(&self, _owner: u64) { todo!() }
-    /// Walks on in one shard: hands at most some dozen records to `each`, oldest change first, tombstones too, and moves the walker past
-    /// those for which `each` returned true; the first `false` stops the walk before that record. Steps is bounded: few dozen.
-    pub fn feed(&self, _cursor: &mut Cursor, _shard: u32, _each: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<FeedEnd, StoreError> { todo!() }
-    /// Says how many records wait for some peer, for `Stats::pending`.
-    pub fn set_pending(&self, _records: u64) { todo!() }
+    pub fn cleared(&self) -> Stamp {
+        Stamp(self.region.load64(header::CLEARED, Acquire))
+    }
 
-    // ---- joining ----
+    pub(super) fn timeout(&self) -> Option<Millis> {
+        Some(self.region.load64(header::TIMEOUT, Relaxed)).filter(|timeout| *timeout != u64::MAX)
+    }
 
-    /// Whether a full state was taken since this zone was made.
-    pub fn joined(&self) -> bool { todo!() }
-    /// Says so.
-    pub fn set_joined(&self) { todo!() }
-    /// Tries to be the one session that takes the full state, or keeps being it: true if `token` (not 0) has the claim now.
-    /// A claim not renewed for `patience` milliseconds is free.
-    pub fn claim_donor(&self, _token: u64, _now: Millis, _patience: Millis) -> bool { todo!() }
-    /// Gives the claim back.
-    pub fn release_donor(&self, _token: u64) { todo!() }
+    pub(super) fn is_sync(&self) -> bool {
+        self.region.load32(header::SYNC, Relaxed) != 0
+    }
+
+    /// A keyed hash (SipHash-1-3): who doesn't know the seed can't choose keys that share a chain.
+    pub(super) fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.seed);
+        hasher.write(key);
+        hasher.finish()
+    }
+
+    fn set_params(&self, params: &Params) -> Result<(), AttachError> {
+        self.region.store64(header::TIMEOUT, params.timeout.unwrap_or(u64::MAX), Relaxed);
+        self.region.store32(header::SYNC, params.sync.into(), Relaxed);
+        let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
+        self.region.store32(header::SELF, own.into(), Relaxed);
+        Ok(())
+    }
 }
-
-/// How a walk of the feed ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FeedEnd { /// Nothing more now.
- Drained,
- /// There is more: call again.
- More,
- /// `each` said no.
- Stopped,
- /// The feed was rebuilt after a crash and this walker is at its beginning again.
- Reset }
-
-/// Kept for the helpers' sake.
-pub fn _kind(_: Kind) {}

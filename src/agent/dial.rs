@@ -1,0 +1,172 @@
+//! Keeps one connection to one peer, for ever.
+
+use super::hub::{Hub, State};
+use super::retry::{Teller, jittered};
+use super::session::{End, Session, Stream};
+use super::tls::PeerTls;
+use super::{Cluster, Peer, Target};
+use crate::sync::{Node, NoteLevel};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::net::{TcpStream, UnixStream};
+
+/// The longest pause after a session that ended well, and between tries while the node finishes.
+const SOON: Duration = Duration::from_millis(50);
+
+/// One peer, and how it is reached.
+pub(super) struct Dial {
+    peer: Peer,
+    node: Node,
+    tls: Option<PeerTls>,
+    connect_timeout: Duration,
+    retry_interval: Duration,
+    hub: Rc<Hub>,
+    /// Its link in the hub.
+    index: usize,
+}
+
+impl Dial {
+    pub(super) fn new(cluster: &Cluster, peer: &Peer, hub: Rc<Hub>, index: usize) -> Dial {
+        Dial {
+            peer: peer.clone(),
+            node: cluster.node.clone(),
+            tls: cluster.tls.as_ref().map(|tls| tls.for_peer(&peer.target)),
+            connect_timeout: Duration::from_millis(cluster.connect_timeout),
+            // Without any pause, a peer that isn't there would cost a whole core.
+            retry_interval: Duration::from_millis(cluster.retry_interval.max(10)),
+            hub,
+            index,
+        }
+    }
+
+    /// Dials, and dials again, until the node ends or the peer turns out to be this node.
+    pub(super) async fn run(self) {
+        let Some(link) = self.hub.links.get(self.index) else { return };
+        let mut teller = Teller::new(Instant::now());
+        while !self.hub.ending() {
+            let began = Instant::now();
+            let connected = tokio::select! {
+                connected = self.connect() => connected,
+                () = self.hub.until(Hub::ending) => return,
+            };
+            let mut pause = jittered(self.retry_interval);
+            match connected {
+                Ok(stream) => {
+                    link.open();
+                    let session = Session::new(&self.hub, link, self.node.clone(), stream);
+                    let end =
+                        session.run(&mut |text| self.tell(teller.event(text, Instant::now()), NoteLevel::Notice)).await;
+                    link.close(if matches!(end, End::Itself) { State::Over } else { State::Dialling });
+                    self.hub.count_online();
+                    self.hub.count_pending();
+                    match end {
+                        End::Itself => {
+                            self.hub
+                                .log
+                                .info(format!("zone_sync peer {} is this node itself and is left out", self.label()));
+                            self.hub.announce();
+                            return;
+                        }
+                        End::Told => return,
+                        End::Lost { greeted: true, level, why } => {
+                            self.tell(teller.event(format!("lost: {why}"), Instant::now()), level);
+                            // A peer that reloads is there again at once.
+                            if began.elapsed() > self.retry_interval {
+                                pause = pause.min(jittered(SOON));
+                            }
+                        }
+                        End::Lost { greeted: false, why, .. } => {
+                            let why = format!("{why}{}", self.hint());
+                            self.failed(&mut teller, format!("connected, but no session came about: {why}"));
+                        }
+                    }
+                }
+                Err(why) => self.failed(&mut teller, format!("can't be reached: {why}")),
+            }
+            self.hub.announce();
+            if self.hub.finishing() {
+                pause = pause.min(SOON);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.hub.until(Hub::ending) => return,
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+        let directive = "zone_sync_connect_timeout";
+        match tokio::time::timeout(self.connect_timeout, self.open()).await {
+            Ok(result) => result,
+            Err(_) => Err(format!("no connection within {} ms ({directive})", self.connect_timeout.as_millis())),
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, String> {
+        match &self.peer.target {
+            Target::Tcp { address, .. } => self.secure(tcp(*address).await.map_err(refused)?).await,
+            Target::Unix(path) => self.secure(unix(path).await.map_err(refused)?).await,
+        }
+    }
+
+    async fn secure<S: Stream + 'static>(&self, stream: S) -> Result<Box<dyn Stream>, String> {
+        match &self.tls {
+            Some(tls) => Ok(Box::new(tls.connect(stream).await?)),
+            None => Ok(Box::new(stream)),
+        }
+    }
+
+    fn failed(&self, teller: &mut Teller, why: String) {
+        if let Some(link) = self.hub.links.get(self.index) {
+            link.unreachable.set(true);
+        }
+        let every = self.retry_interval.as_millis();
+        let told = teller.failure(format!("{why}; tried again about every {every} ms"), Instant::now());
+        self.tell(told, NoteLevel::Warn);
+    }
+
+    fn tell(&self, text: Option<String>, level: NoteLevel) {
+        if let Some(text) = text {
+            self.hub.log.line(level, format!("zone_sync peer {}: {text}", self.label()));
+        }
+    }
+
+    /// As the configuration has it, and the address if that doesn't say it.
+    fn label(&self) -> String {
+        match &self.peer.target {
+            Target::Tcp { address, .. } if self.peer.text != address.to_string() => {
+                format!("{} ({address})", self.peer.text)
+            }
+            _ => self.peer.text.clone(),
+        }
+    }
+
+    /// nginx ends connections that it doesn't like without a word.
+    fn hint(&self) -> &'static str {
+        match self.tls.as_ref().map(PeerTls::has_certificate) {
+            None => " (is there a zone_sync server, without \"ssl\" in its \"listen\", and does it allow this node?)",
+            Some(false) => {
+                " (the peer may want a certificate: see zone_sync_ssl_certificate, and the peer's error log)"
+            }
+            Some(true) => " (the peer may not accept zone_sync_ssl_certificate: see its error log)",
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A change is one small write, and is wanted now.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+fn refused(error: io::Error) -> String {
+    format!("connect() failed: {error}")
+}

@@ -1,0 +1,213 @@
+//! What the tasks of the thread share: a link for each peer, and how they wake each other.
+//!
+//! All of them run on one thread, so cells do where threads would need locks.
+
+use super::log::Log;
+use crate::record::Identity;
+use crate::store::{Control, ShardMask, control::Lease};
+use crate::sync::SyncZone;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use tokio::sync::Notify;
+
+/// Shared by the node's main loop and the tasks of its peers.
+pub(super) struct Hub {
+    pub(super) control: Control,
+    pub(super) lease: Lease,
+    pub(super) log: Rc<Log>,
+    zones: Arc<[SyncZone]>,
+    pub(super) links: Box<[Link]>,
+    finishing: Cell<bool>,
+    ending: Cell<bool>,
+    /// Somebody waits for `finishing`, `ending` or a link to change.
+    changed: Notify,
+}
+
+impl Hub {
+    pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>, peers: usize) -> Hub {
+        let links = (0..peers).map(|_| Link::new(zones.len())).collect();
+        let (finishing, ending) = (Cell::new(false), Cell::new(false));
+        Hub { control, lease, log, zones, links, finishing, ending, changed: Notify::new() }
+    }
+
+    /// Whether the lease is still ours. Without it nothing may be touched any more.
+    pub(super) fn holds(&self) -> bool {
+        self.control.holds(&self.lease)
+    }
+
+    /// Takes the changes of all zones and tells every connected session; `true`: there were some.
+    pub(super) fn distribute(&self) -> bool {
+        let mut any = false;
+        for (index, sync) in self.zones.iter().enumerate() {
+            let shards = sync.zone.take_dirty();
+            if shards != 0 {
+                any = true;
+                self.links.iter().for_each(|link| link.mark(index, shards));
+            }
+        }
+        if any {
+            self.links.iter().for_each(Link::wake);
+        }
+        any
+    }
+
+    /// No new changes will come: sessions end when everything is sent.
+    pub(super) fn finish(&self) {
+        self.finishing.set(true);
+        self.tell_all();
+    }
+
+    pub(super) fn finishing(&self) -> bool {
+        self.finishing.get()
+    }
+
+    /// Whether every peer that can be reached has acknowledged everything.
+    pub(super) fn flushed(&self) -> bool {
+        self.links.iter().all(|link| match link.state.get() {
+            State::Connected => link.flushed.get(),
+            // One that couldn't be reached the last time isn't waited for.
+            State::Dialling => link.unreachable.get(),
+            State::Over => true,
+        })
+    }
+
+    /// Everybody says goodbye and ends.
+    pub(super) fn end(&self) {
+        self.ending.set(true);
+        self.tell_all();
+    }
+
+    pub(super) fn ending(&self) -> bool {
+        self.ending.get()
+    }
+
+    /// Waits until `condition` holds, which must depend on the hub and its links only.
+    pub(super) async fn until(&self, condition: impl Fn(&Self) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            if condition(self) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// A link has changed in a way that somebody may wait for.
+    pub(super) fn announce(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Counts the nodes that we are connected to: one that is reached at two addresses is one.
+    pub(super) fn count_online(&self) {
+        let online: BTreeSet<Identity> = self.links.iter().filter_map(|link| link.peer.get()).collect();
+        self.control.set_nodes_online(online.len() as u64);
+    }
+
+    /// Says for each zone how many records wait for the peer that lacks most.
+    pub(super) fn count_pending(&self) {
+        for (index, sync) in self.zones.iter().enumerate() {
+            let waiting = self.links.iter().filter_map(|link| link.pending.borrow().get(index).copied()).max();
+            sync.zone.set_pending(waiting.unwrap_or(0));
+        }
+    }
+
+    fn tell_all(&self) {
+        self.links.iter().for_each(Link::wake);
+        self.announce();
+    }
+}
+
+/// What becomes of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Being dialled, or waiting for the next try.
+    Dialling,
+    /// There is a session.
+    Connected,
+    /// This node itself: never dialled again.
+    Over,
+}
+
+/// One peer, as the others see it.
+pub(super) struct Link {
+    pub(super) state: Cell<State>,
+    /// The last try failed.
+    pub(super) unreachable: Cell<bool>,
+    /// The session has sent everything, and it was acknowledged.
+    pub(super) flushed: Cell<bool>,
+    /// Who it is, while connected.
+    pub(super) peer: Cell<Option<Identity>>,
+    /// Records that wait for it, by zone.
+    pub(super) pending: RefCell<Vec<u64>>,
+    marks: Box<[Cell<ShardMask>]>,
+    marked: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Link {
+    fn new(zones: usize) -> Link {
+        Link {
+            state: Cell::new(State::Dialling),
+            unreachable: Cell::new(false),
+            flushed: Cell::new(false),
+            peer: Cell::new(None),
+            pending: RefCell::new(vec![0; zones]),
+            marks: (0..zones).map(|_| Cell::new(0)).collect(),
+            marked: Cell::new(false),
+            waker: Cell::new(None),
+        }
+    }
+
+    /// A session begins; what changed before it is none of its business, as it begins with the whole feed.
+    pub(super) fn open(&self) {
+        self.state.set(State::Connected);
+        self.flushed.set(false);
+        self.take_marks(|_, _| {});
+    }
+
+    /// The session is over.
+    pub(super) fn close(&self, state: State) {
+        self.state.set(state);
+        self.peer.set(None);
+        self.pending.borrow_mut().fill(0);
+        self.waker.set(None);
+    }
+
+    /// Hands each zone's changed shards to `each`, once.
+    pub(super) fn take_marks(&self, mut each: impl FnMut(usize, ShardMask)) {
+        if !self.marked.replace(false) {
+            return;
+        }
+        for (index, mark) in self.marks.iter().enumerate() {
+            let shards = mark.take();
+            if shards != 0 {
+                each(index, shards);
+            }
+        }
+    }
+
+    /// The session that polls is to be woken through `waker`.
+    pub(super) fn listen(&self, waker: &Waker) {
+        self.waker.set(Some(waker.clone()));
+    }
+
+    fn mark(&self, zone: usize, shards: ShardMask) {
+        if self.state.get() != State::Connected {
+            return;
+        }
+        if let Some(mark) = self.marks.get(zone) {
+            mark.set(mark.get() | shards);
+            self.marked.set(true);
+            self.flushed.set(false);
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

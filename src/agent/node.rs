@@ -1,0 +1,124 @@
+//! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
+
+use super::hub::Hub;
+use super::log::Log;
+use super::thread::Order;
+use super::wake::Wake;
+use super::{Config, dial, now, upkeep};
+use std::io;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet, LocalSet};
+
+/// Between two signs of life, and two looks at whether the lease is still ours.
+const BEAT: Duration = Duration::from_millis(500);
+/// While it finishes, between two looks for changes that came in late.
+const FINISHING: Duration = Duration::from_millis(20);
+/// For goodbyes.
+const FAREWELL: Duration = Duration::from_millis(150);
+
+/// Runs until it is told to end, or the lease is lost.
+pub(super) fn run(config: &Config, log: &Rc<Log>, orders: watch::Receiver<Order>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Walkers that an agent before this one left behind: none is ours yet, and no lease has the number 0.
+    config.zones.iter().for_each(|zone| zone.feed_sweep(0));
+    let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
+    let peers = config.cluster.as_ref().map_or(0, |cluster| cluster.peers.len());
+    let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone(), peers));
+    hub.count_online();
+    LocalSet::new().block_on(&runtime, live(config, hub, orders))
+}
+
+async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>) -> io::Result<()> {
+    let wake = config.cluster.as_ref().map(|_| Wake::new(config.control)).transpose()?;
+    let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
+    let mut dials = dial_all(config, &hub);
+    let mut upkeep = pin!(upkeep::upkeep(config.zones.clone()));
+    // With an interval, changes that come before this wait for it.
+    let mut quiet = Instant::now();
+    loop {
+        if !hub.holds() {
+            // Another worker has it now. No goodbyes: what is left here may touch nothing.
+            return Ok(());
+        }
+        config.control.beat(&config.lease, now());
+        let order = *orders.borrow_and_update();
+        match order {
+            Order::Run => {}
+            Order::Finish(until) => return finish(config, &hub, dials, until).await,
+            Order::Stop => return farewell(&hub, dials).await,
+        }
+        let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
+        if asleep.is_some() && hub.distribute() {
+            quiet = Instant::now() + interval.unwrap_or_default();
+        }
+        let change = async {
+            match &asleep {
+                Some(asleep) => asleep.woken().await,
+                None => tokio::time::sleep_until(quiet.max(Instant::now()).into()).await,
+            }
+        };
+        tokio::select! {
+            () = change, if wake.is_some() => {}
+            // The worker is gone if there is nobody to give orders: the next round stops.
+            told = orders.changed() => if told.is_err() { return farewell(&hub, dials).await },
+            Some(ended) = dials.join_next() => pass_on_panic(ended),
+            () = &mut upkeep => {}
+            () = tokio::time::sleep(BEAT) => {}
+        }
+    }
+}
+
+fn dial_all(config: &Config, hub: &Rc<Hub>) -> JoinSet<()> {
+    let mut dials = JoinSet::new();
+    if let Some(cluster) = &config.cluster {
+        for (index, peer) in cluster.peers.iter().enumerate() {
+            dials.spawn_local(dial::Dial::new(cluster, peer, hub.clone(), index).run());
+        }
+    }
+    dials
+}
+
+/// Lets the sessions send what was accepted; no more is coming.
+async fn finish(config: &Config, hub: &Rc<Hub>, mut dials: JoinSet<()>, until: Instant) -> io::Result<()> {
+    hub.distribute();
+    hub.finish();
+    while hub.holds() && Instant::now() < until {
+        config.control.beat(&config.lease, now());
+        if !hub.distribute() && hub.flushed() {
+            break;
+        }
+        tokio::select! {
+            () = hub.until(Hub::flushed) => {}
+            Some(ended) = dials.join_next() => pass_on_panic(ended),
+            () = tokio::time::sleep(FINISHING.min(until.saturating_duration_since(Instant::now()))) => {}
+        }
+    }
+    farewell(hub, dials).await
+}
+
+/// Lets the sessions say goodbye.
+async fn farewell(hub: &Rc<Hub>, mut dials: JoinSet<()>) -> io::Result<()> {
+    hub.end();
+    // Who can't say it in time is cut off.
+    let _ = tokio::time::timeout(FAREWELL, async { while dials.join_next().await.is_some() {} }).await;
+    // Tasks end here, not in whatever order they fall out of scope: they give back what they hold while we may.
+    dials.shutdown().await;
+    if hub.holds() {
+        hub.control.set_nodes_online(0);
+    }
+    Ok(())
+}
+
+/// A task that panicked takes the whole node with it, and the thread starts it again.
+fn pass_on_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        resume_unwind(error.into_panic());
+    }
+}

@@ -1,0 +1,270 @@
+//! One outbound connection: moves bytes between the socket and a [`Push`].
+//!
+//! It is one hand-written poll instead of several futures, because reading, writing, marks and time all work on the
+//! same state, and because an update should leave in the very poll that learns of it.
+
+use super::hub::{Hub, Link};
+use super::now;
+use crate::record::Millis;
+use crate::store::control::Counter;
+use crate::sync::{Node, NoteLevel, Push, SessionError};
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+/// What a session runs over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Stream for T {}
+
+/// Why a session is over.
+pub(super) enum End {
+    /// The node ends.
+    Told,
+    /// The peer is this node.
+    Itself,
+    /// Anything else.
+    Lost {
+        /// The peer had said who it is.
+        greeted: bool,
+        level: NoteLevel,
+        why: String,
+    },
+}
+
+/// Bytes of frames asked for at once; frames are made as the socket takes them.
+const FILL: usize = 64 * 1024;
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
+/// Turns of one poll: then the other sessions have theirs.
+const TURNS: usize = 16;
+/// The session looks up at least this often: its deadlines are those of a clock that may be set.
+const LONGEST_NAP: Millis = 1000;
+/// Between two counts of what waits.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// For a goodbye after an error.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+pub(super) struct Session<'a> {
+    hub: &'a Hub,
+    link: &'a Link,
+    push: Push,
+    stream: Box<dyn Stream>,
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    /// How much of `output` is sent.
+    sent: usize,
+    /// Bytes were given to `stream` that it may still hold.
+    unflushed: bool,
+    timer: Pin<Box<Sleep>>,
+    counted: Instant,
+    uncounted: bool,
+    closed: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(hub: &'a Hub, link: &'a Link, node: Node, stream: Box<dyn Stream>) -> Session<'a> {
+        Session {
+            hub,
+            link,
+            push: Push::new(node, hub.lease.number, now()),
+            stream,
+            input: vec![0; READ].into_boxed_slice(),
+            output: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            timer: Box::pin(sleep_until(Instant::now())),
+            counted: Instant::now(),
+            uncounted: true,
+            closed: false,
+        }
+    }
+
+    /// Until its end. `tell` is called with what is worth a line about the peer.
+    pub(super) async fn run(mut self, tell: &mut dyn FnMut(String)) -> End {
+        let stop = poll_fn(|cx| self.poll(cx, tell)).await;
+        let greeted = self.push.peer().is_some();
+        let bye = match &stop {
+            Stop::Told => "this node ends its sessions".into(),
+            Stop::Session(error) => error.to_string(),
+            Stop::Io(..) | Stop::Closed => String::new(),
+        };
+        if self.hub.holds() {
+            self.close(&bye);
+            if !bye.is_empty() {
+                let _ = timeout(GOODBYE, poll_fn(|cx| self.poll_goodbye(cx))).await;
+            }
+        }
+        let (level, why) = match stop {
+            Stop::Told => return End::Told,
+            Stop::Session(SessionError::Itself) => return End::Itself,
+            Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
+            Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
+            Stop::Session(error) => (NoteLevel::Error, error.to_string()),
+            Stop::Closed => (NoteLevel::Notice, "the peer closed the connection".into()),
+            Stop::Io(what, error) => (NoteLevel::Warn, super::tls::explain_io(what, &error)),
+        };
+        End::Lost { greeted, level, why }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, tell: &mut dyn FnMut(String)) -> Poll<Stop> {
+        self.link.listen(cx.waker());
+        for _ in 0..TURNS {
+            match self.turn(cx, tell) {
+                Ok(true) => {}
+                Ok(false) => return self.rest(cx),
+                Err(stop) => return Poll::Ready(stop),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Does what can be done now; `false`: there was nothing.
+    fn turn(&mut self, cx: &mut Context<'_>, tell: &mut dyn FnMut(String)) -> Result<bool, Stop> {
+        if self.hub.ending() {
+            return Err(Stop::Told);
+        }
+        let now = now();
+        let read = self.read(cx, now, tell)?;
+        self.link.take_marks(|zone, shards| self.push.mark(zone, shards));
+        if now >= self.push.deadline() {
+            self.push.tick(now)?;
+        }
+        let wrote = self.write(cx, now)?;
+        for note in self.push.notes() {
+            self.hub.log.line(note.level, format!("zone_sync: {}", note.text));
+        }
+        Ok(read || wrote)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Millis, tell: &mut dyn FnMut(String)) -> Result<bool, Stop> {
+        let mut buffer = ReadBuf::new(&mut self.input);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Err(error)) => return Err(Stop::Io("recv()", error)),
+            Poll::Ready(Ok(())) => {}
+        }
+        if buffer.filled().is_empty() {
+            return Err(Stop::Closed);
+        }
+        self.hub.control.count(Counter::BytesIn, buffer.filled().len() as u64);
+        let greeted = self.push.peer().is_some();
+        self.push.handle(buffer.filled(), now)?;
+        if let Some(peer) = self.push.peer().filter(|_| !greeted) {
+            self.link.unreachable.set(false);
+            self.link.peer.set(Some(peer));
+            self.hub.count_online();
+            tell(format!("connected to node {peer}"));
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, now: Millis) -> Result<bool, Stop> {
+        let waiting = self.output.len() - self.sent;
+        if waiting < FILL {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+            self.push.fill(&mut self.output, FILL, now)?;
+        }
+        let wrote = match self.poll_output(cx) {
+            Poll::Ready(Ok(wrote)) => wrote,
+            Poll::Ready(Err(error)) => return Err(Stop::Io("send()", error)),
+            Poll::Pending => return Ok(false),
+        };
+        self.uncounted |= wrote;
+        Ok(wrote)
+    }
+
+    /// Gives all of `output` to the stream, and makes it pass all on. `true`: there was some.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut wrote = false;
+        while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.hub.control.count(Counter::BytesOut, written as u64);
+            self.sent += written;
+            self.unflushed = true;
+            wrote = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// There is nothing to do now: says how far this peer is, and sleeps until the next deadline.
+    fn rest(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
+        let flushed = self.sent == self.output.len() && self.push.peer().is_some() && self.push.flushed();
+        if self.link.flushed.replace(flushed) != flushed {
+            self.uncounted = true;
+            if self.hub.finishing() {
+                self.hub.announce();
+            }
+        }
+        let mut until =
+            Instant::now() + Duration::from_millis(self.push.deadline().saturating_sub(now()).min(LONGEST_NAP));
+        if self.uncounted {
+            let due = self.counted + COUNT_EVERY;
+            if due <= Instant::now() {
+                self.count();
+            } else {
+                until = until.min(due);
+            }
+        }
+        self.timer.as_mut().reset(until);
+        if self.timer.as_mut().poll(cx).is_ready() {
+            // It is due already: the next poll follows at once.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn count(&mut self) {
+        for (zone, pending) in self.link.pending.borrow_mut().iter_mut().enumerate() {
+            *pending = self.push.pending(zone);
+        }
+        self.hub.count_pending();
+        self.counted = Instant::now();
+        self.uncounted = false;
+    }
+
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_output(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn close(&mut self, why: &str) {
+        if !std::mem::replace(&mut self.closed, true) {
+            self.push.close(&mut self.output, why);
+        }
+    }
+}
+
+/// A session that is cut off gives its walkers back too, as long as they can be its own.
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() && self.hub.holds() {
+            self.close("");
+        }
+    }
+}
+
+enum Stop {
+    Told,
+    Session(SessionError),
+    Closed,
+    Io(&'static str, io::Error),
+}
+
+impl From<SessionError> for Stop {
+    fn from(error: SessionError) -> Stop {
+        Stop::Session(error)
+    }
+}

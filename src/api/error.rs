@@ -1,0 +1,138 @@
+//! Failures: what clients decode, and what people read.
+
+use super::json::{self, Object};
+use super::{Response, args::Fields};
+use crate::store::{MAX_KEY, MAX_VALUE, StoreError};
+
+/// Where the endpoints and codes are described.
+const REFERENCE: &str = "https://nginx.org/en/docs/http/ngx_http_api_module.html";
+
+/// Why a request fails. The texts are those that the answer carries.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Error {
+    #[error("unknown version")]
+    UnknownVersion,
+    #[error("path not found")]
+    PathNotFound,
+    #[error("method not supported")]
+    MethodNotSupported { allow: &'static str },
+    #[error("method disabled: changes need \"api write=on\"")]
+    MethodDisabled { allow: &'static str },
+    #[error("the request body could not be read")]
+    BodyRead,
+    #[error("the request body is too large")]
+    BodyTooLarge,
+    #[error("the request body is not JSON: {0}")]
+    Json(String),
+    #[error("slab zone not found")]
+    SlabNotFound,
+    #[error("keyval not found")]
+    KeyvalNotFound,
+    #[error("keyval key not found")]
+    KeyvalKeyNotFound,
+    #[error("keyval key already exists")]
+    KeyvalKeyExists,
+    #[error(transparent)]
+    KeyvalFormat(#[from] FormatError),
+    #[error("the keyval zone is full")]
+    KeyvalNoMemory,
+    #[error("the keyval zone is busy, try again")]
+    KeyvalBusy,
+}
+
+/// What is wrong with pairs that are JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FormatError {
+    #[error("the request body must be a JSON object, such as {{\"key\":\"value\"}}")]
+    NotObject,
+    #[error("key required")]
+    KeyRequired,
+    #[error("invalid key: it is empty")]
+    KeyEmpty,
+    #[error("invalid key: it is longer than {MAX_KEY} bytes")]
+    KeyTooLong,
+    #[error("invalid key: it is given twice")]
+    KeyTwice,
+    #[error("only one key can be added, unless the zone is empty")]
+    OneAdded,
+    #[error("only one key can be updated")]
+    OneUpdated,
+    #[error("invalid value: a string is expected, or an object with \"value\" and \"expire\"")]
+    ValueType,
+    #[error("invalid value: \"value\" must be a string")]
+    ValueMember,
+    #[error("invalid value: it is longer than {MAX_VALUE} bytes")]
+    ValueTooLong,
+    #[error("value required")]
+    ValueRequired,
+    #[error("invalid value: an object may have \"value\" and \"expire\", each once")]
+    Member,
+    #[error("invalid expire: it must be a whole number of milliseconds, 1 or more")]
+    ExpireNumber,
+    #[error("invalid expire: it is more than {max} milliseconds", max = super::keyvals::MAX_EXPIRE)]
+    ExpireTooLong,
+    #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
+    NoTimeout,
+}
+
+impl Error {
+    /// HTTP status, and the code that programs compare.
+    fn codes(&self) -> (u16, &'static str) {
+        match self {
+            Error::UnknownVersion => (404, "UnknownVersion"),
+            Error::PathNotFound => (404, "PathNotFound"),
+            Error::MethodNotSupported { .. } => (405, "MethodNotSupported"),
+            Error::MethodDisabled { .. } => (405, "MethodDisabled"),
+            Error::BodyRead => (400, "BodyReadError"),
+            Error::BodyTooLarge => (413, "BodyTooLarge"),
+            Error::Json(_) => (415, "JsonError"),
+            Error::SlabNotFound => (404, "SlabNotFound"),
+            Error::KeyvalNotFound => (404, "KeyvalNotFound"),
+            Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),
+            Error::KeyvalKeyExists => (409, "KeyvalKeyExists"),
+            Error::KeyvalFormat(_) => (400, "KeyvalFormatError"),
+            Error::KeyvalNoMemory => (507, "KeyvalNoMemory"),
+            Error::KeyvalBusy => (503, "KeyvalBusy"),
+        }
+    }
+
+    /// The answer. `version`: that of the path, if it has a known one.
+    pub(super) fn response(&self, version: Option<u8>, request_id: &str) -> Response {
+        let (status, code) = self.codes();
+        let mut body = Vec::with_capacity(256);
+        let all = Fields::All;
+        let mut object = Object::new(&mut body, &all);
+        if version.is_some_and(|version| version <= 3) {
+            object.string("path", "").string("method", "");
+        }
+        object.member(b"error", |out| {
+            let mut error = Object::new(out, &all);
+            error.number("status", u64::from(status)).string("text", &self.to_string()).string("code", code);
+            error.end();
+        });
+        object.string("request_id", request_id).string("href", REFERENCE);
+        object.end();
+        let allow = match self {
+            Error::MethodNotSupported { allow } | Error::MethodDisabled { allow } => Some(*allow),
+            _ => None,
+        };
+        Response { body, allow, ..Response::empty(status) }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
+        match error {
+            StoreError::NoMemory => Error::KeyvalNoMemory,
+            StoreError::Busy => Error::KeyvalBusy,
+            StoreError::BadKey => FormatError::KeyTooLong.into(),
+            StoreError::BadValue => FormatError::ValueTooLong.into(),
+        }
+    }
+}
+
+impl From<json::NotJson> for Error {
+    fn from(error: json::NotJson) -> Error {
+        Error::Json(error.0)
+    }
+}

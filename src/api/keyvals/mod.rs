@@ -1,0 +1,137 @@
+//! `/http/keyvals/` and `/stream/keyvals/`: pairs of keys and values.
+
+mod pairs;
+
+pub(super) use pairs::MAX_EXPIRE;
+
+use super::NamedZone;
+use super::args::Fields;
+use super::error::{Error, FormatError};
+use super::json::{self, Object};
+use crate::record::{Millis, Version};
+use crate::store::{Condition, ScanPlace, StoreError, Written, Zone};
+use pairs::{Change, Pair};
+
+/// The zone of this name.
+pub(super) fn find<'h>(zones: &'h [NamedZone], name: &[u8]) -> Result<&'h NamedZone, Error> {
+    zones.iter().find(|zone| zone.name.as_bytes() == name).ok_or(Error::KeyvalNotFound)
+}
+
+/// All zones with all their pairs. `fields` chooses keys; empty, it leaves the names of the zones.
+pub(super) fn list(zones: &[NamedZone], now: Millis, fields: &Fields) -> Result<Vec<u8>, Error> {
+    let mut failed = None;
+    let body = json::collection(fields, |object| {
+        for zone in zones {
+            object.member(zone.name.as_bytes(), |out| {
+                failed = all_pairs(out, &zone.zone, now, fields).err().or(failed.take());
+            });
+        }
+    });
+    failed.map_or(Ok(body), Err)
+}
+
+/// The pairs of one zone, or the one pair that `?key=` asks for.
+pub(super) fn show(
+    zone: &NamedZone,
+    now: Millis,
+    key: Option<impl AsRef<[u8]>>,
+    fields: &Fields,
+) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    match key {
+        None => all_pairs(&mut body, &zone.zone, now, fields)?,
+        Some(key) => one_pair(&mut body, &zone.zone, now, key.as_ref())?,
+    }
+    Ok(body)
+}
+
+/// POST: adds one pair, or several to an empty zone: all of them, or none.
+pub(super) fn add(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
+    let pairs = pairs::parse(body, zone.timeout)?;
+    if pairs.iter().any(|pair| !matches!(pair.change, Change::Set { .. })) {
+        return Err(FormatError::ValueRequired.into());
+    }
+    if pairs.len() > 1 && !zone.zone.is_empty(now)? {
+        return Err(FormatError::OneAdded.into());
+    }
+    let mut added = Vec::with_capacity(pairs.len());
+    for Pair { key, change } in &pairs {
+        let Change::Set { value, life } = change else { continue };
+        match zone.zone.set(key.as_bytes(), value.as_bytes(), *life, Condition::Absent, now) {
+            Ok(Written::Done(version)) => {
+                *changed |= zone.zone.params().sync;
+                added.push((key.as_bytes(), version));
+            }
+            Ok(Written::Unmet) => return Err(undone(zone, now, &added, Error::KeyvalKeyExists)),
+            Err(error) => return Err(undone(zone, now, &added, error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// PATCH: changes, touches or deletes one pair.
+pub(super) fn update(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
+    let pairs = pairs::parse(body, zone.timeout)?;
+    let [Pair { key, change }] = pairs.as_slice() else { return Err(FormatError::OneUpdated.into()) };
+    let key = key.as_bytes();
+    let written = match change {
+        Change::Set { value, life } => zone.zone.set(key, value.as_bytes(), *life, Condition::Present, now)?,
+        Change::Touch(life) => zone.zone.touch(key, *life, now)?,
+        Change::Delete => zone.zone.delete(key, now)?,
+    };
+    match written {
+        Written::Unmet => Err(Error::KeyvalKeyNotFound),
+        Written::Done(_) => {
+            *changed |= zone.zone.params().sync;
+            Ok(())
+        }
+    }
+}
+
+/// DELETE: removes every pair.
+pub(super) fn clear(zone: &NamedZone, now: Millis, changed: &mut bool) -> Result<(), Error> {
+    zone.zone.clear(now)?;
+    *changed |= zone.zone.params().sync;
+    Ok(())
+}
+
+/// Takes back what a list had added before it failed. A pair that someone has changed since is theirs, and stays.
+fn undone(zone: &NamedZone, now: Millis, added: &[(&[u8], Version)], why: Error) -> Error {
+    let mut value = Vec::new();
+    for (key, version) in added {
+        if let Ok(Some(found)) = zone.zone.get(key, now, &mut value)
+            && found.version == *version
+        {
+            // A zone that is busy keeps the pair: the request has failed, and there is nothing better to tell.
+            let _ = zone.zone.delete(key, now);
+        }
+    }
+    why
+}
+
+/// Writes a zone as an object, some dozens of records a turn.
+fn all_pairs(out: &mut Vec<u8>, zone: &Zone, now: Millis, fields: &Fields) -> Result<(), Error> {
+    let mut object = Object::new(out, fields);
+    let mut place = Some(ScanPlace::default());
+    while let Some(from) = place {
+        place = zone.scan(from, now, &mut |key, value, _| {
+            object.member(key, |out| json::string(out, value));
+        })?;
+    }
+    object.end();
+    Ok(())
+}
+
+fn one_pair(out: &mut Vec<u8>, zone: &Zone, now: Millis, key: &[u8]) -> Result<(), Error> {
+    let mut value = Vec::new();
+    match zone.get(key, now, &mut value) {
+        Ok(Some(_)) => {}
+        // No pair can have a key that the store refuses.
+        Ok(None) | Err(StoreError::BadKey) => return Err(Error::KeyvalKeyNotFound),
+        Err(error) => return Err(error.into()),
+    }
+    let mut object = Object::new(out, &Fields::All);
+    object.member(key, |out| json::string(out, &value));
+    object.end();
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The body of POST and PATCH: `{"key":"value"}`, `{"key":{"value":"v","expire":1000}}`, `{"key":null}`.
+//!
+//! A body is checked as a whole before anything is done with it.
+
+use crate::api::error::{Error, FormatError};
+use crate::api::json::{self, Json};
+use crate::record::Millis;
+use crate::store::{Life, MAX_KEY, MAX_VALUE};
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+/// The longest `expire`: 100 years of 365.25 days, in milliseconds.
+pub(in crate::api) const MAX_EXPIRE: Millis = 36_525 * 24 * 60 * 60 * 1000;
+
+/// What is to become of a key.
+#[derive(Debug, PartialEq)]
+pub(super) struct Pair<'a> {
+    pub(super) key: Cow<'a, str>,
+    pub(super) change: Change<'a>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Change<'a> {
+    /// It gets this value. Without an `expire` its life begins anew, as long as the zone's timeout.
+    Set { value: Cow<'a, str>, life: Life },
+    /// It keeps its value and gets another life.
+    Touch(Life),
+    /// It goes.
+    Delete,
+}
+
+/// Reads a body of at least one pair. `timeout`: the zone has one, so pairs may have an `expire`.
+pub(super) fn parse(body: &[u8], timeout: bool) -> Result<Vec<Pair<'_>>, Error> {
+    let Json::Object(members) = json::parse(body)? else { return Err(FormatError::NotObject.into()) };
+    if members.is_empty() {
+        return Err(FormatError::KeyRequired.into());
+    }
+    let mut keys = HashSet::with_capacity(members.len());
+    for (key, _) in &members {
+        match key.len() {
+            0 => return Err(FormatError::KeyEmpty.into()),
+            1..=MAX_KEY if keys.insert(key.as_ref()) => {}
+            1..=MAX_KEY => return Err(FormatError::KeyTwice.into()),
+            _ => return Err(FormatError::KeyTooLong.into()),
+        }
+    }
+    drop(keys);
+    members.into_iter().map(|(key, json)| Ok(Pair { key, change: change(json, timeout)? })).collect()
+}
+
+fn change(json: Json<'_>, timeout: bool) -> Result<Change<'_>, FormatError> {
+    match json {
+        Json::Null => Ok(Change::Delete),
+        Json::String(text) => Ok(Change::Set { value: value(text)?, life: Life::Default }),
+        Json::Object(members) => {
+            let (text, life) = members_of(members)?;
+            if life.is_some() && !timeout {
+                return Err(FormatError::NoTimeout);
+            }
+            match (text, life) {
+                (Some(text), life) => Ok(Change::Set { value: value(text)?, life: life.unwrap_or(Life::Default) }),
+                (None, Some(life)) => Ok(Change::Touch(life)),
+                (None, None) => Err(FormatError::ValueRequired),
+            }
+        }
+        Json::Number(_) | Json::Other => Err(FormatError::ValueType),
+    }
+}
+
+/// `value` and `expire` of a pair's object.
+fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<(Option<Cow<'a, str>>, Option<Life>), FormatError> {
+    let (mut value, mut life) = (None, None);
+    for (name, json) in members {
+        let twice = match name.as_ref() {
+            "value" => {
+                let Json::String(text) = json else { return Err(FormatError::ValueMember) };
+                value.replace(text).is_some()
+            }
+            "expire" => life.replace(expire(&json)?).is_some(),
+            _ => true,
+        };
+        if twice {
+            return Err(FormatError::Member);
+        }
+    }
+    Ok((value, life))
+}
+
+fn value(text: Cow<'_, str>) -> Result<Cow<'_, str>, FormatError> {
+    if text.len() > MAX_VALUE { Err(FormatError::ValueTooLong) } else { Ok(text) }
+}
+
+fn expire(json: &Json<'_>) -> Result<Life, FormatError> {
+    match json {
+        Json::Number(millis @ 1..=MAX_EXPIRE) => Ok(Life::For(*millis)),
+        Json::Number(0) => Err(FormatError::ExpireNumber),
+        Json::Number(_) => Err(FormatError::ExpireTooLong),
+        _ => Err(FormatError::ExpireNumber),
+    }
+}

@@ -1,0 +1,219 @@
+//! From a path and a method to the answer.
+//!
+//! Every endpoint is found with and without a slash at its end, and slashes that follow each other count as one.
+
+use super::args::{self, Fields};
+use super::error::Error;
+use super::{Host, NamedZone, Request, Reset, Response, ZoneSync, json, keyvals, status};
+
+/// Versions of the API. They are answered alike, but for the shape of errors.
+const VERSIONS: std::ops::RangeInclusive<u8> = 1..=9;
+
+/// Splits the version off the path; `None`: there is none, or one that isn't known.
+pub(super) fn version(path: &str) -> (Option<u8>, &str) {
+    let (first, rest) = segment(path);
+    (VERSIONS.into_iter().find(|version| version.to_string() == first), rest)
+}
+
+/// Answers the request; `path` is what follows the version. `changed` becomes true if a synchronized zone was changed.
+pub(super) fn answer(
+    request: &Request<'_>,
+    version: Option<u8>,
+    path: &str,
+    host: &dyn Host,
+    changed: &mut bool,
+) -> Result<Response, Error> {
+    let endpoint = match version {
+        Some(_) => find(path, host)?,
+        None if segment(request.path).0.is_empty() => Endpoint::Versions,
+        None => return Err(Error::UnknownVersion),
+    };
+    match (request.method, endpoint.methods()) {
+        ("GET" | "HEAD", _) => show(request, host, &endpoint),
+        ("OPTIONS", methods) => Ok(Response { allow: Some(methods.allow(request.write)), ..Response::empty(204) }),
+        ("DELETE", Methods::Reset) | ("POST" | "PATCH" | "DELETE", Methods::Pairs) if !request.write => {
+            Err(Error::MethodDisabled { allow: endpoint.methods().allow(false) })
+        }
+        ("DELETE", Methods::Reset) => reset(host, &endpoint),
+        ("POST" | "PATCH" | "DELETE", Methods::Pairs) => change(request, &endpoint, changed),
+        (_, methods) => Err(Error::MethodNotSupported { allow: methods.allow(request.write) }),
+    }
+}
+
+/// What a path means.
+enum Endpoint<'h> {
+    Versions,
+    Root,
+    Nginx,
+    Processes(u64),
+    Connections,
+    Slabs,
+    Slab(String),
+    Http,
+    Requests,
+    Stream,
+    ZoneSync(ZoneSync),
+    Keyvals(&'h [NamedZone]),
+    Keyval(&'h [NamedZone], Vec<u8>),
+    /// A collection of things that don't exist here: clients insist on an answer, and `{}` is the true one.
+    Nothing,
+}
+
+/// Which methods an endpoint has.
+#[derive(Clone, Copy)]
+enum Methods {
+    Read,
+    /// DELETE sets figures to zero.
+    Reset,
+    /// POST adds pairs, PATCH changes one, DELETE removes all.
+    Pairs,
+}
+
+impl Methods {
+    /// The value of `Allow`.
+    fn allow(self, write: bool) -> &'static str {
+        match self {
+            Methods::Reset if write => "GET, HEAD, DELETE, OPTIONS",
+            Methods::Pairs if write => "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        }
+    }
+}
+
+impl Endpoint<'_> {
+    fn methods(&self) -> Methods {
+        match self {
+            Endpoint::Processes(_) | Endpoint::Connections | Endpoint::Requests | Endpoint::Slab(_) => Methods::Reset,
+            Endpoint::Keyval(..) => Methods::Pairs,
+            _ => Methods::Read,
+        }
+    }
+}
+
+/// The names below `/{version}/`, as far as they exist here.
+fn root_names(host: &dyn Host) -> Vec<&'static str> {
+    let mut names = vec!["nginx", "connections", "slabs", "http", "resolvers", "ssl"];
+    if host.respawned().is_some() {
+        names.insert(1, "processes");
+    }
+    if host.has_stream() {
+        names.push("stream");
+    }
+    names
+}
+
+/// The names below `/{version}/http/`.
+const HTTP_NAMES: [&str; 8] =
+    ["requests", "server_zones", "location_zones", "caches", "limit_conns", "limit_reqs", "keyvals", "upstreams"];
+
+/// The names below `/{version}/stream/`, as far as they exist here. Clients look for `limit_conns` before they ask for
+/// `zone_sync`.
+fn stream_names(host: &dyn Host) -> Vec<&'static str> {
+    let mut names = vec!["server_zones", "limit_conns", "keyvals", "upstreams"];
+    if host.zone_sync().is_some() {
+        names.push("zone_sync");
+    }
+    names
+}
+
+/// Finds the endpoint of a path without its version.
+fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
+    let (first, rest) = segment(path);
+    let (second, third) = segment(rest);
+    let in_stream = host.has_stream();
+    // Zone names are all that is left of the path: a slash in them may be encoded or not.
+    let endpoint = match (first, second) {
+        ("slabs", "") => Endpoint::Slabs,
+        ("slabs", _) => Endpoint::Slab(String::from_utf8_lossy(&zone_name(rest)).into_owned()),
+        ("http", "keyvals") => keyval_endpoint(host.http_zones(), third),
+        ("stream", "keyvals") if in_stream => keyval_endpoint(host.stream_zones(), third),
+        _ if !segment(third).0.is_empty() => return Err(Error::PathNotFound),
+        ("", "") => Endpoint::Root,
+        ("nginx", "") => Endpoint::Nginx,
+        ("processes", "") => Endpoint::Processes(host.respawned().ok_or(Error::PathNotFound)?),
+        ("connections", "") => Endpoint::Connections,
+        ("resolvers" | "ssl", "") => Endpoint::Nothing,
+        ("http", "") => Endpoint::Http,
+        ("http", "requests") => Endpoint::Requests,
+        ("stream", "") if in_stream => Endpoint::Stream,
+        ("stream", "zone_sync") if in_stream => Endpoint::ZoneSync(host.zone_sync().ok_or(Error::PathNotFound)?),
+        ("http", name) if HTTP_NAMES.contains(&name) => Endpoint::Nothing,
+        ("stream", "server_zones" | "limit_conns" | "upstreams") if in_stream => Endpoint::Nothing,
+        _ => return Err(Error::PathNotFound),
+    };
+    Ok(endpoint)
+}
+
+fn keyval_endpoint<'h>(zones: &'h [NamedZone], rest: &str) -> Endpoint<'h> {
+    match zone_name(rest) {
+        name if name.is_empty() => Endpoint::Keyvals(zones),
+        name => Endpoint::Keyval(zones, name),
+    }
+}
+
+/// GET, and HEAD, which differs in the sending only.
+fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
+    let fields = Fields::of(request.args);
+    let body = match endpoint {
+        Endpoint::Versions => {
+            let list: Vec<String> = VERSIONS.map(|version| version.to_string()).collect();
+            format!("[{}]", list.join(",")).into_bytes()
+        }
+        Endpoint::Root => json::names(root_names(host)),
+        Endpoint::Http => json::names(HTTP_NAMES),
+        Endpoint::Stream => json::names(stream_names(host)),
+        Endpoint::Nothing => json::collection(&fields, |_| ()),
+        Endpoint::Nginx => status::nginx(&host.nginx(), request.now, &fields),
+        Endpoint::Processes(respawned) => status::processes(*respawned, &fields),
+        Endpoint::Connections => status::connections(&host.connections(), &fields),
+        Endpoint::Requests => status::requests(&host.requests(), &fields),
+        Endpoint::Slabs => status::slabs(&host.slabs(), &fields),
+        Endpoint::Slab(name) => {
+            let slabs = host.slabs();
+            let (_, slab) = slabs.iter().find(|(found, _)| found == name).ok_or(Error::SlabNotFound)?;
+            status::slab(slab, &fields)
+        }
+        Endpoint::ZoneSync(sync) => status::zone_sync(sync, &fields),
+        Endpoint::Keyvals(zones) => keyvals::list(zones, request.now, &fields)?,
+        Endpoint::Keyval(zones, name) => {
+            keyvals::show(keyvals::find(zones, name)?, request.now, args::first(request.args, "key"), &fields)?
+        }
+    };
+    Ok(Response::ok(body))
+}
+
+/// DELETE of figures.
+fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
+    let (what, otherwise) = match endpoint {
+        Endpoint::Processes(_) => (Reset::Processes, Error::PathNotFound),
+        Endpoint::Connections => (Reset::Connections, Error::PathNotFound),
+        Endpoint::Requests => (Reset::Requests, Error::PathNotFound),
+        Endpoint::Slab(name) => (Reset::Slab(name), Error::SlabNotFound),
+        _ => return Err(Error::PathNotFound),
+    };
+    if host.reset(what) { Ok(Response::empty(204)) } else { Err(otherwise) }
+}
+
+/// POST, PATCH and DELETE of pairs.
+fn change(request: &Request<'_>, endpoint: &Endpoint<'_>, changed: &mut bool) -> Result<Response, Error> {
+    let Endpoint::Keyval(zones, name) = endpoint else { return Err(Error::PathNotFound) };
+    let zone = keyvals::find(zones, name)?;
+    let body = || request.body.ok_or(Error::BodyRead);
+    match request.method {
+        "POST" => keyvals::add(zone, body()?, request.now, changed).map(|()| Response::empty(201)),
+        "PATCH" => keyvals::update(zone, body()?, request.now, changed).map(|()| Response::empty(204)),
+        _ => keyvals::clear(zone, request.now, changed).map(|()| Response::empty(204)),
+    }
+}
+
+/// The first part of a path that has more than slashes, and what follows it.
+fn segment(path: &str) -> (&str, &str) {
+    let path = path.trim_start_matches('/');
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+/// The name that the rest of a path gives, decoded; one slash at its end doesn't belong to it.
+fn zone_name(rest: &str) -> Vec<u8> {
+    let rest = rest.trim_start_matches('/');
+    args::decode(rest.strip_suffix('/').unwrap_or(rest)).into_owned()
+}

@@ -1,0 +1,104 @@
+//! What nginx itself tells: processes, connections, requests, memory, and the cluster.
+//!
+//! Figures that stock nginx doesn't keep are left out, never invented.
+
+use super::args::Fields;
+use super::json::{self, Object};
+use super::{Connections, Nginx, Requests, Slab, ZoneSync, time};
+use crate::record::Millis;
+
+/// `/nginx`
+pub(super) fn nginx(nginx: &Nginx, now: Millis, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object
+            .string("version", &nginx.version)
+            .string("build", &nginx.build)
+            .string("address", &nginx.address)
+            .number("generation", nginx.generation)
+            .string("load_timestamp", &time::iso8601(nginx.load_timestamp))
+            .string("timestamp", &time::iso8601(now))
+            .number("pid", u64::from(nginx.pid))
+            .number("ppid", u64::from(nginx.ppid));
+    })
+}
+
+/// `/processes`
+pub(super) fn processes(respawned: u64, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object.number("respawned", respawned);
+    })
+}
+
+/// `/connections`
+pub(super) fn connections(connections: &Connections, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object
+            .number("accepted", connections.accepted)
+            .number("dropped", connections.dropped)
+            .number("active", connections.active)
+            .number("idle", connections.idle);
+    })
+}
+
+/// `/http/requests`
+pub(super) fn requests(requests: &Requests, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object.number("total", requests.total).number("current", requests.current);
+    })
+}
+
+/// `/slabs/`: a collection, so `fields` is about each zone's members.
+pub(super) fn slabs(slabs: &[(String, Slab)], fields: &Fields) -> Vec<u8> {
+    json::collection(fields, |object| {
+        for (name, zone) in slabs {
+            object.member(name.as_bytes(), |out| slab_into(out, zone, fields));
+        }
+    })
+}
+
+/// `/slabs/{zone}`
+pub(super) fn slab(zone: &Slab, fields: &Fields) -> Vec<u8> {
+    let mut body = Vec::new();
+    slab_into(&mut body, zone, fields);
+    body
+}
+
+fn slab_into(out: &mut Vec<u8>, zone: &Slab, fields: &Fields) {
+    let mut object = Object::new(out, fields);
+    object.object(b"pages", |pages| {
+        pages.number("used", zone.pages_used).number("free", zone.pages_free);
+    });
+    object.object(b"slots", |slots| {
+        for slot in &zone.slots {
+            slots.object(slot.size.to_string().as_bytes(), |object| {
+                object
+                    .number("used", slot.used)
+                    .number("free", slot.free)
+                    .number("reqs", slot.reqs)
+                    .number("fails", slot.fails);
+            });
+        }
+    });
+    object.end();
+}
+
+/// `/stream/zone_sync/`
+pub(super) fn zone_sync(sync: &ZoneSync, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object.object(b"zones", |zones| {
+            for (name, stats) in &sync.zones {
+                zones.object(name.as_bytes(), |zone| {
+                    zone.number("records_pending", stats.pending).number("records_total", stats.records);
+                });
+            }
+        });
+        object.object(b"status", |status| {
+            status
+                .number("bytes_in", sync.bytes_in)
+                .number("msgs_in", sync.msgs_in)
+                .number("msgs_out", sync.msgs_out)
+                .number("bytes_out", sync.bytes_out)
+                .number("nodes_online", sync.nodes_online);
+        });
+    })
+}

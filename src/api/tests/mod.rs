@@ -1,0 +1,145 @@
+//! The API as its callers see it, with a host made up for the purpose and zones in real shared memory.
+
+mod keyvals;
+mod routes;
+mod shapes;
+
+use super::*;
+use crate::record::Identity;
+use crate::store::{Params, Region, region::Mapping};
+use serde_json::Value;
+use std::cell::RefCell;
+
+/// The time of every request that doesn't say otherwise.
+const NOW: Millis = 1_700_000_000_123;
+
+/// A host with figures that are easy to tell apart.
+struct Fake {
+    http: Vec<NamedZone>,
+    stream: Option<Vec<NamedZone>>,
+    sync: Option<ZoneSync>,
+    respawned: Option<u64>,
+    resets: RefCell<Vec<String>>,
+    /// Keeps the memory of the zones.
+    mappings: Vec<Mapping>,
+}
+
+impl Fake {
+    /// Neither zones nor a stream block.
+    fn bare() -> Fake {
+        Fake {
+            http: Vec::new(),
+            stream: None,
+            sync: None,
+            respawned: Some(3),
+            resets: RefCell::new(Vec::new()),
+            mappings: Vec::new(),
+        }
+    }
+
+    /// With a stream block and a cluster.
+    fn cluster() -> Fake {
+        let zones = vec![
+            ("a/b".to_owned(), Stats { records: 7, pending: 2, ..Stats::default() }),
+            ("one".to_owned(), Stats { records: 1, ..Stats::default() }),
+        ];
+        let sync = ZoneSync { zones, bytes_in: 11, msgs_in: 12, msgs_out: 13, bytes_out: 14, nodes_online: 2 };
+        Fake { stream: Some(Vec::new()), sync: Some(sync), ..Fake::bare() }
+    }
+
+    fn zone(&mut self, name: &str, len: usize, timeout: Option<Millis>, sync: bool) -> NamedZone {
+        let mapping = Region::anonymous(len).unwrap();
+        let params = Params { node: Identity([7; 16]), timeout, sync };
+        let zone = Zone::create(mapping.region(), &params).unwrap();
+        self.mappings.push(mapping);
+        NamedZone { name: name.to_owned(), zone, timeout: timeout.is_some() }
+    }
+
+    fn ask(&self, method: &str, target: &str, body: &[u8]) -> Response {
+        self.ask_with(method, target, body, |_| ())
+    }
+
+    fn ask_with(&self, method: &str, target: &str, body: &[u8], set: impl FnOnce(&mut Request<'_>)) -> Response {
+        let (path, args) = target.split_once('?').unwrap_or((target, ""));
+        let mut request =
+            Request { method, path, args, body: Some(body), write: true, request_id: "0123abcd", now: NOW };
+        set(&mut request);
+        handle(&request, self)
+    }
+
+    fn get(&self, target: &str) -> Value {
+        let response = self.ask("GET", target, b"");
+        assert_eq!(response.status, 200, "{target}: {}", String::from_utf8_lossy(&response.body));
+        json(&response)
+    }
+
+    /// Asks for what must fail, checks that the answer is a whole error object, and gives its status and code.
+    fn failure(&self, method: &str, target: &str, body: &[u8]) -> (u16, String) {
+        let response = self.ask(method, target, body);
+        check_failure(&response);
+        (response.status, json(&response)["error"]["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// The body as JSON.
+fn json(response: &Response) -> Value {
+    serde_json::from_slice(&response.body)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&response.body)))
+}
+
+/// Every failure carries what clients decode.
+fn check_failure(response: &Response) {
+    let body = json(response);
+    assert!(response.status >= 400, "{body}");
+    assert_eq!(body["error"]["status"], response.status);
+    assert!(body["error"]["text"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
+    assert_eq!(body["request_id"], "0123abcd");
+    assert!(body["href"].as_str().unwrap().starts_with("https://"));
+}
+
+impl Host for Fake {
+    fn http_zones(&self) -> &[NamedZone] {
+        &self.http
+    }
+    fn stream_zones(&self) -> &[NamedZone] {
+        self.stream.as_deref().unwrap_or_default()
+    }
+    fn has_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+    fn nginx(&self) -> Nginx {
+        Nginx {
+            version: "1.22.1".to_owned(),
+            build: "a \"build\"".to_owned(),
+            address: "127.0.0.1".to_owned(),
+            generation: 4,
+            load_timestamp: NOW - 1000,
+            pid: 22,
+            ppid: 21,
+        }
+    }
+    fn respawned(&self) -> Option<u64> {
+        self.respawned
+    }
+    fn connections(&self) -> Connections {
+        Connections { accepted: 31, dropped: 32, active: 33, idle: 34 }
+    }
+    fn requests(&self) -> Requests {
+        Requests { total: 41, current: 42 }
+    }
+    fn slabs(&self) -> Vec<(String, Slab)> {
+        let slots = vec![
+            Slot { size: 8, used: 1, free: 2, reqs: 3, fails: 4 },
+            Slot { size: 2048, used: 5, free: 6, reqs: 7, fails: 8 },
+        ];
+        let slab = |used| Slab { pages_used: used, pages_free: 52, slots: slots.clone() };
+        vec![("cache".to_owned(), slab(51)), ("a/b".to_owned(), slab(61))]
+    }
+    fn zone_sync(&self) -> Option<ZoneSync> {
+        self.sync.clone()
+    }
+    fn reset(&self, what: Reset<'_>) -> bool {
+        self.resets.borrow_mut().push(format!("{what:?}"));
+        !matches!(what, Reset::Slab(name) if name != "cache")
+    }
+}

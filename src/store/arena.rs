@@ -1,0 +1,314 @@
+//! Memory for blocks: pages of one pool, each cut into blocks of one size for one shard.
+//!
+//! A shard allocates under its own lock; only taking a page from the pool and giving one back need the pool's. What a
+//! crash leaves undone, the shard's repair puts right: a page belongs to whom its descriptor names.
+
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::fence;
+
+use super::layout::{CLASS_SIZES, header, shard};
+use super::lock::{self, Obtained};
+use super::shard::Shard;
+use super::{Slot, StoreError, Zone};
+
+/// Who may have the last pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// A new record: the reserve stays.
+    Growth,
+    /// A new version of a record, or a tombstone, whose older block is freed right after.
+    Replacement,
+}
+
+/// Offsets in a page's descriptor.
+const OWNER: usize = 0;
+const USE: usize = 4;
+const NEXT: usize = 8;
+const PREV: usize = 12;
+/// Offsets in a shard's entry for a class.
+const PARTIAL: usize = 0;
+const USED: usize = 8;
+const REQUESTS: usize = 16;
+const FAILURES: usize = 24;
+
+impl Shard<'_> {
+    /// A block of the smallest class that holds `len` bytes, which must be a page's at most.
+    pub fn allocate(&self, len: usize, need: Need) -> Result<usize, StoreError> {
+        let class = self.zone.geometry.class_for(len).ok_or(StoreError::NoMemory)?;
+        self.class_add(class, REQUESTS, 1);
+        let mut page = self.partial(class);
+        if page == 0 {
+            page = self.take_page(class, need).inspect_err(|_| self.class_add(class, FAILURES, 1))?;
+        }
+        let page = page as usize - 1;
+        let descriptor = self.zone.geometry.descriptor(page);
+        let (used, free) = self.usage(descriptor);
+        let block = self.zone.geometry.page(page) + (free as usize).saturating_sub(1) * CLASS_SIZES[class];
+        let next = self.zone.region.load32(block, Relaxed) as u16;
+        if need == Need::Growth && next == 0 && self.is_last_resort(page) {
+            self.class_add(class, FAILURES, 1);
+            return Err(StoreError::NoMemory);
+        }
+        self.set_usage(descriptor, used + 1, next);
+        if next == 0 {
+            self.unlink_page(class, page);
+        }
+        self.class_add(class, USED, 1);
+        Ok(block)
+    }
+
+    /// Gives a block back. Nothing leads to it any more; readers may still be in it.
+    pub fn free(&self, block: usize) {
+        let Some((page, class)) = self.page_and_class(block) else { return };
+        // Moves the sequence before the block can be written again: a reader that meets what comes next sees it moved.
+        let sequence = self.get(shard::SEQUENCE);
+        self.set(shard::SEQUENCE, sequence.wrapping_add(1));
+        fence(Release);
+
+        let descriptor = self.zone.geometry.descriptor(page);
+        let (used, free) = self.usage(descriptor);
+        let index = (block - self.zone.geometry.page(page)) / CLASS_SIZES[class];
+        self.zone.region.store32(block, u32::from(free), Relaxed);
+        self.set_usage(descriptor, used.saturating_sub(1), index as u16 + 1);
+        self.class_add(class, USED, -1);
+        if free == 0 {
+            self.link_page(class, page);
+        }
+        if used <= 1 && self.can_return(class, page) {
+            self.unlink_page(class, page);
+            if !self.zone.give_page(page) {
+                self.link_page(class, page);
+            }
+        }
+    }
+
+    /// Forgets which blocks are free, before [`Shard::keep`] and [`Shard::sort_pages`] find out anew.
+    pub fn forget_blocks(&self) {
+        for class in 0..self.zone.geometry.classes {
+            self.set_class(class, PARTIAL, 0);
+            self.set_class(class, USED, 0);
+        }
+    }
+
+    /// The block that `offset` begins, if it is one of this shard's: (page, index in it).
+    pub fn block_index(&self, offset: usize) -> Option<(usize, usize)> {
+        let (page, class) = self.page_and_class(offset)?;
+        let within = offset - self.zone.geometry.page(page);
+        let index = within / CLASS_SIZES[class];
+        (within.is_multiple_of(CLASS_SIZES[class]) && index < self.zone.geometry.page_size / CLASS_SIZES[class])
+            .then_some((page, index))
+    }
+
+    /// Bytes of the block that begins at `offset`; 0 if there is none of this shard's.
+    pub fn block_size(&self, offset: usize) -> usize {
+        self.page_and_class(offset).map_or(0, |(_, class)| CLASS_SIZES[class])
+    }
+
+    /// Builds the free lists of this shard's pages from `is_used`; pages without a block in use go back to the pool.
+    pub fn sort_pages(&self, is_used: impl Fn(usize, usize) -> bool) {
+        for page in 0..self.zone.geometry.pages {
+            let start = self.zone.geometry.page(page);
+            let Some((_, class)) = self.page_and_class(start) else { continue };
+            let descriptor = self.zone.geometry.descriptor(page);
+            let (mut used, mut free) = (0, 0);
+            for index in (0..self.zone.geometry.page_size / CLASS_SIZES[class]).rev() {
+                if is_used(page, index) {
+                    used += 1;
+                } else {
+                    self.zone.region.store32(start + index * CLASS_SIZES[class], free, Relaxed);
+                    free = index as u32 + 1;
+                }
+            }
+            self.set_usage(descriptor, used, free as u16);
+            self.class_add(class, USED, i64::from(used));
+            if (used != 0 || !self.zone.give_page(page)) && free != 0 {
+                self.link_page(class, page);
+            }
+        }
+    }
+
+    /// Figures of a class.
+    pub fn slot(&self, class: usize) -> Slot {
+        let per_page = (self.zone.geometry.page_size / CLASS_SIZES[class]) as u64;
+        let used = self.class(class, USED);
+        let (mut free, mut page, mut steps) = (0, self.partial(class), 0);
+        while page != 0 && steps < self.zone.geometry.pages {
+            let descriptor = self.zone.geometry.descriptor(page as usize - 1);
+            free += per_page.saturating_sub(u64::from(self.usage(descriptor).0));
+            page = self.zone.region.load32(descriptor + NEXT, Relaxed);
+            steps += 1;
+        }
+        Slot {
+            size: CLASS_SIZES[class] as u64,
+            used,
+            free,
+            reqs: self.class(class, REQUESTS),
+            fails: self.class(class, FAILURES),
+        }
+    }
+
+    /// A fresh page for a class, its blocks in a list; returns its number + 1.
+    fn take_page(&self, class: usize, need: Need) -> Result<u32, StoreError> {
+        let page = self.zone.take_page(self.owner() | (class as u32) << 16, need)?;
+        let start = self.zone.geometry.page(page);
+        let blocks = self.zone.geometry.page_size / CLASS_SIZES[class];
+        for index in 0..blocks {
+            let next = if index + 1 < blocks { index as u32 + 2 } else { 0 };
+            self.zone.region.store32(start + index * CLASS_SIZES[class], next, Relaxed);
+        }
+        self.set_usage(self.zone.geometry.descriptor(page), 0, 1);
+        self.link_page(class, page);
+        Ok(page as u32 + 1)
+    }
+
+    /// An empty page goes back if the class has another with room, or the pool runs low; else it would soon be asked for.
+    fn can_return(&self, class: usize, page: usize) -> bool {
+        let alone = self.partial(class) == page as u32 + 1
+            && self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed) == 0;
+        !alone || (self.zone.free_pages() as usize) < self.zone.geometry.pages / 4
+    }
+
+    /// Whether this page's last free block is the last that the shard has, and no page is left to follow: it is kept for
+    /// the next version of some record.
+    fn is_last_resort(&self, page: usize) -> bool {
+        let next = self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed);
+        next == 0 && self.zone.free_pages() <= self.zone.reserve()
+    }
+
+    fn page_and_class(&self, offset: usize) -> Option<(usize, usize)> {
+        let page = self.zone.geometry.page_of(offset)?;
+        let owner = self.zone.region.load32(self.zone.geometry.descriptor(page) + OWNER, Relaxed);
+        let class = (owner >> 16) as usize;
+        (owner & 0xffff == self.owner() && class < self.zone.geometry.classes).then_some((page, class))
+    }
+
+    fn owner(&self) -> u32 {
+        self.index + 1
+    }
+
+    fn link_page(&self, class: usize, page: usize) {
+        let descriptor = self.zone.geometry.descriptor(page);
+        let head = self.partial(class);
+        self.zone.region.store32(descriptor + NEXT, head, Relaxed);
+        self.zone.region.store32(descriptor + PREV, 0, Relaxed);
+        if head != 0 {
+            self.zone.region.store32(self.zone.geometry.descriptor(head as usize - 1) + PREV, page as u32 + 1, Relaxed);
+        }
+        self.set_partial(class, page as u32 + 1);
+    }
+
+    fn unlink_page(&self, class: usize, page: usize) {
+        let descriptor = self.zone.geometry.descriptor(page);
+        let next = self.zone.region.load32(descriptor + NEXT, Relaxed);
+        let prev = self.zone.region.load32(descriptor + PREV, Relaxed);
+        if next != 0 {
+            self.zone.region.store32(self.zone.geometry.descriptor(next as usize - 1) + PREV, prev, Relaxed);
+        }
+        if prev != 0 {
+            self.zone.region.store32(self.zone.geometry.descriptor(prev as usize - 1) + NEXT, next, Relaxed);
+        } else {
+            self.set_partial(class, next);
+        }
+    }
+
+    /// Blocks in use, and the first free one's index + 1.
+    fn usage(&self, descriptor: usize) -> (u16, u16) {
+        let word = self.zone.region.load32(descriptor + USE, Relaxed);
+        (word as u16, (word >> 16) as u16)
+    }
+
+    fn set_usage(&self, descriptor: usize, used: u16, free: u16) {
+        self.zone.region.store32(descriptor + USE, u32::from(used) | u32::from(free) << 16, Relaxed);
+    }
+
+    fn partial(&self, class: usize) -> u32 {
+        self.class(class, PARTIAL) as u32
+    }
+
+    fn set_partial(&self, class: usize, page: u32) {
+        self.set_class(class, PARTIAL, u64::from(page));
+    }
+
+    fn class(&self, class: usize, field: usize) -> u64 {
+        self.get(shard::CLASSES + class * shard::CLASS_LEN + field)
+    }
+
+    fn set_class(&self, class: usize, field: usize, value: u64) {
+        self.set(shard::CLASSES + class * shard::CLASS_LEN + field, value);
+    }
+
+    fn class_add(&self, class: usize, field: usize, by: i64) {
+        self.set_class(class, field, self.class(class, field).wrapping_add_signed(by));
+    }
+}
+
+impl Zone {
+    /// Puts every page in the pool; for a new zone.
+    pub(super) fn fill_pool(&self) {
+        self.region.zero(self.geometry.descriptor(0), self.geometry.pages * super::layout::DESCRIPTOR_LEN);
+        self.rebuild_pool();
+    }
+
+    /// How many pages are in the pool.
+    pub(super) fn free_pages(&self) -> u32 {
+        self.region.load32(header::POOL_FREE, Relaxed)
+    }
+
+    /// Pages that new records can't have, so that updates and deletes go on in a full zone.
+    fn reserve(&self) -> u32 {
+        (self.geometry.pages / 64).max(1) as u32
+    }
+
+    fn take_page(&self, owner: u32, need: Need) -> Result<usize, StoreError> {
+        self.with_pool(|| {
+            let (head, free) = (self.region.load32(header::POOL_HEAD, Relaxed), self.free_pages());
+            if head == 0 || (need == Need::Growth && free <= self.reserve()) {
+                return Err(StoreError::NoMemory);
+            }
+            let page = head as usize - 1;
+            let descriptor = self.geometry.descriptor(page);
+            // The owner first: whoever repairs the pool then leaves the page to its shard, whose repair sorts it out.
+            self.region.store32(descriptor + OWNER, owner, Relaxed);
+            self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
+            self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
+            Ok(page)
+        })?
+    }
+
+    /// `false`: the pool's lock is stuck, and the page stays its shard's.
+    fn give_page(&self, page: usize) -> bool {
+        self.with_pool(|| {
+            let descriptor = self.geometry.descriptor(page);
+            self.region.store32(descriptor + NEXT, self.region.load32(header::POOL_HEAD, Relaxed), Relaxed);
+            self.region.store32(descriptor + OWNER, 0, Relaxed);
+            self.region.store32(header::POOL_HEAD, page as u32 + 1, Relaxed);
+            self.region.store32(header::POOL_FREE, self.free_pages() + 1, Relaxed);
+        })
+        .is_ok()
+    }
+
+    fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+        let word = self.region.word64(header::POOL_LOCK).ok_or(StoreError::Busy)?;
+        if lock::lock(word)? == Obtained::FromTheDead {
+            self.rebuild_pool();
+        }
+        let result = work();
+        lock::unlock(word);
+        Ok(result)
+    }
+
+    /// The pool's list from the descriptors: free is what has no owner.
+    fn rebuild_pool(&self) {
+        let (mut head, mut free) = (0, 0);
+        for page in (0..self.geometry.pages).rev() {
+            let descriptor = self.geometry.descriptor(page);
+            if self.region.load32(descriptor + OWNER, Relaxed) == 0 {
+                self.region.store32(descriptor + NEXT, head, Relaxed);
+                head = page as u32 + 1;
+                free += 1;
+            }
+        }
+        self.region.store32(header::POOL_HEAD, head, Relaxed);
+        self.region.store32(header::POOL_FREE, free, Relaxed);
+    }
+}

@@ -1,0 +1,177 @@
+//! Expiry in time order: a hierarchical timing wheel in each shard, through the records themselves.
+//!
+//! After Varghese and Lauck, "Hashed and Hierarchical Timing Wheels", 1987: six levels of 64 slots, the lowest of 64 ms.
+//! A record's slot follows from its end and from the tick up to which the wheel has been turned, so it isn't stored.
+//! Records with an end are in the wheel, live ones and tombstones alike.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::block::{Fields, TIMER_NEXT, TIMER_PREV};
+use super::layout::{link, offset, shard};
+use super::shard::Shard;
+use crate::record::Millis;
+
+/// Milliseconds in a tick, as a shift: 64.
+const TICK_SHIFT: u32 = 6;
+/// Bits of a tick that choose a slot in one level.
+const LEVEL_BITS: u32 = 6;
+/// The last tick that the wheel can tell from later ones: 139 years from its beginning.
+const MAX_AHEAD: u64 = (1 << (LEVEL_BITS * shard::LEVELS as u32)) - 1;
+/// `NEXT_DUE` of a wheel with nothing in it.
+pub const NEVER: u64 = u64::MAX;
+
+/// Whether a wheel whose `NEXT_DUE` is `next_due` has something to do at `now`.
+pub fn is_due(next_due: u64, now: Millis) -> bool {
+    next_due <= now >> TICK_SHIFT
+}
+
+impl Shard<'_> {
+    /// An empty wheel, turned to `now`.
+    pub fn timer_clear(&self, now: Millis) {
+        self.set(shard::TICK, now >> TICK_SHIFT);
+        self.set(shard::NEXT_DUE, NEVER);
+        self.zone.region.store32(self.field(shard::DRAINING), 0, Relaxed);
+        self.zone.region.zero(self.field(shard::OCCUPIED), shard::LEVELS * 8 + shard::LEVELS * shard::SLOTS * 4);
+    }
+
+    /// Puts a record in, if it has an end.
+    pub fn timer_insert(&self, at: usize, fields: &Fields) {
+        let Some(end) = fields.expires else { return };
+        let due = self.due(end);
+        self.push(self.head_for(due), at);
+        let (level, slot) = self.slot_for(due);
+        let occupied = shard::OCCUPIED + level * 8;
+        self.set(occupied, self.get(occupied) | 1 << slot);
+        self.set(shard::NEXT_DUE, self.get(shard::NEXT_DUE).min(due));
+    }
+
+    /// Takes a record out.
+    pub fn timer_remove(&self, at: usize, fields: &Fields) {
+        let Some(end) = fields.expires else { return };
+        let block = self.block(at);
+        let (next, prev) = (block.link(TIMER_NEXT), block.link(TIMER_PREV));
+        if next != 0 {
+            self.block(offset(next)).set_link(TIMER_PREV, prev);
+        }
+        if prev != 0 {
+            self.block(offset(prev)).set_link(TIMER_NEXT, next);
+            return;
+        }
+        let draining = self.field(shard::DRAINING);
+        let head = if self.load(draining) == link(at) { draining } else { self.head_for(self.due(end)) };
+        self.store(head, next);
+    }
+
+    /// Turns the wheel up to `now` and hands what is due to `expire`, which must take it out of the wheel; at most
+    /// `budget` steps. Returns whether all is done.
+    pub fn turn(&self, now: Millis, budget: &mut usize, mut expire: impl FnMut(usize, Fields)) -> bool {
+        let now_tick = now >> TICK_SHIFT;
+        loop {
+            if !self.drain(now, budget, &mut expire) {
+                return false;
+            }
+            let Some((level, slot, starts)) = self.next_slot() else {
+                self.set(shard::TICK, self.get(shard::TICK).max(now_tick));
+                self.set(shard::NEXT_DUE, NEVER);
+                return true;
+            };
+            if starts > now_tick {
+                self.set(shard::TICK, self.get(shard::TICK).max(now_tick));
+                self.set(shard::NEXT_DUE, starts);
+                return true;
+            }
+            // The slot's list becomes the one that is drained; then the wheel stands at the slot's beginning.
+            self.set(shard::TICK, starts.max(self.get(shard::TICK)));
+            let head = self.head(level, slot);
+            self.store(self.field(shard::DRAINING), self.load(head));
+            self.store(head, 0);
+            let occupied = shard::OCCUPIED + level * 8;
+            self.set(occupied, self.get(occupied) & !(1 << slot));
+        }
+    }
+
+    /// Empties the list taken from a slot: what is due expires, the rest goes down to a lower level.
+    fn drain(&self, now: Millis, budget: &mut usize, expire: &mut impl FnMut(usize, Fields)) -> bool {
+        let draining = self.field(shard::DRAINING);
+        loop {
+            let at = offset(self.load(draining));
+            if at == 0 {
+                return true;
+            }
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            let fields = self.block(at).fields();
+            match fields.expires {
+                Some(end) if end <= now => expire(at, fields),
+                _ => {
+                    self.timer_remove(at, &fields);
+                    self.timer_insert(at, &fields);
+                }
+            }
+            if offset(self.load(draining)) == at {
+                // Something that `expire` left there would be met for ever.
+                self.store(draining, self.block(at).link(TIMER_NEXT));
+            }
+        }
+    }
+
+    /// The first slot in time that has records: level, slot, the tick at which it begins.
+    fn next_slot(&self) -> Option<(usize, usize, u64)> {
+        let tick = self.get(shard::TICK);
+        (0..shard::LEVELS).find_map(|level| {
+            let shift = LEVEL_BITS * level as u32;
+            let here = (tick >> shift) as u32 & 63;
+            let occupied = self.get(shard::OCCUPIED + level * 8) >> here << here;
+            (occupied != 0).then(|| {
+                let slot = occupied.trailing_zeros() as usize;
+                let above = tick >> shift >> LEVEL_BITS << LEVEL_BITS << shift;
+                (level, slot, above + ((slot as u64) << shift))
+            })
+        })
+    }
+
+    /// The tick at which a record that ends at `end` is looked at: not before the end, and never in the past.
+    fn due(&self, end: Millis) -> u64 {
+        let tick = self.get(shard::TICK);
+        let due = end.div_ceil(1 << TICK_SHIFT);
+        // Beyond what the wheel can tell, it waits in the last slot and is put in again from there.
+        due.clamp(tick, tick | MAX_AHEAD)
+    }
+
+    /// The level is that of the highest digit in which the due tick differs from the wheel's.
+    fn slot_for(&self, due: u64) -> (usize, usize) {
+        let differs = (due ^ self.get(shard::TICK)) | 1;
+        let level = ((63 - differs.leading_zeros()) / LEVEL_BITS).min(shard::LEVELS as u32 - 1);
+        (level as usize, (due >> (LEVEL_BITS * level)) as usize & 63)
+    }
+
+    fn head_for(&self, due: u64) -> usize {
+        let (level, slot) = self.slot_for(due);
+        self.head(level, slot)
+    }
+
+    fn head(&self, level: usize, slot: usize) -> usize {
+        self.field(shard::WHEEL + (level * shard::SLOTS + slot) * 4)
+    }
+
+    fn push(&self, head: usize, at: usize) {
+        let first = self.load(head);
+        let block = self.block(at);
+        block.set_link(TIMER_NEXT, first);
+        block.set_link(TIMER_PREV, 0);
+        if first != 0 {
+            self.block(offset(first)).set_link(TIMER_PREV, link(at));
+        }
+        self.store(head, link(at));
+    }
+
+    fn load(&self, at: usize) -> u32 {
+        self.zone.region.load32(at, Relaxed)
+    }
+
+    fn store(&self, at: usize, value: u32) {
+        self.zone.region.store32(at, value, Relaxed);
+    }
+}

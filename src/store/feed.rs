@@ -1,0 +1,246 @@
+//! The change feed: a shard's records in the order of their last change, as a ring through the records themselves.
+//!
+//! A walker's place is a marker in the ring: a small block of links in a fixed table. Records come and go around it, so
+//! that the feed needs no memory of its own and can't overflow, however slow a walker is.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::block::{FEED_NEXT, FEED_PREV};
+use super::layout::{link, offset, shard};
+use super::shard::{Met, Shard};
+use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
+use crate::record::{Record, Version};
+
+/// Records handed out, and ring places passed, in one hold of the lock.
+const RECORDS_A_HOLD: usize = 32;
+const STEPS_A_HOLD: usize = 512;
+
+impl Shard<'_> {
+    /// An empty ring.
+    pub fn feed_clear(&self) {
+        let end = self.field(shard::FEED);
+        self.set_next(end, end);
+        self.set_prev(end, end);
+    }
+
+    /// Puts a block at the end of the ring.
+    pub fn feed_append(&self, at: usize) {
+        let end = self.field(shard::FEED);
+        self.feed_insert(at, self.prev(end));
+    }
+
+    /// Takes a block out of the ring.
+    pub fn feed_unlink(&self, at: usize) {
+        let (prev, next) = (self.prev(at), self.next(at));
+        self.set_next(prev, next);
+        self.set_prev(next, prev);
+    }
+
+    /// Puts a block behind another.
+    pub fn feed_insert(&self, at: usize, prev: usize) {
+        let next = self.next(prev);
+        self.set_next(at, next);
+        self.set_prev(at, prev);
+        self.set_next(prev, at);
+        self.set_prev(next, at);
+    }
+
+    /// The records of the ring, oldest change first, as long as `each` returns true. `each` may remove the record it
+    /// was given, and no other.
+    pub fn feed_each(&self, mut each: impl FnMut(usize) -> bool) {
+        let end = self.field(shard::FEED);
+        let mut at = self.next(end);
+        for _ in 0..self.zone.region.len() {
+            if at == end {
+                return;
+            }
+            let next = self.next(at);
+            if !self.zone.geometry.is_marker(at) && !each(at) {
+                return;
+            }
+            at = next;
+        }
+    }
+
+    fn next(&self, at: usize) -> usize {
+        offset(self.zone.region.load32(at + FEED_NEXT, Relaxed))
+    }
+
+    fn prev(&self, at: usize) -> usize {
+        offset(self.zone.region.load32(at + FEED_PREV, Relaxed))
+    }
+
+    fn set_next(&self, at: usize, to: usize) {
+        self.zone.region.store32(at + FEED_NEXT, link(to), Relaxed);
+    }
+
+    fn set_prev(&self, at: usize, to: usize) {
+        self.zone.region.store32(at + FEED_PREV, link(to), Relaxed);
+    }
+}
+
+impl Zone {
+    /// A new walker at the beginning of every shard's feed. `None`: the zone has as many walkers as it can, or is busy.
+    /// `owner` (not 0) is the number of the lease under which it walks.
+    pub fn feed_open(&self, owner: u64) -> Option<Cursor> {
+        let slot = (0..self.geometry.walkers).find(|slot| {
+            self.region
+                .word64(self.geometry.walker(*slot))
+                .is_some_and(|word| word.compare_exchange(0, owner, SeqCst, Relaxed).is_ok())
+        })?;
+        let mut cursor = Cursor { slot, epochs: vec![0; self.geometry.shards as usize], scratch: Vec::new() };
+        if self.feed_rewind(&mut cursor).is_err() {
+            self.feed_close(cursor);
+            return None;
+        }
+        Some(cursor)
+    }
+
+    /// Puts a walker back to the beginning of every shard.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: some shards are, some are not; call again.
+    pub fn feed_rewind(&self, cursor: &mut Cursor) -> Result<(), StoreError> {
+        for index in 0..self.geometry.shards {
+            self.shard(index)?.rewind(cursor);
+        }
+        Ok(())
+    }
+
+    /// Gives a walker's place back.
+    pub fn feed_close(&self, cursor: Cursor) {
+        self.free_walker(cursor.slot);
+    }
+
+    /// Takes the places of walkers of other owners: those of an agent that died.
+    pub fn feed_sweep(&self, owner: u64) {
+        for slot in 0..self.geometry.walkers {
+            let held_by = self.region.load64(self.geometry.walker(slot), SeqCst);
+            if held_by != 0 && held_by != owner {
+                self.free_walker(slot);
+            }
+        }
+    }
+
+    /// Walks on in one shard: hands some dozens of records at most to `each`, oldest change first, tombstones too, and
+    /// moves the walker past those for which it returned true. The first `false` ends the walk before that record.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: the shard's lock is stuck; the walker is where it was.
+    pub fn feed(
+        &self,
+        cursor: &mut Cursor,
+        shard: u32,
+        each: &mut dyn FnMut(&Record<'_>) -> bool,
+    ) -> Result<FeedEnd, StoreError> {
+        let shard = self.shard(shard)?;
+        if cursor.epochs.get(shard.index as usize).is_none_or(|epoch| *epoch != shard.get(shard::EPOCH)) {
+            shard.rewind(cursor);
+            return Ok(FeedEnd::Reset);
+        }
+        let mut scratch = std::mem::take(&mut cursor.scratch);
+        let result = shard.walk(cursor.slot, &mut scratch, each);
+        cursor.scratch = scratch;
+        Ok(result)
+    }
+
+    /// Takes the set of shards that changed since the last call. One consumer only: the agent.
+    pub fn take_dirty(&self) -> ShardMask {
+        self.region
+            .word64(super::layout::header::DIRTY)
+            .map_or(0, |dirty| if dirty.load(SeqCst) == 0 { 0 } else { dirty.swap(0, SeqCst) })
+    }
+
+    /// Every shard.
+    pub fn all_shards(&self) -> ShardMask {
+        u64::MAX >> (64 - self.geometry.shards)
+    }
+
+    /// Takes a walker's markers out of the rings and frees its slot. A shard that is stuck keeps its marker, which costs
+    /// a step to those who walk past, until the slot is used again or the shard is repaired.
+    fn free_walker(&self, slot: usize) {
+        for index in 0..self.geometry.shards {
+            if let Ok(shard) = self.shard(index) {
+                shard.drop_marker(slot);
+            }
+        }
+        self.region.store64(self.geometry.walker(slot), 0, SeqCst);
+    }
+}
+
+impl Shard<'_> {
+    /// Forgets all markers: their links are zero when they are in no ring.
+    pub fn clear_markers(&self) {
+        for slot in 0..self.zone.geometry.walkers {
+            let marker = self.zone.geometry.marker(self.index, slot);
+            self.zone.region.zero(marker, super::layout::MARKER_LEN);
+        }
+    }
+
+    fn drop_marker(&self, slot: usize) {
+        let marker = self.zone.geometry.marker(self.index, slot);
+        if self.next(marker) != 0 {
+            self.feed_unlink(marker);
+            self.zone.region.zero(marker, super::layout::MARKER_LEN);
+        }
+    }
+
+    fn rewind(&self, cursor: &mut Cursor) {
+        self.drop_marker(cursor.slot);
+        self.feed_insert(self.zone.geometry.marker(self.index, cursor.slot), self.field(shard::FEED));
+        if let Some(epoch) = cursor.epochs.get_mut(self.index as usize) {
+            *epoch = self.get(shard::EPOCH);
+        }
+    }
+
+    fn walk(&self, slot: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> FeedEnd {
+        let marker = self.zone.geometry.marker(self.index, slot);
+        let end = self.field(shard::FEED);
+        let (mut passed, mut at) = (marker, self.next(marker));
+        let mut outcome = FeedEnd::More;
+        let mut records = 0;
+        for _ in 0..STEPS_A_HOLD {
+            if at == end {
+                outcome = FeedEnd::Drained;
+                break;
+            }
+            if !self.zone.geometry.is_marker(at) {
+                if records == RECORDS_A_HOLD {
+                    break;
+                }
+                if !self.show(at, scratch, each) {
+                    outcome = FeedEnd::Stopped;
+                    break;
+                }
+                records += 1;
+            }
+            passed = at;
+            at = self.next(at);
+        }
+        if passed != marker {
+            self.feed_unlink(marker);
+            self.feed_insert(marker, passed);
+        }
+        outcome
+    }
+
+    /// Hands one record to `each`. One that a clear removed, or whose origin isn't known any more, is passed over.
+    fn show(&self, at: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> bool {
+        let fields = self.block(at).fields();
+        let Some(origin) = self.zone.origin_identity(fields.origin) else { return true };
+        if fields.stamp <= self.zone.cleared() || !self.payload(&Met { at, from: 0, fields }, scratch) {
+            return true;
+        }
+        let (key, value) = scratch.split_at(fields.key_len);
+        each(&Record {
+            kind: fields.known_kind(),
+            version: Version { stamp: fields.stamp, origin },
+            key,
+            value: (!fields.tombstone).then_some(value),
+            expires: fields.expires.filter(|_| !fields.tombstone),
+            shortened: fields.shortened,
+        })
+    }
+}

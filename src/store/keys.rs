@@ -1,0 +1,360 @@
+//! Keys and values: looking up, writing, deleting, listing.
+
+use super::arena::Need;
+use super::block::Fields;
+use super::shard::{Met, Place, Shard};
+use super::upkeep::RETENTION;
+use super::{MAX_KEY, MAX_VALUE, StoreError, Zone};
+use crate::record::{Identity, Kind, Millis, Stamp, Version};
+
+/// The life that a write gives its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// The zone's timeout, from now.
+    Default,
+    /// What the record has now; a new record gets the zone's timeout.
+    Keep,
+    /// This many milliseconds from now.
+    For(Millis),
+}
+
+/// When a write is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    Always,
+    /// Only if there is no such record.
+    Absent,
+    /// Only if there is such a record.
+    Present,
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Done, under this version.
+    Done(Version),
+    /// Its condition didn't hold: nothing changed.
+    Unmet,
+}
+
+/// What a look-up tells besides the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Written when and by whom.
+    pub version: Version,
+    /// When it ends; `None`: never.
+    pub expires: Option<Millis>,
+}
+
+/// Where a look-up puts the value.
+pub trait Sink {
+    /// Room for exactly `len` bytes, in place of what an earlier call gave; `None`: no memory, and the look-up fails.
+    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
+}
+
+impl Sink for Vec<u8> {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        self.clear();
+        self.resize(len, 0);
+        Some(self)
+    }
+}
+
+/// Where a listing stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanPlace(u64);
+
+/// What a listing calls for each record: key, value, what is found.
+pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8], Found);
+
+/// How often a look-up without the lock is tried before it takes the lock.
+const UNLOCKED_TRIES: usize = 16;
+/// Records shown, and buckets passed, in one hold of the lock.
+const RECORDS_A_HOLD: usize = 32;
+const BUCKETS_A_HOLD: usize = 256;
+/// How often room is made for one write before it is refused.
+const RELIEF_ROUNDS: usize = 64;
+
+impl Zone {
+    /// Looks `key` up and puts its value into `sink`. Takes no lock, unless the shard keeps changing under its eyes.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory` if the sink has none; `Busy` if the lock was needed and stuck.
+    pub fn get(&self, key: &[u8], now: Millis, sink: &mut dyn Sink) -> Result<Option<Found>, StoreError> {
+        if key.is_empty() || key.len() > MAX_KEY {
+            return Ok(None);
+        }
+        let place = self.place(key);
+        let shard = self.shard_unlocked(place.shard);
+        for _ in 0..UNLOCKED_TRIES {
+            let sequence = shard.sequence();
+            let found = self.read(place, key, now, sink);
+            if shard.is_unmoved(sequence) {
+                return found;
+            }
+        }
+        let _locked = self.shard(place.shard)?;
+        self.read(place, key, now, sink)
+    }
+
+    /// Writes a record.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`, `BadKey`, `BadValue` or `Busy`; the zone has what it had.
+    pub fn set(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        life: Life,
+        condition: Condition,
+        now: Millis,
+    ) -> Result<Written, StoreError> {
+        check_lengths(key, value)?;
+        let place = self.place(key);
+        let shard = self.shard(place.shard)?;
+        shard.with_relief(now, true, || {
+            let met = self.find(place, key);
+            let live = met.filter(|met| met.fields.is_live(now, self.cleared()));
+            match condition {
+                Condition::Absent if live.is_some() => return Ok(Written::Unmet),
+                Condition::Present if live.is_none() => return Ok(Written::Unmet),
+                _ => {}
+            }
+            let expires = self.end_of(life, live.as_ref(), now);
+            shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
+        })
+    }
+
+    /// Gives a record another life and keeps its value. A missing key is `Unmet`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::set`].
+    pub fn touch(&self, key: &[u8], life: Life, now: Millis) -> Result<Written, StoreError> {
+        check_lengths(key, &[])?;
+        let place = self.place(key);
+        let shard = self.shard(place.shard)?;
+        let mut payload = Vec::new();
+        shard.with_relief(now, true, || {
+            let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
+            shard.payload(&met, &mut payload);
+            let expires = self.end_of(life, Some(&met), now);
+            let value = payload.get(key.len()..).unwrap_or_default();
+            shard.write_own(place, key, value, expires, Some(&met), now).map(Written::Done)
+        })
+    }
+
+    /// Removes a record. A missing key is `Unmet`.
+    ///
+    /// # Errors
+    ///
+    /// `BadKey` or `Busy`: a full zone deletes as well as any.
+    pub fn delete(&self, key: &[u8], now: Millis) -> Result<Written, StoreError> {
+        check_lengths(key, &[])?;
+        let place = self.place(key);
+        let shard = self.shard(place.shard)?;
+        let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
+        let version = Version { stamp: shard.stamp(now), origin: self.node() };
+        if self.is_sync() {
+            shard.bury(place, key, &met, version.stamp, self.own_origin(), now + RETENTION);
+            shard.mark_dirty();
+        } else {
+            shard.remove(&met);
+        }
+        Ok(Written::Done(version))
+    }
+
+    /// Hands some dozens of live records to `each` (key, value, what is found) and returns where to go on, `None` at the
+    /// end. What is there from the first call to the last is met exactly once; what comes or goes between may be missed.
+    /// `each` must not call the zone: the shard is locked.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: nothing was handed out; the same place can be tried again.
+    pub fn scan(
+        &self,
+        place: ScanPlace,
+        now: Millis,
+        each: ScanEach<'_>,
+    ) -> Result<Option<ScanPlace>, StoreError> {
+        let per_shard = self.geometry.buckets_per_shard as u64;
+        let index = place.0 / per_shard;
+        if index >= u64::from(self.geometry.shards) {
+            return Ok(None);
+        }
+        let shard = self.shard(index as u32)?;
+        let (mut payload, mut shown, mut bucket) = (Vec::new(), 0, (place.0 % per_shard) as usize);
+        let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+        while bucket < end && shown < RECORDS_A_HOLD {
+            shard.chain_each(bucket, |met| {
+                if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
+                    let (key, value) = payload.split_at(met.fields.key_len);
+                    each(key, value, self.found(&met.fields));
+                    shown += 1;
+                }
+            });
+            bucket += 1;
+        }
+        let next = index * per_shard + bucket as u64;
+        Ok((next < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(next)))
+    }
+
+    /// Whether there is no live record.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn is_empty(&self, now: Millis) -> Result<bool, StoreError> {
+        let (mut empty, mut place) = (true, Some(ScanPlace::default()));
+        if self.stats().records == 0 {
+            return Ok(true);
+        }
+        while let Some(at) = place.filter(|_| empty) {
+            place = self.scan(at, now, &mut |_, _, _| empty = false)?;
+        }
+        Ok(empty)
+    }
+
+    pub(super) fn node(&self) -> Identity {
+        self.params().node
+    }
+
+    fn find_live(&self, place: Place, key: &[u8], now: Millis) -> Option<Met> {
+        self.find(place, key).filter(|met| met.fields.is_live(now, self.cleared()))
+    }
+
+    fn read(&self, place: Place, key: &[u8], now: Millis, sink: &mut dyn Sink) -> Result<Option<Found>, StoreError> {
+        let Some(met) = self.find_live(place, key, now) else { return Ok(None) };
+        let room = sink.room(met.fields.value_len).ok_or(StoreError::NoMemory)?;
+        let block = super::block::Block { region: &self.region, at: met.at };
+        // A failed copy means that the record was reused meanwhile, which the sequence tells the caller.
+        block.read_payload(&self.geometry, met.fields.payload(), met.fields.key_len, room);
+        Ok(Some(self.found(&met.fields)))
+    }
+
+    fn found(&self, fields: &Fields) -> Found {
+        let origin = self.origin_identity(fields.origin).unwrap_or(Identity([0; 16]));
+        Found { version: Version { stamp: fields.stamp, origin }, expires: fields.expires }
+    }
+
+    fn end_of(&self, life: Life, live: Option<&Met>, now: Millis) -> Option<Millis> {
+        match (life, live) {
+            (Life::For(millis), _) => Some(now.saturating_add(millis)),
+            (Life::Keep, Some(met)) => met.fields.expires,
+            _ => self.timeout().map(|timeout| now.saturating_add(timeout)),
+        }
+    }
+}
+
+impl Shard<'_> {
+    /// Writes a record of this node in the place of what was met.
+    fn write_own(
+        &self,
+        place: Place,
+        key: &[u8],
+        value: &[u8],
+        expires: Option<Millis>,
+        met: Option<&Met>,
+        now: Millis,
+    ) -> Result<Version, StoreError> {
+        let fields = Fields {
+            stamp: Stamp::ZERO,
+            origin: self.zone.own_origin(),
+            kind: Kind::Register as u8,
+            expires,
+            tombstone: false,
+            shortened: self.is_shortened(expires, met),
+            key_len: key.len(),
+            value_len: value.len(),
+            tag: place.tag,
+        };
+        let need = if met.is_some() { Need::Replacement } else { Need::Growth };
+        let at = self.make(&fields, key, value, need)?;
+        let stamp = self.stamp(now);
+        self.block(at).set_fields(&Fields { stamp, ..fields });
+        self.publish(place, at, met);
+        if self.zone.is_sync() {
+            self.mark_dirty();
+        }
+        Ok(Version { stamp, origin: self.zone.node() })
+    }
+
+    /// Whether a record that ends at `expires` and replaces what was met ends before something older of its key, here or
+    /// on a node that hasn't heard of it: its end must then leave a tombstone that stays.
+    pub fn is_shortened(&self, expires: Option<Millis>, met: Option<&Met>) -> bool {
+        let (Some(end), Some(met)) = (expires, met) else { return false };
+        let old = &met.fields;
+        self.zone.is_sync() && (old.tombstone || old.shortened || old.expires.is_none_or(|old| old > end))
+    }
+
+    /// Puts a tombstone of the given version in the place of a record. In a zone so full that none fits beside it, the
+    /// record itself is turned into one: until the last word is written it is still the record, under a newer stamp.
+    pub fn bury(&self, place: Place, key: &[u8], met: &Met, stamp: Stamp, origin: u16, until: Millis) {
+        let fields = Fields {
+            stamp,
+            origin,
+            expires: Some(until),
+            tombstone: true,
+            shortened: false,
+            value_len: 0,
+            tag: place.tag,
+            ..met.fields
+        };
+        if let Ok(at) = self.make(&fields, key, &[], Need::Replacement) {
+            self.publish(place, at, Some(met));
+            return;
+        }
+        self.timer_remove(met.at, &met.fields);
+        self.count(&met.fields, -1);
+        let fields = Fields { value_len: met.fields.value_len, ..fields };
+        self.block(met.at).set_fields(&fields);
+        self.feed_unlink(met.at);
+        self.feed_append(met.at);
+        self.timer_insert(met.at, &fields);
+        self.count(&fields, 1);
+    }
+
+    /// Does `write`, and if the zone is full makes room and does it again, as long as there is room to be made.
+    pub fn with_relief<T>(
+        &self,
+        now: Millis,
+        count_refusal: bool,
+        mut write: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        for _ in 0..RELIEF_ROUNDS {
+            match write() {
+                Err(StoreError::NoMemory) if self.relieve(now) => {}
+                Err(StoreError::NoMemory) => break,
+                done => return done,
+            }
+        }
+        if count_refusal {
+            self.bump(super::layout::shard::REFUSED);
+        }
+        Err(StoreError::NoMemory)
+    }
+
+    /// The records of one bucket.
+    fn chain_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
+        let mut from = self.zone.geometry.bucket(self.index, bucket);
+        loop {
+            let at = super::layout::offset(self.zone.region.load32(from, std::sync::atomic::Ordering::Relaxed));
+            if at == 0 {
+                return;
+            }
+            each(&Met { at, from, fields: self.block(at).fields() });
+            from = at + super::block::CHAIN_NEXT;
+        }
+    }
+}
+
+pub(super) fn check_lengths(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    match () {
+        () if key.is_empty() || key.len() > MAX_KEY => Err(StoreError::BadKey),
+        () if value.len() > MAX_VALUE => Err(StoreError::BadValue),
+        () => Ok(()),
+    }
+}

@@ -1,0 +1,274 @@
+//! Where everything is in a zone's region.
+//!
+//! ```text
+//! header | shards | buckets | markers of feed walkers | origins | page descriptors | pages ...
+//! ```
+//!
+//! Links between blocks are 32-bit numbers of 16-byte units from the start of the region; 0 is "none". So a region can be
+//! mapped anywhere, and reaches 64 GiB.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::region::Region;
+use super::{AttachError, MIN_ZONE_SIZE};
+
+/// "ZMSHZONE", so that memory of something else is told apart.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
+/// Counts up with every change of this file's meaning.
+pub const VERSION: u32 = 1;
+/// Bytes in a unit of a link.
+pub const UNIT: usize = 16;
+/// Largest zone, bytes: what links can reach.
+pub const MAX_ZONE_SIZE: usize = 64 << 30;
+
+/// Offsets in the header. Words that are written often stand on cache lines of their own.
+pub mod header {
+    pub const MAGIC: usize = 0;
+    pub const VERSION: usize = 8;
+    pub const SIZE: usize = 16;
+    /// 16 bytes of secret for the hash.
+    pub const SEED: usize = 24;
+    /// Milliseconds; `u64::MAX`: none.
+    pub const TIMEOUT: usize = 40;
+    pub const SYNC: usize = 48;
+    /// Index of this node in the table of origins.
+    pub const SELF: usize = 52;
+    pub const JOINED: usize = 56;
+    /// The closed stamp of this node.
+    pub const CLOSED: usize = 64;
+    /// Everything with a stamp at or below this was removed by emptying the zone.
+    pub const CLEARED: usize = 128;
+    /// A bit for each shard that changed since the agent last looked.
+    pub const DIRTY: usize = 192;
+    /// The lock of the page pool.
+    pub const POOL_LOCK: usize = 256;
+    /// First free page (number + 1), how many are free.
+    pub const POOL_HEAD: usize = 264;
+    pub const POOL_FREE: usize = 268;
+    /// The lock of the table of origins.
+    pub const ORIGINS_LOCK: usize = 320;
+    /// The session that takes the full state, and when it last said so.
+    pub const DONOR: usize = 384;
+    pub const DONOR_TIME: usize = 392;
+    /// As the agent last said.
+    pub const PENDING: usize = 400;
+    /// The greatest stamp of a tombstone that was taken away before its time.
+    pub const PURGE_FLOOR: usize = 408;
+    pub const LEN: usize = 512;
+}
+
+/// Offsets in a shard, and the sizes of its tables.
+pub mod shard {
+    pub const LOCK: usize = 0;
+    /// Moves before a freed block can be used again.
+    pub const SEQUENCE: usize = 8;
+    /// Greatest stamp of any record, and greatest stamp given by this node.
+    pub const LAST: usize = 16;
+    pub const LAST_OWN: usize = 24;
+    /// Counts repairs: walkers that see it move start over.
+    pub const EPOCH: usize = 32;
+    /// Everything up to this clear stamp has been removed for good.
+    pub const PURGED: usize = 40;
+    pub const RECORDS: usize = 48;
+    pub const TOMBSTONES: usize = 56;
+    pub const REFUSED: usize = 64;
+    pub const INCOMPLETE: usize = 72;
+    pub const FUTURE: usize = 80;
+    pub const EXPIRED: usize = 88;
+    /// Writes of this node; the difference tells a walker how much it lags.
+    pub const WRITES: usize = 96;
+    /// The end of the feed, a block of which only the links are used.
+    pub const FEED: usize = 112;
+    /// Expiry: the tick up to which all is done, the tick of the next that is due, a list being emptied.
+    pub const TICK: usize = 128;
+    pub const NEXT_DUE: usize = 136;
+    pub const DRAINING: usize = 144;
+    /// A bit for each slot in use, a word for each level.
+    pub const OCCUPIED: usize = 152;
+    pub const LEVELS: usize = 6;
+    pub const SLOTS: usize = 64;
+    pub const WHEEL: usize = OCCUPIED + LEVELS * 8;
+    /// For each class: first page with a free block (number + 1), blocks in use, requests, failures.
+    pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(8);
+    pub const CLASS_LEN: usize = 32;
+    pub const LEN: usize = (CLASSES + CLASS_LEN * super::CLASS_SIZES.len()).next_multiple_of(64);
+}
+
+/// Block sizes in bytes. Up to 256 each unit; above, what divides a page of 4096 with little left over.
+pub const CLASS_SIZES: [usize; 25] = [
+    48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 336, 400, 448, 512, 576, 672, 816, 1024,
+    2048, 4096,
+];
+
+/// Bytes of a page descriptor: owner and class, use and first free block, next and previous page of the class.
+pub const DESCRIPTOR_LEN: usize = 16;
+/// Bytes of a marker: a block of which only the links are used.
+pub const MARKER_LEN: usize = 16;
+/// Bytes of a walker: its owner, 0 if it is free.
+pub const WALKER_LEN: usize = 8;
+/// Bytes of an origin: identity, position, state.
+pub const ORIGIN_LEN: usize = 32;
+
+/// Sizes and places, worked out from the region's size alone and kept in the handle: damage can't move them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub size: usize,
+    pub shards: u32,
+    pub buckets_per_shard: usize,
+    pub walkers: usize,
+    pub origins: usize,
+    pub page_size: usize,
+    pub pages: usize,
+    pub classes: usize,
+    shards_at: usize,
+    buckets_at: usize,
+    walkers_at: usize,
+    markers_at: usize,
+    origins_at: usize,
+    descriptors_at: usize,
+    pages_at: usize,
+}
+
+impl Geometry {
+    /// # Errors
+    ///
+    /// Too small or too large for a zone.
+    pub fn new(size: usize) -> Result<Geometry, AttachError> {
+        // nginx takes some of a zone for itself, a little less than the first page.
+        if size < MIN_ZONE_SIZE - 8192 {
+            return Err(AttachError::TooSmall(size));
+        }
+        if size > MAX_ZONE_SIZE {
+            return Err(AttachError::TooLarge(size));
+        }
+        const KIB: usize = 1024;
+        // Few shards in a small zone, as each keeps pages of its own for each size of block.
+        let shards: u32 = match size / KIB {
+            0..512 => 1,
+            512..2048 => 4,
+            2048..8192 => 16,
+            _ => 64,
+        };
+        let page_size = if size < KIB * KIB { 1024 } else { 4096 };
+        let classes = CLASS_SIZES.iter().filter(|class| **class <= page_size).count();
+        // A bucket for each 128 bytes or less: chains hold one or two records where these are small.
+        let buckets = prev_power_of_two(size / 96).max(shards as usize);
+        let walkers = if size < 128 * KIB { 64 } else { 256 };
+        let origins = (size / (4 * KIB)).clamp(32, 1024).next_power_of_two();
+
+        let shards_at = header::LEN;
+        let buckets_at = shards_at + shards as usize * shard::LEN;
+        let walkers_at = buckets_at + (buckets * 4).next_multiple_of(UNIT);
+        let markers_at = walkers_at + walkers * WALKER_LEN;
+        let origins_at = markers_at + walkers * shards as usize * MARKER_LEN;
+        let descriptors_at = origins_at + origins * ORIGIN_LEN;
+        let left = size.saturating_sub(descriptors_at);
+        let pages = (left.saturating_sub(page_size)) / (page_size + DESCRIPTOR_LEN);
+        let pages_at = (descriptors_at + pages * DESCRIPTOR_LEN).next_multiple_of(UNIT);
+        if pages < 8 {
+            return Err(AttachError::TooSmall(size));
+        }
+        Ok(Geometry {
+            size,
+            shards,
+            buckets_per_shard: buckets / shards as usize,
+            walkers,
+            origins,
+            page_size,
+            pages,
+            classes,
+            shards_at,
+            buckets_at,
+            walkers_at,
+            markers_at,
+            origins_at,
+            descriptors_at,
+            pages_at,
+        })
+    }
+
+    /// Offset of a shard.
+    pub fn shard(&self, shard: u32) -> usize {
+        self.shards_at + shard as usize * shard::LEN
+    }
+
+    /// Offset of the link to the first record of a bucket.
+    pub fn bucket(&self, shard: u32, bucket: usize) -> usize {
+        self.buckets_at + (shard as usize * self.buckets_per_shard + bucket) * 4
+    }
+
+    /// Offset of the owner of a walker.
+    pub fn walker(&self, slot: usize) -> usize {
+        self.walkers_at + slot * WALKER_LEN
+    }
+
+    /// Offset of a walker's marker in one shard.
+    pub fn marker(&self, shard: u32, slot: usize) -> usize {
+        self.markers_at + (shard as usize * self.walkers + slot) * MARKER_LEN
+    }
+
+    /// Whether a block is a marker.
+    pub fn is_marker(&self, offset: usize) -> bool {
+        (self.markers_at..self.origins_at).contains(&offset)
+    }
+
+    /// Offset of an origin.
+    pub fn origin(&self, index: usize) -> usize {
+        self.origins_at + index * ORIGIN_LEN
+    }
+
+    /// Offset of a page's descriptor.
+    pub fn descriptor(&self, page: usize) -> usize {
+        self.descriptors_at + page * DESCRIPTOR_LEN
+    }
+
+    /// Offset of a page.
+    pub fn page(&self, page: usize) -> usize {
+        self.pages_at + page * self.page_size
+    }
+
+    /// The page that an offset falls in.
+    pub fn page_of(&self, offset: usize) -> Option<usize> {
+        let page = offset.checked_sub(self.pages_at)? / self.page_size;
+        (page < self.pages).then_some(page)
+    }
+
+    /// The first class that holds `len` bytes.
+    pub fn class_for(&self, len: usize) -> Option<usize> {
+        CLASS_SIZES.get(..self.classes)?.iter().position(|size| *size >= len)
+    }
+
+    /// Writes the header's fixed part. The magic goes last, with the caller.
+    pub fn describe(&self, region: &Region) {
+        region.store32(header::VERSION, VERSION, Relaxed);
+        region.store64(header::SIZE, self.size as u64, Relaxed);
+    }
+
+    /// Checks the header's fixed part.
+    pub fn check(&self, region: &Region) -> Result<(), AttachError> {
+        if region.load64(header::MAGIC, Relaxed) != MAGIC {
+            return Err(AttachError::Foreign("it doesn't begin as a zone does"));
+        }
+        if region.load32(header::VERSION, Relaxed) != VERSION {
+            return Err(AttachError::Foreign("it was laid out by another version"));
+        }
+        if region.load64(header::SIZE, Relaxed) != self.size as u64 {
+            return Err(AttachError::Foreign("its size is not the one that it was made with"));
+        }
+        Ok(())
+    }
+}
+
+/// The link to a block: its number of units.
+pub fn link(offset: usize) -> u32 {
+    (offset / UNIT) as u32
+}
+
+/// The block that a link leads to.
+pub fn offset(link: u32) -> usize {
+    link as usize * UNIT
+}
+
+fn prev_power_of_two(n: usize) -> usize {
+    1 << n.max(1).ilog2()
+}

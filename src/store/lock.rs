@@ -1,0 +1,124 @@
+//! A lock in shared memory that knows its owner, a thread, so that it outlives the owner's death.
+//!
+//! The word holds the owner's thread id and the low half of the time that this thread started: together they tell a
+//! dead owner from another thread that got its number. 0 is free.
+
+use std::cell::Cell;
+use std::fs;
+use std::hint::spin_loop;
+use std::sync::Once;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::StoreError;
+
+/// How long a lock is waited for while its owner lives.
+pub const PATIENCE: Duration = Duration::from_millis(100);
+/// A look at the owner costs a file in /proc: not before this.
+const SUSPICION: Duration = Duration::from_millis(2);
+const SPINS: u32 = 200;
+
+/// How a lock was obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obtained {
+    /// It was free.
+    Clean,
+    /// Its owner died: what it protects may be half done.
+    FromTheDead,
+}
+
+/// Takes the lock, which is now to be given back with [`unlock`].
+///
+/// # Errors
+///
+/// `Busy` if a living owner held it for [`PATIENCE`].
+pub fn lock(word: &AtomicU64) -> Result<Obtained, StoreError> {
+    let me = this_thread();
+    // SeqCst, as the closing of stamps relies on one order of taking locks and reading what is closed.
+    if word.compare_exchange(0, me, SeqCst, Relaxed).is_ok() {
+        return Ok(Obtained::Clean);
+    }
+    wait(word, me)
+}
+
+/// Gives the lock back.
+pub fn unlock(word: &AtomicU64) {
+    word.store(0, SeqCst);
+}
+
+#[cold]
+fn wait(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
+    let start = Instant::now();
+    let mut suspected = start;
+    let mut spins = 0;
+    loop {
+        let owner = word.load(Relaxed);
+        if owner == 0 {
+            if word.compare_exchange(0, me, SeqCst, Relaxed).is_ok() {
+                return Ok(Obtained::Clean);
+            }
+            continue;
+        }
+        spins += 1;
+        if spins < SPINS {
+            spin_loop();
+            continue;
+        }
+        let now = Instant::now();
+        if now.duration_since(suspected) >= SUSPICION {
+            suspected = now;
+            if is_dead(owner) && word.compare_exchange(owner, me, SeqCst, Relaxed).is_ok() {
+                return Ok(Obtained::FromTheDead);
+            }
+        }
+        if now.duration_since(start) >= PATIENCE {
+            return Err(StoreError::Busy);
+        }
+        thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// Whether the thread that a lock word names is no more: gone, a zombie, or its number belongs to another.
+pub fn is_dead(owner: u64) -> bool {
+    let (tid, started) = ((owner >> 32) as u32, owner as u32);
+    match thread_state(tid) {
+        Some((state, start)) => matches!(state, 'Z' | 'X' | 'x') || start as u32 != started,
+        None => true,
+    }
+}
+
+/// The word of the calling thread.
+pub fn this_thread() -> u64 {
+    thread_local!(static ME: Cell<u64> = const { Cell::new(0) });
+    // A forked child is another thread under the same memory: what its parent remembered isn't true of it.
+    static FORGET: Once = Once::new();
+    extern "C" fn forget() {
+        ME.set(0);
+    }
+    let me = ME.get();
+    if me != 0 {
+        return me;
+    }
+    FORGET.call_once(|| {
+        // SAFETY: `forget` only sets a thread-local word; it touches no lock and no allocator.
+        unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+    });
+    // SAFETY: takes nothing and gives a number.
+    let tid = unsafe { libc::gettid() } as u32;
+    let started = thread_state(tid).map_or(0, |(_, start)| start as u32);
+    let me = u64::from(tid) << 32 | u64::from(started);
+    ME.set(me);
+    me
+}
+
+/// A thread's state letter and start time in clock ticks: fields 3 and 22 of proc(5)'s stat.
+fn thread_state(tid: u32) -> Option<(char, u64)> {
+    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+    // The name, in parentheses, may hold anything: fields are counted from behind its end.
+    let stat = String::from_utf8_lossy(&stat);
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}

@@ -1,0 +1,147 @@
+//! The table of origins: which nodes wrote records of this zone, and up to which stamp all of theirs has been applied.
+//!
+//! Records name their origin by its index here. An entry's number never changes while a record uses it.
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+
+use super::layout::header;
+use super::lock;
+use super::{StoreError, Zone};
+use crate::record::{Identity, Stamp};
+
+const POSITION: usize = 16;
+const STATE: usize = 24;
+
+/// States of an entry. One that is leaving is not given to new records while somebody looks whether it can go.
+const FREE: u32 = 0;
+const USED: u32 = 1;
+const LEAVING: u32 = 2;
+
+impl Zone {
+    /// For each origin known, the stamp at or below which everything of it has been applied; of this node itself, the
+    /// last closed one.
+    pub fn positions(&self) -> Vec<(Identity, Stamp)> {
+        let own = self.own_origin();
+        (0..self.geometry.origins)
+            .filter(|index| self.state(*index) == USED)
+            .map(|index| {
+                let stamp = if index == own as usize { self.closed() } else { self.position_at(index) };
+                (self.identity_at(index), stamp)
+            })
+            .filter(|(_, stamp)| *stamp > Stamp::ZERO)
+            .collect()
+    }
+
+    /// The position of one origin, zero if it isn't known.
+    pub fn position(&self, origin: Identity) -> Stamp {
+        match self.origin_index(origin) {
+            Some(index) if index == self.own_origin() => self.closed(),
+            Some(index) => self.position_at(index as usize),
+            None => Stamp::ZERO,
+        }
+    }
+
+    /// Raises the position of another origin; never lowers one. `false`: the table of origins is full.
+    pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
+        let Ok(index) = self.origin_for(origin) else { return false };
+        if let Some(word) = self.region.word64(self.geometry.origin(index as usize) + POSITION) {
+            word.fetch_max(stamp.0, SeqCst);
+        }
+        true
+    }
+
+    /// The index of an origin, a new one if need be.
+    pub(super) fn origin_for(&self, origin: Identity) -> Result<u16, StoreError> {
+        if let Some(index) = self.origin_index(origin) {
+            return Ok(index);
+        }
+        self.with_origins(|| {
+            // Somebody else may have been quicker.
+            if let Some(index) = self.origin_index(origin) {
+                return Ok(index);
+            }
+            let index = match (0..self.geometry.origins).find(|index| self.state(*index) == FREE) {
+                Some(index) => index,
+                None => self.collect_origin()?,
+            };
+            let at = self.geometry.origin(index);
+            self.region.write(at, &origin.0);
+            self.region.store64(at + POSITION, 0, Relaxed);
+            self.set_state(index, USED);
+            Ok(index as u16)
+        })?
+    }
+
+    /// Who an index stands for.
+    pub(super) fn origin_identity(&self, index: u16) -> Option<Identity> {
+        (usize::from(index) < self.geometry.origins && self.state(index.into()) != FREE)
+            .then(|| self.identity_at(index.into()))
+    }
+
+    /// The index of this node.
+    pub(super) fn own_origin(&self) -> u16 {
+        self.region.load32(header::SELF, Relaxed) as u16
+    }
+
+    fn origin_index(&self, origin: Identity) -> Option<u16> {
+        let found =
+            |index: &usize| self.state(*index) == USED && self.region.equals(self.geometry.origin(*index), &origin.0);
+        (0..self.geometry.origins).find(found).map(|index| index as u16)
+    }
+
+    /// Frees the entry that no record uses and that was quiet for longest. The caller holds the table's lock.
+    fn collect_origin(&self) -> Result<usize, StoreError> {
+        let own = usize::from(self.own_origin());
+        let mut candidates: Vec<usize> = (0..self.geometry.origins).filter(|index| *index != own).collect();
+        candidates.iter().for_each(|index| self.set_state(*index, LEAVING));
+        let mut result = Ok(());
+        for index in 0..self.geometry.shards {
+            match self.shard(index) {
+                Ok(shard) => shard.feed_each(|at| {
+                    let origin = usize::from(shard.block(at).fields().origin);
+                    candidates.retain(|candidate| *candidate != origin);
+                    true
+                }),
+                Err(error) => result = Err(error),
+            }
+        }
+        let chosen = candidates.into_iter().min_by_key(|index| self.position_at(*index));
+        for index in (0..self.geometry.origins).filter(|index| *index != own) {
+            let goes = result.is_ok() && chosen == Some(index);
+            self.set_state(index, if goes { FREE } else { USED });
+        }
+        result?;
+        chosen.ok_or(StoreError::NoMemory)
+    }
+
+    fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+        let word = self.region.word64(header::ORIGINS_LOCK).ok_or(StoreError::Busy)?;
+        if lock::lock(word)? == lock::Obtained::FromTheDead {
+            // Half an entry is still free; one that was looked at may be in use.
+            (0..self.geometry.origins)
+                .filter(|index| self.state(*index) == LEAVING)
+                .for_each(|index| self.set_state(index, USED));
+        }
+        let result = work();
+        lock::unlock(word);
+        Ok(result)
+    }
+
+    fn identity_at(&self, index: usize) -> Identity {
+        let mut bytes = [0; 16];
+        self.region.read(self.geometry.origin(index), &mut bytes);
+        Identity(bytes)
+    }
+
+    fn position_at(&self, index: usize) -> Stamp {
+        Stamp(self.region.load64(self.geometry.origin(index) + POSITION, Acquire))
+    }
+
+    fn state(&self, index: usize) -> u32 {
+        self.region.load32(self.geometry.origin(index) + STATE, Acquire)
+    }
+
+    fn set_state(&self, index: usize, state: u32) {
+        self.region.store32(self.geometry.origin(index) + STATE, state, Release);
+    }
+}

@@ -1,0 +1,251 @@
+//! What replication asks of a zone: merging what other nodes wrote, closing stamps, joining.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::arena::Need;
+use super::block::Fields;
+use super::keys::check_lengths;
+use super::layout::{header, shard};
+use super::shard::{Met, Shard};
+use super::upkeep::{LAPSED_RETENTION, RETENTION};
+use super::{StoreError, Zone};
+use crate::record::{Millis, Record, Stamp, Version, beats};
+
+/// What became of a remote record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It is the zone's record now.
+    Newer,
+    /// The zone had it already, or something newer.
+    Stale,
+    /// It didn't fit; counted.
+    Full,
+    /// Its stamp is further ahead of the clock than allowed; counted.
+    Future,
+}
+
+/// A walker's place in the change feed of every shard. Give it back with [`Zone::feed_close`].
+#[derive(Debug)]
+pub struct Cursor {
+    pub(super) slot: usize,
+    /// The epoch of each shard when the walker was last put to its beginning.
+    pub(super) epochs: Vec<u64>,
+    pub(super) scratch: Vec<u8>,
+}
+
+/// How a walk of the feed ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedEnd {
+    /// Nothing more now.
+    Drained,
+    /// There is more: call again.
+    More,
+    /// `each` said no.
+    Stopped,
+    /// The feed was rebuilt after a crash, and this walker is at its beginning again.
+    Reset,
+}
+
+/// A bit for each shard.
+pub type ShardMask = u64;
+
+impl Zone {
+    /// Merges a record of another node. `max_drift`: how far its stamp may be ahead of `now`, in milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// `BadKey`, `BadValue` or `Busy`; what doesn't fit is `Applied::Full`.
+    pub fn apply(&self, record: &Record<'_>, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
+        check_lengths(record.key, record.value.unwrap_or_default())?;
+        let origin = self.origin_for(record.version.origin);
+        let place = self.place(record.key);
+        let shard = self.shard(place.shard)?;
+        if record.version.stamp.millis() > now.saturating_add(max_drift) {
+            shard.bump(shard::FUTURE);
+            return Ok(Applied::Future);
+        }
+        if record.version.stamp <= self.cleared() {
+            return Ok(Applied::Stale);
+        }
+        // Between then and now the entry may have been given to somebody else.
+        let origin = origin.ok().filter(|index| self.origin_identity(*index) == Some(record.version.origin));
+        let Some(origin) = origin else {
+            shard.bump(shard::INCOMPLETE);
+            return Ok(Applied::Full);
+        };
+        let merged = shard.with_relief(now, false, || {
+            let met = self.find(place, record.key);
+            if let Some(met) = &met
+                && !shard.is_beaten(met, record)
+            {
+                shard.note_survivor(met, record);
+                return Ok(Applied::Stale);
+            }
+            let lapsed = record.expires.is_some_and(|end| end <= now);
+            let value = record.value.filter(|_| !lapsed);
+            let shortened = record.shortened || shard.is_shortened(record.expires, met.as_ref());
+            let expires = match value {
+                Some(_) => record.expires,
+                None if lapsed && !shortened => Some(now + LAPSED_RETENTION),
+                None => Some(now + RETENTION),
+            };
+            let fields = Fields {
+                stamp: record.version.stamp,
+                origin,
+                kind: record.kind as u8,
+                expires,
+                tombstone: value.is_none(),
+                shortened,
+                key_len: record.key.len(),
+                value_len: value.map_or(0, <[u8]>::len),
+                tag: place.tag,
+            };
+            match (&met, value) {
+                (Some(met), None) => {
+                    shard.bury(place, record.key, met, fields.stamp, origin, now + RETENTION);
+                }
+                _ => {
+                    let need = if met.is_some() { Need::Replacement } else { Need::Growth };
+                    let at = shard.make(&fields, record.key, value.unwrap_or_default(), need)?;
+                    shard.publish(place, at, met.as_ref());
+                }
+            }
+            shard.witness(record.version.stamp);
+            Ok(Applied::Newer)
+        });
+        match merged {
+            Err(StoreError::NoMemory) => {
+                shard.bump(shard::INCOMPLETE);
+                Ok(Applied::Full)
+            }
+            done => done,
+        }
+    }
+
+    /// Empties the zone with one stamp, above every stamp in it.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`; nothing was removed.
+    pub fn clear(&self, now: Millis) -> Result<Stamp, StoreError> {
+        let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
+        let stamp = shards.iter().map(|shard| shard.stamp(now)).max().unwrap_or_default();
+        self.region.store64(header::CLEARED, stamp.0, SeqCst);
+        for shard in &shards {
+            shard.set(shard::LAST_OWN, stamp.0);
+            shard.witness(stamp);
+            if self.is_sync() {
+                shard.mark_dirty();
+            }
+        }
+        drop(shards);
+        self.purge_some(now);
+        Ok(stamp)
+    }
+
+    /// Merges an emptying of another node.
+    ///
+    /// # Errors
+    ///
+    /// None today; `Busy` may come.
+    pub fn apply_clear(&self, stamp: Stamp, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
+        if stamp.millis() > now.saturating_add(max_drift) {
+            return Ok(Applied::Future);
+        }
+        let before = self.region.word64(header::CLEARED).map_or(u64::MAX, |word| word.fetch_max(stamp.0, SeqCst));
+        if before >= stamp.0 {
+            return Ok(Applied::Stale);
+        }
+        self.purge_some(now);
+        Ok(Applied::Newer)
+    }
+
+    /// This node's last closed stamp: it has announced that everything at or below it is in the feeds.
+    pub fn closed(&self) -> Stamp {
+        Stamp(self.region.load64(header::CLOSED, SeqCst))
+    }
+
+    /// Closes a stamp: every write of this node that begins after this gets a greater one. Those that began before are in
+    /// the feeds once the shards of the returned mask have been walked to their end, besides those that the agent took
+    /// with [`Zone::take_dirty`] before and hasn't walked yet.
+    pub fn close(&self, now: Millis) -> (Stamp, ShardMask) {
+        let given = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::LAST_OWN)).max();
+        let stamp = Stamp::at(now).max(Stamp(given.unwrap_or(0)));
+        let before = self.region.word64(header::CLOSED).map_or(0, |word| word.fetch_max(stamp.0, SeqCst));
+        // A writer that takes its lock after this look sees the closed stamp; one that has given it back has marked its
+        // shard; one that holds it is waited for by the walk.
+        let held = (0..self.geometry.shards)
+            .filter(|index| self.shard_unlocked(*index).is_locked())
+            .fold(0, |mask, index| mask | 1 << index);
+        (stamp.max(Stamp(before)), held | self.region.load64(header::DIRTY, SeqCst))
+    }
+
+    /// How many writes this node has made in a shard: the difference tells how much a walker lags at most.
+    pub fn writes(&self, shard: u32) -> u64 {
+        self.shard_unlocked(shard).get(shard::WRITES)
+    }
+
+    /// Whether a full state was taken since this zone was made.
+    pub fn joined(&self) -> bool {
+        self.region.load32(header::JOINED, SeqCst) != 0
+    }
+
+    /// Says so.
+    pub fn set_joined(&self) {
+        self.region.store32(header::JOINED, 1, SeqCst);
+    }
+
+    /// Tries to be the one session that takes the full state, or to stay it: true if `token` (not 0) has the claim now.
+    /// A claim that wasn't renewed for `patience` milliseconds is free.
+    pub fn claim_donor(&self, token: u64, now: Millis, patience: Millis) -> bool {
+        let Some(word) = self.region.word64(header::DONOR) else { return false };
+        let holder = word.load(SeqCst);
+        let stale = now.abs_diff(self.region.load64(header::DONOR_TIME, SeqCst)) > patience;
+        let mine = holder == token
+            || ((holder == 0 || stale) && word.compare_exchange(holder, token, SeqCst, Relaxed).is_ok());
+        if mine {
+            self.region.store64(header::DONOR_TIME, now, SeqCst);
+        }
+        mine
+    }
+
+    /// Gives the claim back.
+    pub fn release_donor(&self, token: u64) {
+        if let Some(word) = self.region.word64(header::DONOR) {
+            let _ = word.compare_exchange(token, 0, SeqCst, Relaxed);
+        }
+    }
+}
+
+impl Shard<'_> {
+    /// Whether `record` takes the place of what was met.
+    fn is_beaten(&self, met: &Met, record: &Record<'_>) -> bool {
+        let fields = &met.fields;
+        let Some(origin) = self.zone.origin_identity(fields.origin) else { return true };
+        let version = Version { stamp: fields.stamp, origin };
+        if version != record.version {
+            return record.version > version;
+        }
+        let mut payload = Vec::new();
+        self.payload(met, &mut payload);
+        let old = Record {
+            kind: fields.known_kind(),
+            version,
+            key: record.key,
+            value: payload.get(fields.key_len..).filter(|_| !fields.tombstone),
+            expires: fields.expires.filter(|_| !fields.tombstone),
+            shortened: fields.shortened,
+        };
+        beats(record, &old)
+    }
+
+    /// `record` lost against what was met, but would have outlived it: where it is still held, the winner's end must not
+    /// bring it back.
+    fn note_survivor(&self, met: &Met, record: &Record<'_>) {
+        let fields = &met.fields;
+        let Some(end) = fields.expires.filter(|_| !fields.tombstone && !fields.shortened) else { return };
+        if record.value.is_some() && record.version.stamp < fields.stamp && record.expires.is_none_or(|old| old > end) {
+            self.block(met.at).set_meta(&Fields { shortened: true, ..*fields });
+        }
+    }
+}

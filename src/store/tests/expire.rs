@@ -1,0 +1,48 @@
+//! Ends in time order.
+
+use super::check::check;
+use super::*;
+use crate::store::{Condition, Life};
+
+#[test]
+fn records_end_in_time_and_upkeep_takes_them_away() {
+    for sync in [false, true] {
+        let zone = Fixture::new(1 << 20, Some(5_000), sync);
+        zone.upkeep(START, 100);
+        // From the next tick to years ahead, so that every level of the wheel is used.
+        let lives: Vec<Millis> =
+            (0..600).map(|n: u64| (n * n * n * 171) % 400_000_000_000 / (1 + n % 7 * 5000) + 1).collect();
+        for (n, life) in lives.iter().enumerate() {
+            zone.set(&n.to_be_bytes(), b"v", Life::For(*life), Condition::Always, START).expect("room");
+        }
+        let mut ends: Vec<Millis> = lives.iter().map(|life| START + life).collect();
+        ends.sort_unstable();
+        for (n, end) in ends.iter().enumerate().step_by(37) {
+            while zone.upkeep(*end - 1, 50) == 50 {}
+            let before = ends.iter().filter(|e| **e < *end).count();
+            assert_eq!(listing(&zone, *end - 1).len(), ends.len() - before, "just before end {n}");
+            assert!(zone.stats().records >= (ends.len() - before) as u64);
+            while zone.upkeep(*end + 100, 50) == 50 {}
+            let left = ends.iter().filter(|e| **e > *end + 100).count() as u64;
+            assert!(zone.stats().records <= left + 2, "within 100 ms: {} of {left}", zone.stats().records);
+            check(&zone);
+        }
+        let last = ends.last().expect("ends") + 8_000_000;
+        while zone.upkeep(last, 1000) == 1000 {}
+        while zone.upkeep(last + 8_000_000, 1000) == 1000 {}
+        assert_eq!((zone.stats().records, zone.stats().tombstones), (0, 0));
+        assert_eq!(zone.stats().expired, 600);
+        check(&zone);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_and_forth_harms_nothing() {
+    let zone = Fixture::new(256 << 10, Some(1_000), true);
+    for n in 0..500u64 {
+        let now = START + (n * 7919 % 10_000) * 100;
+        zone.set(&(n % 50).to_be_bytes(), b"v", Life::Default, Condition::Always, now).expect("room");
+        zone.upkeep(now, 10);
+        check(&zone);
+    }
+}

@@ -1,0 +1,63 @@
+//! Tests of the store through its face, and of what must hold inside.
+
+mod check;
+mod crash;
+mod expire;
+mod feed;
+mod model;
+mod replicate;
+mod small;
+
+use super::{Mapping, Params, Region, Zone};
+use crate::record::{Identity, Millis};
+
+/// A time to begin at.
+pub const START: Millis = 1_800_000_000_000;
+
+/// A zone of its own memory.
+pub struct Fixture {
+    pub zone: Zone,
+    _mapping: Mapping,
+}
+
+impl Fixture {
+    pub fn new(size: usize, timeout: Option<Millis>, sync: bool) -> Fixture {
+        Fixture::of(1, size, timeout, sync)
+    }
+
+    /// A zone of the node whose identity is sixteen times `node`.
+    pub fn of(node: u8, size: usize, timeout: Option<Millis>, sync: bool) -> Fixture {
+        let mapping = Region::anonymous(size).expect("memory");
+        let params = Params { node: identity(node), timeout, sync };
+        let zone = Zone::create(mapping.region(), &params).expect("a zone");
+        Fixture { zone, _mapping: mapping }
+    }
+}
+
+impl std::ops::Deref for Fixture {
+    type Target = Zone;
+
+    fn deref(&self) -> &Zone {
+        &self.zone
+    }
+}
+
+pub fn identity(node: u8) -> Identity {
+    Identity([node; 16])
+}
+
+/// The value of a key, if it is there.
+pub fn value(zone: &Zone, key: &[u8], now: Millis) -> Option<Vec<u8>> {
+    let mut value = Vec::new();
+    zone.get(key, now, &mut value).expect("a look-up").map(|_| value)
+}
+
+/// All live records: key, value and end, sorted.
+pub fn listing(zone: &Zone, now: Millis) -> Vec<(Vec<u8>, Vec<u8>, Option<Millis>)> {
+    let (mut all, mut place) = (Vec::new(), Some(Default::default()));
+    while let Some(at) = place {
+        place = zone.scan(at, now, &mut |k, v, f| all.push((k.to_vec(), v.to_vec(), f.expires))).expect("a listing");
+    }
+    all.sort();
+    all
+}

@@ -1,0 +1,101 @@
+//! Single operations, sizes and limits.
+
+use super::check::check;
+use super::*;
+use crate::store::{AttachError, Condition, Life, MAX_KEY, MAX_VALUE, StoreError, Written};
+
+#[test]
+fn what_was_set_is_found_until_it_is_deleted() {
+    let zone = Fixture::new(32 << 10, None, false);
+    assert_eq!(value(&zone, b"k", START), None);
+    assert!(matches!(zone.set(b"k", b"v", Life::Default, Condition::Always, START), Ok(Written::Done(_))));
+    assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"v"[..]));
+    assert_eq!(zone.set(b"k", b"w", Life::Default, Condition::Absent, START), Ok(Written::Unmet));
+    assert_eq!(zone.set(b"l", b"w", Life::Default, Condition::Present, START), Ok(Written::Unmet));
+    assert!(matches!(zone.delete(b"k", START), Ok(Written::Done(_))));
+    assert_eq!(zone.delete(b"k", START), Ok(Written::Unmet));
+    assert_eq!(value(&zone, b"k", START), None);
+    check(&zone);
+}
+
+#[test]
+fn every_size_up_to_the_limits_survives_byte_for_byte() {
+    let zone = Fixture::new(8 << 20, None, true);
+    let bytes: Vec<u8> = (0..MAX_VALUE).map(|i| (i * 31 % 251) as u8).collect();
+    for key_len in [1, 2, 100, 1000, 4047, 4048, 4049, 10_000, MAX_KEY] {
+        for value_len in [0, 1, 7, 8, 9, 950, 3000, 4040, 5000, 100_000, MAX_VALUE] {
+            let (key, value_) = (&bytes[1..=key_len], &bytes[..value_len]);
+            zone.set(key, value_, Life::Default, Condition::Always, START).expect("room");
+            assert_eq!(value(&zone, key, START).as_deref(), Some(value_), "key of {key_len}, value of {value_len}");
+            check(&zone);
+            zone.delete(key, START).expect("deleted");
+        }
+    }
+    assert_eq!(zone.set(&bytes[..MAX_KEY + 1], b"", Life::Default, Condition::Always, START), Err(StoreError::BadKey));
+    assert_eq!(zone.set(b"", b"", Life::Default, Condition::Always, START), Err(StoreError::BadKey));
+    let long = vec![0; MAX_VALUE + 1];
+    assert_eq!(zone.set(b"k", &long, Life::Default, Condition::Always, START), Err(StoreError::BadValue));
+}
+
+#[test]
+fn a_full_zone_refuses_new_keys_keeps_what_it_has_updates_and_deletes() {
+    for size in [32 << 10, 100 << 10, 1 << 20, 4 << 20] {
+        for sync in [false, true] {
+            let zone = Fixture::new(size, None, sync);
+            let key = |n: u32| format!("key {n:012}").into_bytes();
+            let mut count = 0;
+            while zone.set(&key(count), &[7; 100], Life::Default, Condition::Absent, START).is_ok() {
+                count += 1;
+            }
+            assert!(count > 50, "{size} bytes hold {count}");
+            assert_eq!(zone.stats().refused, 1);
+            assert_eq!(listing(&zone, START).len(), count as usize);
+            for n in 0..count {
+                let written = zone.set(&key(n), &[8; 100], Life::Default, Condition::Present, START);
+                assert!(matches!(written, Ok(Written::Done(_))), "update {n} of {count}: {written:?}");
+            }
+            check(&zone);
+            for n in 0..count {
+                assert!(matches!(zone.delete(&key(n), START), Ok(Written::Done(_))), "delete {n}");
+            }
+            assert_eq!(listing(&zone, START), []);
+            check(&zone);
+            // Tombstones make room for records.
+            for n in 0..count / 2 {
+                zone.set(&key(n + count), &[9; 100], Life::Default, Condition::Absent, START).expect("room again");
+            }
+            check(&zone);
+        }
+    }
+}
+
+#[test]
+fn emptying_removes_everything_and_later_writes_stay() {
+    for sync in [false, true] {
+        let zone = Fixture::new(1 << 20, None, sync);
+        for n in 0..3000u32 {
+            zone.set(&n.to_be_bytes(), b"v", Life::Default, Condition::Always, START).expect("room");
+        }
+        zone.clear(START).expect("cleared");
+        assert_eq!(zone.is_empty(START), Ok(true));
+        // The clock stands still: the write must come after the emptying all the same.
+        zone.set(b"new", b"v", Life::Default, Condition::Always, START).expect("room");
+        assert_eq!(listing(&zone, START).len(), 1);
+        while zone.upkeep(START, 1000) == 1000 {}
+        assert_eq!(zone.stats().records, 1);
+        check(&zone);
+    }
+}
+
+#[test]
+fn a_region_of_something_else_is_refused() {
+    let mapping = Region::anonymous(64 << 10).expect("memory");
+    let params = Params { node: identity(1), timeout: None, sync: false };
+    assert!(matches!(Zone::attach(mapping.region(), &params), Err(AttachError::Foreign(_))));
+    Zone::create(mapping.region(), &params).expect("a zone");
+    let again = Zone::attach(mapping.region(), &Params { timeout: Some(5), sync: true, ..params }).expect("attached");
+    assert_eq!(again.params().timeout, Some(5));
+    assert!(again.params().sync);
+    let small = Region::anonymous(16 << 10).expect("memory");
+    assert!(matches!(Zone::create(small.region(), &params), Err(AttachError::TooSmall(_))));
+}

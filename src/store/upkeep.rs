@@ -1,0 +1,140 @@
+//! Upkeep: taking away what has ended, in bounded steps.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::Zone;
+use super::block::Fields;
+use super::expiry;
+use super::layout::{header, shard};
+use super::shard::{Met, Shard};
+use crate::record::Millis;
+
+/// How long a tombstone is kept, in milliseconds: an hour. A node that was away for longer may bring a deleted key back.
+pub const RETENTION: Millis = 3_600_000;
+/// How long the tombstone of a record is kept that just ended, and that outlived all that is known of its key: a minute,
+/// so that an older value which is still on its way isn't taken for news.
+pub const LAPSED_RETENTION: Millis = 60_000;
+
+/// Steps in one hold of a shard's lock.
+const STEPS_A_HOLD: usize = 64;
+/// Tombstones given up at once when a zone is full.
+const TOMBSTONES_A_ROUND: usize = 64;
+/// Records removed at once by whoever empties a zone; upkeep removes the rest.
+const PURGED_AT_ONCE: usize = 4096;
+
+impl Zone {
+    /// Takes away expired records, old tombstones and what an emptying left, about `budget` at most; returns how many
+    /// steps that took: less than `budget` means that nothing is left to do now.
+    pub fn upkeep(&self, now: Millis, budget: usize) -> usize {
+        let mut left = budget;
+        for index in 0..self.geometry.shards {
+            while left > 0 && self.has_work(index, now) {
+                let Ok(shard) = self.shard(index) else { break };
+                let mut hold = STEPS_A_HOLD.min(left);
+                left -= hold;
+                shard.purge(&mut hold);
+                shard.expire(now, &mut hold);
+                left += hold;
+            }
+        }
+        budget - left
+    }
+
+    /// Removes the first of what an emptying made invisible.
+    pub(super) fn purge_some(&self, now: Millis) {
+        self.upkeep(now, PURGED_AT_ONCE);
+    }
+
+    fn has_work(&self, index: u32, now: Millis) -> bool {
+        let shard = self.shard_unlocked(index);
+        expiry::is_due(shard.get(shard::NEXT_DUE), now) || shard.get(shard::PURGED) < self.cleared().0
+    }
+}
+
+impl Shard<'_> {
+    /// Makes room in a full zone: what has ended goes, and if nothing has, the oldest tombstones. `false`: nothing went.
+    pub fn relieve(&self, now: Millis) -> bool {
+        let mut steps = STEPS_A_HOLD;
+        self.purge(&mut steps);
+        self.expire(now, &mut steps);
+        let mut given_up = Vec::new();
+        if self.get(shard::TOMBSTONES) > 0 {
+            self.feed_each(|at| {
+                if self.block(at).fields().tombstone {
+                    given_up.push(at);
+                }
+                given_up.len() < TOMBSTONES_A_ROUND
+            });
+        }
+        let floor = given_up.iter().map(|at| self.block(*at).fields().stamp).max().unwrap_or_default();
+        if let Some(word) = self.zone.region.word64(header::PURGE_FLOOR) {
+            word.fetch_max(floor.0, SeqCst);
+        }
+        given_up.iter().for_each(|at| {
+            self.remove_at(*at);
+        });
+        steps < STEPS_A_HOLD || !given_up.is_empty()
+    }
+
+    /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
+    fn expire(&self, now: Millis, budget: &mut usize) {
+        self.turn(now, budget, |at, fields| {
+            if fields.tombstone || !self.zone.is_sync() || fields.stamp <= self.zone.cleared() {
+                self.remove_at(at);
+            } else {
+                let retention = if fields.shortened { RETENTION } else { LAPSED_RETENTION };
+                self.lapse(at, &fields, now + retention);
+            }
+            if !fields.tombstone {
+                self.bump(shard::EXPIRED);
+            }
+        });
+    }
+
+    /// Removes what an emptying made invisible.
+    fn purge(&self, budget: &mut usize) {
+        let cleared = self.zone.cleared();
+        if self.get(shard::PURGED) >= cleared.0 {
+            return;
+        }
+        let mut done = true;
+        let mut doomed = Vec::new();
+        self.feed_each(|at| {
+            if self.block(at).fields().stamp > cleared {
+                return true;
+            }
+            done = *budget > 0;
+            if done {
+                *budget -= 1;
+                doomed.push(at);
+            }
+            done
+        });
+        doomed.iter().for_each(|at| self.remove_at(*at));
+        if done {
+            self.set(shard::PURGED, cleared.0);
+        }
+    }
+
+    fn lapse(&self, at: usize, fields: &Fields, until: Millis) {
+        let Some((met, key)) = self.met_at(at) else { return self.timer_remove(at, fields) };
+        self.bury(self.zone.place(&key), &key, &met, fields.stamp, fields.origin, until);
+    }
+
+    fn remove_at(&self, at: usize) {
+        match self.met_at(at) {
+            Some((met, _)) => self.remove(&met),
+            None => self.timer_remove(at, &self.block(at).fields()),
+        }
+    }
+
+    /// Finds the link that leads to a record, by its key.
+    fn met_at(&self, at: usize) -> Option<(Met, Vec<u8>)> {
+        let fields = self.block(at).fields();
+        let mut payload = Vec::new();
+        self.payload(&Met { at, from: 0, fields }, &mut payload);
+        payload.truncate(fields.key_len);
+        let met = self.zone.find(self.zone.place(&payload), &payload)?;
+        (met.at == at).then_some((met, payload))
+    }
+}

@@ -1,0 +1,134 @@
+#!/usr/bin/perl
+
+# Failures of the REST API: status, code and text of each, always as JSON, and nothing changed.
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use ZoneMesh;
+
+my $node = node(http => <<'CONF')->start;
+    keyval_zone zone=one:1m;
+    keyval_zone zone=timed:1m timeout=1h;
+    client_max_body_size 2m;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Request-ID $request_id always;
+        location /api   { api write=on; }
+        location /read  { api; }
+        location /off   { api write=off; }
+        location /tight { api write=on; client_max_body_size 1k; }
+    }
+CONF
+
+my ($one, $timed) = map { "/api/9/http/keyvals/$_" } qw(one timed);
+is($node->add('timed', 'there', 'v'), 201, 'something that must not change');
+
+# Checks one failure whole.
+sub fails {
+    my ($answer, $status, $code, $name, $text) = @_;
+    subtest $name => sub {
+        is($answer->status, $status, 'status');
+        like($answer->header('Content-Type') // '', qr{^application/json\b}, 'type');
+        my $json = eval { $answer->json } // {};
+        is(ref $json->{error}, 'HASH', 'an error object') or return diag($answer->body);
+        is($json->{error}{status}, $status, 'status in the body');
+        is($json->{error}{code},   $code,   'code');
+        like($json->{error}{text}, $text // qr/\w/, 'text');
+        like($json->{request_id}, qr/^[0-9a-f]{32}$/, 'request_id');
+        is($json->{request_id}, $answer->header('X-Request-ID'), 'is that of the request');
+        like($json->{href}, qr{^https?://}, 'href');
+    };
+    return $answer;
+}
+
+fails($node->get("/api$_"), 404, 'UnknownVersion', "GET $_") for qw(/0 /10/ /99/nginx /nginx /x);
+fails($node->get("/api/9$_"), 404, 'PathNotFound', "GET $_")
+    for qw(/x /http/x /http/requests/x /nginx/x /stream /stream/keyvals /stream/zone_sync);
+fails($node->get('/api/9/slabs/none'), 404, 'SlabNotFound', 'an unknown zone of memory');
+
+for my $version (1 .. 9) {
+    my $json = $node->get("/api/$version/none")->json;
+    if ($version <= 3) {
+        is_deeply([ @$json{qw(path method)} ], [ '', '' ], "version $version: path and method are there, and empty");
+    }
+    else {
+        ok(!exists $json->{path} && !exists $json->{method}, "version $version: neither path nor method");
+    }
+}
+
+# Methods.
+for my $method (qw(PUT COPY TRACE FOO)) {
+    my $answer = $node->request($method, $one, body => '{"a":"b"}');
+    next if $answer->status == 405 && $method eq 'TRACE' && $answer->header('Content-Type') !~ /json/;    # nginx's own
+    fails($answer, 405, 'MethodNotSupported', "$method of a zone");
+    is($answer->header('Allow'), 'GET, HEAD, POST, PATCH, DELETE, OPTIONS', "$method: Allow");
+}
+for my $case ([ POST => '/api/9/http/keyvals' ], [ DELETE => '/api/9/http/keyvals/' ], [ PATCH => '/api/9/nginx' ], [ POST => '/api' ]) {
+    my $answer = fails($node->request(@$case, body => '{"a":"b"}'), 405, 'MethodNotSupported', "@$case");
+    is($answer->header('Allow'), 'GET, HEAD, OPTIONS', "@$case: Allow");
+}
+for my $place (qw(read off)) {
+    for my $method (qw(POST PATCH DELETE)) {
+        my $answer = $node->request($method, "/$place/9/http/keyvals/timed", body => '{"there":"w"}');
+        fails($answer, 405, 'MethodDisabled', "$method without write=on in /$place");
+        is($answer->header('Allow'), 'GET, HEAD, OPTIONS', 'Allow');
+    }
+    fails($node->delete("/$place/9/connections"), 405, 'MethodDisabled', "a reset in /$place");
+    is($node->get("/$place/9/http/keyvals/timed")->status, 200, "reading works in /$place");
+    is($node->request('OPTIONS', "/$place/9/http/keyvals/timed")->header('Allow'), 'GET, HEAD, OPTIONS', 'OPTIONS');
+}
+
+# Zones and keys.
+for my $case ([ 'GET' ], [ POST => '{"a":"b"}' ], [ PATCH => '{"a":"b"}' ], [ 'DELETE' ]) {
+    my ($method, $body) = @$case;
+    fails($node->request($method, '/api/9/http/keyvals/none', body => $body), 404, 'KeyvalNotFound', "$method of an unknown zone");
+}
+fails($node->get("$timed?key=$_"), 404, 'KeyvalKeyNotFound', "GET ?key=$_") for 'none', 'There', '';
+fails($node->patch($timed, $_), 404, 'KeyvalKeyNotFound', "PATCH $_")
+    for '{"none":"v"}', '{"none":null}', '{"none":{"expire":5}}', '{"none":{"value":"v","expire":5}}';
+fails($node->post($timed, '{"there":"w"}'), 409, 'KeyvalKeyExists', 'POST of a key that exists');
+
+# Bodies.
+for my $method (qw(POST PATCH)) {
+    for my $body ('', ' ', 'a=b', '{', '{"a":"b"', '{"a":"b"}}', "{'a':'b'}", '{"a":"b",}', "{\"a\":\"\xff\"}", "{\"a\":\"\t\"}") {
+        fails($node->request($method, $timed, body => $body), 415, 'JsonError', "$method, not JSON: '$body'");
+    }
+    fails($node->request($method, $timed), 415, 'JsonError', "$method without a body");
+    my %bad = (
+        '[]'                                  => qr/JSON object/,
+        '"a"'                                 => qr/JSON object/,
+        '{}'                                  => qr/key required/,
+        '{"":"v"}'                            => qr/invalid key/,
+        '{"k":"v","k":"w"}'                   => qr/invalid key.*twice/,
+        '{"k":1}'                             => qr/string/,
+        '{"k":["v"]}'                         => qr/string/,
+        '{"k":{"value":1}}'                   => qr/must be a string/,
+        '{"k":{"value":"v","expire":0}}'      => qr/expire/,
+        '{"k":{"value":"v","expire":-5}}'     => qr/expire/,
+        '{"k":{"value":"v","expire":1.5}}'    => qr/expire/,
+        '{"k":{"value":"v","expire":"5"}}'    => qr/expire/,
+        '{"k":{"value":"v","expire":1' . '0' x 18 . '}}' => qr/expire/,
+        '{"k":{"value":"v","life":5}}'        => qr/"value" and "expire"/,
+    );
+    for my $body (sort keys %bad) {
+        fails($node->request($method, $timed, body => $body), 400, 'KeyvalFormatError', "$method $body", $bad{$body});
+    }
+    fails($node->request($method, $one, body => '{"k":{"value":"v","expire":5}}'),
+        400, 'KeyvalFormatError', "$method: expire without a timeout", qr/timeout not enabled/);
+    my ($key, $value) = ('k' x 65_537, 'v' x 1_048_577);
+    fails($node->request($method, $timed, body => qq({"$key":"v"})), 400, 'KeyvalFormatError', "$method: a key too long", qr/65536/);
+    fails($node->request($method, $timed, body => qq({"k":"$value"})), 400, 'KeyvalFormatError', "$method: a value too long", qr/1048576/);
+}
+fails($node->post($timed, '{"k":"v","l":"v"}'), 400, 'KeyvalFormatError', 'POST of two into a zone with pairs', qr/only one key can be added/);
+fails($node->patch($timed, '{"there":"v","l":"v"}'), 400, 'KeyvalFormatError', 'PATCH of two', qr/only one key can be updated/);
+fails($node->post($timed, '{"k":null}'), 400, 'KeyvalFormatError', 'POST of null', qr/value required/);
+fails($node->post($one, '{"k":"v","l":1}'), 400, 'KeyvalFormatError', 'a list with one bad pair');
+
+# Too large for nginx, told before the body and found out on the way.
+my $large = '{"k":"' . 'v' x 5000 . '"}';
+is($node->post('/tight/9/http/keyvals/one', $large)->status, 413, 'a body above client_max_body_size');
+is($node->request('POST', '/tight/9/http/keyvals/one', chunked => [ $large =~ /(.{1,700})/gs ])->status, 413, 'the same in chunks');
+
+is_deeply($node->keyvals, { one => {}, timed => { there => 'v' } }, 'after all that nothing has changed');
+
+done_testing;
