@@ -2,7 +2,7 @@
 
 use super::keyval::HttpConf;
 use super::{Conf, Directive, Fault, parse};
-use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
+use crate::nginx::ffi::{CONF_ERROR, CONF_OK, OK, guard};
 use crate::nginx::http::{self, api};
 use nginx_sys as sys;
 use std::ffi::{c_char, c_void};
@@ -88,7 +88,53 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
             if core.lmt_excpt() != 0 && core.handler.is_none() && inner.on {
                 core.handler = Some(HANDLER);
             }
+            if inner.on && !answer_too_large(cf, core) {
+                return Conf::new(cf).fail(&Fault::new("\"api\": no memory"));
+            }
         }
         CONF_OK
     })
+}
+
+const TOO_LARGE: sys::ngx_int_t = sys::NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as sys::ngx_int_t;
+
+/// nginx refuses a body above `client_max_body_size` before any handler sees the request. An error page that leads back
+/// to the same location lets the API say so in JSON, as its clients expect. One of the user's own stays.
+///
+/// # Safety
+/// `cf` is live, and `core` belongs to the configuration that it reads.
+unsafe fn answer_too_large(cf: *mut sys::ngx_conf_t, core: &mut sys::ngx_http_core_loc_conf_t) -> bool {
+    // SAFETY: null or the pages of this location and those around it; the array may be theirs too, so it is copied to be
+    // added to. Zero is the empty state of a compiled value, whose parts nginx puts into the cycle's pool.
+    unsafe {
+        let pages: &[sys::ngx_http_err_page_t] = core.error_pages.as_ref().map_or(&[], |pages| pages.as_slice());
+        if pages.iter().any(|page| page.status == TOO_LARGE) {
+            return true;
+        }
+        let size = size_of::<sys::ngx_http_err_page_t>();
+        let all = sys::ngx_array_create((*cf).pool, pages.len() + 1, size);
+        if all.is_null() {
+            return false;
+        }
+        let copy = sys::ngx_array_push_n(all, pages.len() + 1).cast::<sys::ngx_http_err_page_t>();
+        if copy.is_null() {
+            return false;
+        }
+        copy.copy_from_nonoverlapping(pages.as_ptr(), pages.len());
+
+        let mut page: sys::ngx_http_err_page_t = std::mem::zeroed();
+        page.status = TOO_LARGE;
+        page.overwrite = -1;
+        let mut text = crate::nginx::ffi::constant(c"$uri");
+        let mut order: sys::ngx_http_compile_complex_value_t = std::mem::zeroed();
+        order.cf = cf;
+        order.value = &mut text;
+        order.complex_value = &mut page.value;
+        if sys::ngx_http_compile_complex_value(&mut order) != OK {
+            return false;
+        }
+        copy.add(pages.len()).write(page);
+        core.error_pages = all;
+    }
+    true
 }
