@@ -1,7 +1,7 @@
 //! `api [write=on|off]`
 
 use super::keyval::HttpConf;
-use super::{Conf, Directive, Fault, parse};
+use super::{Conf, Directive, Fault, Place, parse};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, OK, guard};
 use crate::nginx::http::{self, api};
 use nginx_sys as sys;
@@ -12,6 +12,8 @@ use std::ffi::{c_char, c_void};
 pub struct ApiConf {
     /// `api` is here, or in the location that this nameless one is part of.
     pub on: bool,
+    /// Where, if it is here itself.
+    place: Option<Place>,
     /// `write=on`
     pub write: bool,
     /// Index of `$request_id`.
@@ -25,7 +27,7 @@ impl Directive for ApiDirective {
     type Own = ApiConf;
 
     fn set(conf: &mut Conf, own: &mut ApiConf) -> Result<(), Fault> {
-        if own.on {
+        if own.place.is_some() {
             return Err(Fault::new("\"api\" is duplicate: a location has one; remove the other"));
         }
         for parameter in conf.parameters() {
@@ -46,19 +48,28 @@ impl Directive for ApiDirective {
             let main = *(*ctx).main_conf.add(http::ctx_index());
             (http::core_location((*ctx).loc_conf), &mut *main.cast::<HttpConf>())
         };
-        if core.handler.is_some_and(|other| !std::ptr::fn_addr_eq(other, HANDLER)) {
-            return Err(Fault::new(
-                "\"api\" stands beside another directive that answers requests; give it a location of its own",
-            ));
-        }
         own.request_id = request_id(conf, http)?;
+        own.place = Some(conf.place());
         own.on = true;
+        if is_others(core) {
+            return Err(not_alone(conf.place()));
+        }
         core.handler = Some(HANDLER);
         Ok(())
     }
 }
 
 const HANDLER: unsafe extern "C" fn(*mut sys::ngx_http_request_t) -> sys::ngx_int_t = api::handler;
+
+/// Whether a location has a handler, and not this module's.
+fn is_others(core: &sys::ngx_http_core_loc_conf_t) -> bool {
+    core.handler.is_some_and(|other| !std::ptr::fn_addr_eq(other, HANDLER))
+}
+
+fn not_alone(place: Place) -> Fault {
+    let why = "\"api\" stands beside another directive that answers requests; give it a location of its own";
+    Fault::at(&place, why)
+}
 
 /// `$request_id` is another one at each look unless it is indexed; answers must have the one that the log has.
 fn request_id(conf: &Conf, http: &mut HttpConf) -> Result<usize, Fault> {
@@ -82,6 +93,9 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
             let (outer, inner) = (&*outer.cast::<ApiConf>(), &mut *inner.cast::<ApiConf>());
             let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
             let core = http::core_location((*ctx).loc_conf);
+            if let Some(place) = inner.place.clone().filter(|_| is_others(core)) {
+                return Conf::new(cf).fail(&not_alone(place));
+            }
             if core.noname() != 0 && !inner.on && outer.on {
                 (inner.on, inner.write, inner.request_id) = (true, outer.write, outer.request_id);
             }

@@ -54,16 +54,15 @@ impl Directive for ZoneSync {
         // SAFETY: the directive is allowed in servers of stream alone, whose context this is.
         let server = unsafe { stream::core_server(conf.as_ptr())? };
         if server.handler.is_some() {
-            return Err(Fault::new(
-                "\"zone_sync\" stands beside another directive that takes the sessions, such as \"proxy_pass\"; \
-                 give it a server of its own",
-            ));
+            return Err(not_alone(&conf.place()));
         }
-        server.handler = Some(stream::handler);
+        server.handler = Some(HANDLER);
         own.zone_sync = Some(conf.place());
         Ok(())
     }
 }
+
+const HANDLER: unsafe extern "C" fn(*mut sys::ngx_stream_session_t) = stream::handler;
 
 /// Inherits from `stream`, and makes a node of the server with `zone_sync`.
 pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
@@ -88,8 +87,19 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
     })
 }
 
+fn not_alone(place: &Place) -> Fault {
+    let why = "\"zone_sync\" stands beside another directive that takes the sessions, such as \"proxy_pass\"; \
+               give it a server of its own";
+    Fault::at(place, why)
+}
+
 fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> {
     let set = &own.settings;
+    // SAFETY: servers are merged with their own context.
+    let handler = unsafe { stream::core_server(conf.as_ptr())? }.handler;
+    if !handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, HANDLER)) {
+        return Err(not_alone(&place));
+    }
     // SAFETY: set once, before any configuration is read.
     let page = unsafe { sys::ngx_pagesize };
     let (number, size) = set.buffers.unwrap_or((8, page));
