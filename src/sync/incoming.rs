@@ -1,8 +1,9 @@
 //! One zone as it comes from one peer: what is asked for, what was refused and is asked for again, who relays for whom.
 
 use super::Node;
-use super::message::{self, Entry, Mode};
+use super::message::{Entry, Mode};
 use super::session::{Notes, Seldom, gone};
+use super::write;
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
 use crate::store::{Applied, StoreError};
@@ -299,7 +300,7 @@ impl Incoming {
         .filter(|(_, stamp)| *stamp > Stamp::ZERO)
         .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
         .collect();
-        message::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
+        write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
 
     /// Holds an origin's positions back until its records have been offered again.

@@ -1,6 +1,6 @@
 //! The messages: what stands in the body of each type of frame. Decoding borrows; lists are iterators over the frame.
 
-use super::frame::{Malformed, Reader, frame, put_prefixed, put_varint};
+use super::frame::{Malformed, Reader};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::{MAX_KEY, MAX_VALUE};
 
@@ -44,6 +44,9 @@ pub const MAX_TEXT: usize = 400;
 pub const MAX_RECORD: usize = MAX_KEY + MAX_VALUE + RECORD_HEAD;
 /// Upper bound of the bytes of a record that aren't key or value: kind, flags, stamp, origin, end, two lengths.
 pub const RECORD_HEAD: usize = 1 + 1 + 8 + 10 + 10 + 5 + 5;
+
+/// Bytes of a CHUNK frame that aren't of the record.
+pub const CHUNK_HEAD: usize = 1 + 10 + 10 + 1 + 10;
 
 /// A goodbye's code: the session ended for a reason that its text tells.
 pub const BYE_END: u8 = 0;
@@ -177,7 +180,7 @@ pub struct Entry {
 }
 
 /// Bytes of an entry on the wire.
-const ENTRY: usize = 16 + 8 + 1;
+pub const ENTRY: usize = 16 + 8 + 1;
 
 /// A list of positions inside a frame.
 #[derive(Clone, Copy, Debug)]
@@ -196,7 +199,9 @@ impl Iterator for List<'_> {
     }
 }
 
-mod flag {
+/// Bits of flag fields.
+pub mod flag {
+    #![allow(missing_docs)]
     pub const MORE: u8 = 1;
     pub const COMPLETE: u8 = 1;
     pub const JOINED: u8 = 1;
@@ -207,6 +212,9 @@ mod flag {
     pub const OWN: u8 = 4;
     pub const EXPIRES: u8 = 8;
 }
+
+/// How keys of a zone match: exactly (`type=string`). Others are of later versions.
+pub const MATCH_STRING: u8 = 0;
 
 /// Decodes the body of a frame of this type. What follows the known fields is of a later version, and skipped.
 pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
@@ -310,201 +318,6 @@ pub fn decode_record<'a>(
     let expires = expires.filter(|_| value.is_some());
     let version = Version { stamp, origin };
     Ok(Kind::from_byte(kind).map(|kind| Record { kind, version, key, value, expires, shortened }))
-}
-
-/// Appends a record as [`decode_record`] reads it. `origin`: its number, or `None` for the dialer itself.
-pub fn put_record(out: &mut Vec<u8>, record: &Record<'_>, origin: Option<u64>) {
-    let expires = record.expires.filter(|_| record.value.is_some());
-    let flags = if record.value.is_none() { flag::TOMBSTONE } else { 0 }
-        | if record.shortened { flag::SHORTENED } else { 0 }
-        | if origin.is_none() { flag::OWN } else { 0 }
-        | if expires.is_some() { flag::EXPIRES } else { 0 };
-    out.extend_from_slice(&[record.kind as u8, flags]);
-    put_stamp(out, record.version.stamp);
-    if let Some(number) = origin {
-        put_varint(out, number);
-    }
-    if let Some(expires) = expires {
-        put_varint(out, expires);
-    }
-    put_prefixed(out, record.key);
-    if let Some(value) = record.value {
-        put_prefixed(out, value);
-    }
-}
-
-fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
-    out.extend_from_slice(&stamp.0.to_le_bytes());
-}
-
-/// Appends a hello.
-pub fn hello(out: &mut Vec<u8>, hello: &Hello) {
-    frame(out, kind::HELLO, |out| {
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&hello.lowest.to_le_bytes());
-        out.extend_from_slice(&hello.highest.to_le_bytes());
-        out.extend_from_slice(&hello.identity.0);
-        out.extend_from_slice(&hello.now.to_le_bytes());
-        out.extend_from_slice(&hello.bound.to_le_bytes());
-    });
-}
-
-/// Appends a goodbye.
-pub fn bye(out: &mut Vec<u8>, code: u8, text: &str) {
-    frame(out, kind::BYE, |out| {
-        out.push(code);
-        put_text(out, text);
-    });
-}
-
-/// Appends a sign of life.
-pub fn ping(out: &mut Vec<u8>, now: Millis) {
-    frame(out, kind::PING, |out| out.extend_from_slice(&now.to_le_bytes()));
-}
-
-/// Appends the answer to one.
-pub fn pong(out: &mut Vec<u8>, echo: Millis, now: Millis) {
-    frame(out, kind::PONG, |out| {
-        out.extend_from_slice(&echo.to_le_bytes());
-        out.extend_from_slice(&now.to_le_bytes());
-    });
-}
-
-/// Appends the announcement of a zone.
-pub fn zone(out: &mut Vec<u8>, number: u64, joined: bool, name: &str) {
-    frame(out, kind::ZONE, |out| {
-        put_varint(out, number);
-        out.extend_from_slice(&[Kind::Register as u8, MATCH_STRING, if joined { flag::JOINED } else { 0 }]);
-        put_prefixed(out, name.as_bytes());
-    });
-}
-
-/// How keys of a zone match: exactly (`type=string`). Others are of later versions.
-pub const MATCH_STRING: u8 = 0;
-
-/// Appends the refusal of a zone.
-pub fn refuse(out: &mut Vec<u8>, number: u64, reason: &str) {
-    frame(out, kind::REFUSE, |out| {
-        put_varint(out, number);
-        put_text(out, reason);
-    });
-}
-
-/// Appends a subscription, in as many frames of at most `bound` as it takes.
-pub fn subscribe(
-    out: &mut Vec<u8>,
-    bound: usize,
-    zone: u64,
-    epoch: u64,
-    mode: Mode,
-    cleared: Stamp,
-    positions: &[Entry],
-) {
-    split_list(positions, bound, |part, last| {
-        frame(out, kind::SUBSCRIBE, |out| {
-            put_varint(out, zone);
-            put_varint(out, epoch);
-            out.extend_from_slice(&[mode as u8, if last { 0 } else { flag::MORE }]);
-            put_stamp(out, cleared);
-            put_list(out, part);
-        });
-    })
-}
-
-/// Appends the definition of an origin's number.
-pub fn origin(out: &mut Vec<u8>, number: u64, identity: Identity) {
-    frame(out, kind::ORIGIN, |out| {
-        put_varint(out, number);
-        out.extend_from_slice(&identity.0);
-    });
-}
-
-/// Appends what stands before the records of a frame of them; the frame is begun and ended by the caller.
-pub fn put_records_head(out: &mut Vec<u8>, zone: u64, epoch: u64) {
-    put_varint(out, zone);
-    put_varint(out, epoch);
-}
-
-/// Bytes of a CHUNK frame that aren't of the record.
-pub const CHUNK_HEAD: usize = 1 + 10 + 10 + 1 + 10;
-
-/// Appends a part of a record that is larger than a frame.
-pub fn chunk(out: &mut Vec<u8>, zone: u64, epoch: u64, first: bool, last: bool, total: usize, bytes: &[u8]) {
-    frame(out, kind::CHUNK, |out| {
-        put_varint(out, zone);
-        put_varint(out, epoch);
-        out.push(if first { flag::FIRST } else { 0 } | if last { flag::LAST } else { 0 });
-        put_varint(out, total as u64);
-        out.extend_from_slice(bytes);
-    });
-}
-
-/// Appends the emptying of a zone.
-pub fn clear(out: &mut Vec<u8>, zone: u64, stamp: Stamp) {
-    frame(out, kind::CLEAR, |out| {
-        put_varint(out, zone);
-        put_stamp(out, stamp);
-    });
-}
-
-/// Appends positions; the last frame says whether the full state is complete.
-pub fn position(out: &mut Vec<u8>, bound: usize, zone: u64, epoch: u64, complete: bool, positions: &[Entry]) {
-    split_list(positions, bound, |part, last| {
-        frame(out, kind::POSITION, |out| {
-            put_varint(out, zone);
-            put_varint(out, epoch);
-            out.push(if complete && last { flag::COMPLETE } else { 0 });
-            put_list(out, part);
-        });
-    })
-}
-
-/// Appends what the dialer has of other origins.
-pub fn have(out: &mut Vec<u8>, bound: usize, zone: u64, positions: &[Entry]) {
-    split_list(positions, bound, |part, _| {
-        frame(out, kind::HAVE, |out| {
-            put_varint(out, zone);
-            put_list(out, part);
-        });
-    })
-}
-
-/// Appends how far the dialer's own writes were applied.
-pub fn ack(out: &mut Vec<u8>, zone: u64, epoch: u64, stamp: Stamp) {
-    frame(out, kind::ACK, |out| {
-        put_varint(out, zone);
-        put_varint(out, epoch);
-        put_stamp(out, stamp);
-    });
-}
-
-/// Hands parts of a list that fit into frames of `bound` to `each`, with whether it is the last; at least one.
-fn split_list(positions: &[Entry], bound: usize, mut each: impl FnMut(&[Entry], bool)) {
-    let fit = (bound.saturating_sub(64) / ENTRY).max(1);
-    let mut rest = positions;
-    loop {
-        let (part, after) = rest.split_at(fit.min(rest.len()));
-        rest = after;
-        each(part, rest.is_empty());
-        if rest.is_empty() {
-            return;
-        }
-    }
-}
-
-fn put_list(out: &mut Vec<u8>, positions: &[Entry]) {
-    put_varint(out, positions.len() as u64);
-    for entry in positions {
-        out.extend_from_slice(&entry.identity.0);
-        put_stamp(out, entry.stamp);
-        out.push(u8::from(entry.gone));
-    }
-}
-
-/// Texts are cut, at the border of a character.
-fn put_text(out: &mut Vec<u8>, text: &str) {
-    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    put_prefixed(out, text.get(..end).unwrap_or_default().as_bytes());
 }
 
 /// A text of a peer, for the log: bounded, one line, printable.

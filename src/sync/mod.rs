@@ -14,7 +14,11 @@ mod outgoing;
 mod positions;
 mod pull;
 mod push;
+mod records;
 mod session;
+#[cfg(test)]
+mod tests;
+mod write;
 
 pub use pull::Pull;
 pub use push::Push;

@@ -5,9 +5,11 @@
 
 use super::Limits;
 use super::frame::{PREFIX, begin, end};
-use super::message::{self, CHUNK_HEAD, Entry, Mode, RECORD_HEAD, kind};
+use super::message::{Entry, Mode, kind};
 use super::positions::{Numbers, Positions};
-use crate::record::{Identity, Millis, Record, Stamp};
+use super::records::{Filter, Frame, Large, Stop, Wanted, send_chunk};
+use super::write;
+use crate::record::{Identity, Millis, Stamp};
 use crate::store::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
@@ -35,14 +37,6 @@ pub struct Context<'a> {
     pub now: Millis,
     /// The session's time.
     pub t: u64,
-}
-
-/// A record that is larger than a frame: a copy, as it is on its way for longer than the feed lends it. One a session.
-#[derive(Debug)]
-pub struct Large {
-    zone: u64,
-    bytes: Vec<u8>,
-    sent: usize,
 }
 
 /// What a step did.
@@ -130,23 +124,6 @@ struct Round {
     others: Option<Vec<Entry>>,
     /// There is something to promise.
     worth: bool,
-}
-
-/// Why a walk stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// It didn't.
-    No,
-    /// The frame is full.
-    Frame,
-    /// An origin has to be defined first.
-    Origin(Identity),
-    /// A record is larger than a frame, and was copied.
-    Large,
-    /// The same, but another large one is under way.
-    Behind,
-    /// What follows in this shard was written after the round began.
-    Later,
 }
 
 impl Outgoing {
@@ -313,7 +290,7 @@ impl Outgoing {
             }
         }
         if !changed.is_empty() {
-            message::have(out, cx.bound, cx.number, &changed);
+            write::have(out, cx.bound, cx.number, &changed);
         }
     }
 
@@ -392,7 +369,7 @@ impl Outgoing {
         let complete = round.others.is_some();
         let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false }];
         positions.extend(round.others.into_iter().flatten().filter(|entry| entry.stamp > Stamp::ZERO));
-        message::position(out, cx.bound, cx.number, self.epoch, complete, &positions);
+        write::position(out, cx.bound, cx.number, self.epoch, complete, &positions);
         self.begun = true;
         self.sent = round.until;
     }
@@ -401,7 +378,7 @@ impl Outgoing {
         let cleared = cx.zone.cleared();
         let newer = cleared > self.cleared;
         if newer {
-            message::clear(out, cx.number, cleared);
+            write::clear(out, cx.number, cleared);
             self.cleared = cleared;
         }
         newer
@@ -414,7 +391,7 @@ impl Outgoing {
         // Past the first round of a full state only our own writes go on.
         filter.others &= !self.begun;
         let start = begin(out, kind::RECORDS);
-        message::put_records_head(out, cx.number, self.epoch);
+        write::put_records_head(out, cx.number, self.epoch);
         let body = out.len();
         let mut frame = Frame { limit: start + PREFIX + cx.bound, body, stop: Stop::No };
         let mut result = Ok(false);
@@ -471,7 +448,7 @@ impl Outgoing {
         match frame.stop {
             Stop::Origin(identity) => {
                 let number = cx.numbers.define(identity);
-                message::origin(out, number, identity);
+                write::origin(out, number, identity);
             }
             Stop::Large => {
                 if let Some(large) = cx.large.take() {
@@ -492,93 +469,6 @@ fn known(zone: &Zone, own: Identity) -> Vec<Entry> {
     positions
         .map(|(identity, stamp)| Entry { identity, stamp: if complete { stamp } else { Stamp::ZERO }, gone: false })
         .collect()
-}
-
-/// Which records a peer has to get.
-struct Filter<'a> {
-    positions: &'a mut Positions,
-    own: Identity,
-    others: bool,
-    until: Stamp,
-}
-
-enum Wanted {
-    Yes,
-    No,
-    Later,
-}
-
-impl Filter<'_> {
-    fn wants(&mut self, record: &Record<'_>) -> Wanted {
-        let version = record.version;
-        let own = version.origin == self.own;
-        if !own && !self.others {
-            return Wanted::No;
-        }
-        // Own writes stand in the order of their stamps in a shard: nothing behind this one is at or below the closed
-        // stamp. So a round ends, however fast the writers are.
-        if own && !self.others && version.stamp > self.until {
-            return Wanted::Later;
-        }
-        if version.stamp > self.positions.get(version.origin) { Wanted::Yes } else { Wanted::No }
-    }
-}
-
-/// A frame of records that is being filled.
-struct Frame {
-    limit: usize,
-    body: usize,
-    stop: Stop,
-}
-
-impl Frame {
-    /// Appends a record; `false`: it has to be met again.
-    fn put(
-        &mut self,
-        record: &Record<'_>,
-        own: Identity,
-        zone: u64,
-        numbers: &mut Numbers,
-        large: &mut Option<Large>,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let origin = record.version.origin;
-        let number = if origin == own { None } else { numbers.get(origin) };
-        if number.is_none() && origin != own {
-            // A number in use must not change its meaning under a record that is on its way in chunks.
-            let wait = large.is_some() && numbers.all_in_use();
-            self.stop = if wait { Stop::Behind } else { Stop::Origin(origin) };
-            return false;
-        }
-        let size = RECORD_HEAD + record.key.len() + record.value.map_or(0, <[u8]>::len);
-        if out.len() + size <= self.limit {
-            message::put_record(out, record, number);
-            return true;
-        }
-        if out.len() > self.body {
-            self.stop = Stop::Frame;
-            return false;
-        }
-        if large.is_some() {
-            self.stop = Stop::Behind;
-            return false;
-        }
-        let mut bytes = Vec::with_capacity(size);
-        message::put_record(&mut bytes, record, number);
-        *large = Some(Large { zone, bytes, sent: 0 });
-        self.stop = Stop::Large;
-        true
-    }
-}
-
-/// Appends the next part of a large record; gives it back if that wasn't the last.
-fn send_chunk(mut large: Large, epoch: u64, bound: usize, out: &mut Vec<u8>) -> Option<Large> {
-    let rest = large.bytes.get(large.sent..).unwrap_or_default();
-    let part = rest.get(..rest.len().min(bound.saturating_sub(CHUNK_HEAD))).unwrap_or_default();
-    let last = part.len() == rest.len();
-    message::chunk(out, large.zone, epoch, large.sent == 0, last, large.bytes.len(), part);
-    large.sent += part.len();
-    (!last).then_some(large)
 }
 
 /// The largest frame to send to a peer that accepts `peer` bytes.

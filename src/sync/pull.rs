@@ -6,6 +6,7 @@ use super::message::{self, MATCH_STRING, MAX_NAME, MAX_RECORD, MAX_ZONES, Messag
 use super::outgoing::frame_bound;
 use super::positions::Defined;
 use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, own_hello};
+use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Kind, Millis};
 use crate::store::control::Counter;
@@ -122,7 +123,7 @@ impl Pull {
         }
         self.answer(out, now);
         if self.peer.is_some() && out.len() == start && t >= self.ping_due() {
-            message::ping(out, now);
+            write::ping(out, now);
         }
         self.count_sent(out, start);
         Ok(())
@@ -154,7 +155,7 @@ impl Pull {
     pub fn close(&mut self, out: &mut Vec<u8>, why: &str) {
         self.release();
         if self.ended.is_none() && self.peer.is_some() {
-            message::bye(out, message::BYE_END, why);
+            write::bye(out, message::BYE_END, why);
             self.node.control.count(Counter::MsgsOut, 1);
         }
         self.ended = Some(message::BYE_END);
@@ -174,7 +175,7 @@ impl Pull {
         let told_already = matches!(ending.error, SessionError::Bye(_));
         let greeted = matches!(ending.code, message::BYE_ITSELF | message::BYE_VERSION);
         if !told_already && (self.peer.is_some() || greeted) {
-            message::bye(out, ending.code, &ending.error.to_string());
+            write::bye(out, ending.code, &ending.error.to_string());
         }
         ending.error
     }
@@ -282,7 +283,7 @@ impl Pull {
 
     fn greet(&mut self, hello: &message::Hello, out: &mut Vec<u8>, now: Millis) -> Result<(), Ending> {
         // Also to who is sent away: it learns our version and identity from it.
-        message::hello(out, &own_hello(&self.node, now));
+        write::hello(out, &own_hello(&self.node, now));
         let accepted = session::check_hello(hello, self.own)?;
         self.bound = frame_bound(&self.node.limits, accepted);
         self.peer = Some(hello.identity);
@@ -320,7 +321,7 @@ impl Pull {
                 None => "it has no zone of this name with sync",
                 Some(_) => "its zone of this name is of another kind or type",
             };
-            message::refuse(out, number, reason);
+            write::refuse(out, number, reason);
             self.zones.insert(number, None);
             if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
                 let reason = reason.replace("it has", "this node has").replace("its", "this node's");
@@ -411,11 +412,11 @@ impl Pull {
         let Some(peer) = self.peer else { return };
         for incoming in self.zones.values_mut().flatten() {
             if let Some((number, epoch, stamp)) = incoming.ack() {
-                message::ack(out, number, epoch, stamp);
+                write::ack(out, number, epoch, stamp);
             }
         }
         if let Some(echo) = self.echo.take() {
-            message::pong(out, echo, now);
+            write::pong(out, echo, now);
         }
         let t = self.pace.t;
         if t < self.steer_at {

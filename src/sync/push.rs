@@ -2,9 +2,11 @@
 
 use super::frame::{self, Input};
 use super::message::{self, Message, Mode};
-use super::outgoing::{Context, Large, Outgoing, State, Step, Subscription, frame_bound};
+use super::outgoing::{Context, Outgoing, State, Step, Subscription, frame_bound};
 use super::positions::Numbers;
+use super::records::Large;
 use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, gone, own_hello};
+use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis};
 use crate::store::ShardMask;
@@ -104,17 +106,17 @@ impl Push {
         self.working = false;
         if !self.said_hello {
             self.said_hello = true;
-            message::hello(out, &own_hello(&self.node, now));
+            write::hello(out, &own_hello(&self.node, now));
         }
         if let Some(peer) = self.peer {
             if let Some(echo) = self.echo.take() {
-                message::pong(out, echo, now);
+                write::pong(out, echo, now);
             }
             self.announce(out, start.saturating_add(budget));
             self.tell(peer, out, start.saturating_add(budget), now);
             self.send(out, start.saturating_add(budget), now);
             if out.len() == start && t >= self.ping_due() {
-                message::ping(out, now);
+                write::ping(out, now);
             }
         }
         if out.len() > start {
@@ -184,7 +186,7 @@ impl Push {
             outgoing.close(&zone.zone);
         }
         if self.said_hello {
-            message::bye(out, self.ended.unwrap_or(message::BYE_END), why);
+            write::bye(out, self.ended.unwrap_or(message::BYE_END), why);
             self.node.control.count(Counter::MsgsOut, 1);
         }
         self.ended = Some(message::BYE_END);
@@ -299,7 +301,7 @@ impl Push {
                 self.notes.add(NoteLevel::Error, text);
             } else {
                 outgoing.joined = zone.zone.joined();
-                message::zone(out, self.announced as u64, outgoing.joined, &zone.name);
+                write::zone(out, self.announced as u64, outgoing.joined, &zone.name);
             }
             self.announced += 1;
         }
@@ -321,7 +323,7 @@ impl Push {
             let joined = zone.zone.joined();
             if joined != outgoing.joined {
                 outgoing.joined = joined;
-                message::zone(out, at as u64, joined, &zone.name);
+                write::zone(out, at as u64, joined, &zone.name);
             }
             let cx = Context {
                 zone: &zone.zone,

@@ -1,0 +1,209 @@
+//! A connection between two nodes: two pipes of bytes that are cut, delayed, held up and lost, and a session at each end.
+
+use crate::lies::Lie;
+use crate::rng::Rng;
+use std::collections::VecDeque;
+use zonemesh::record::Millis;
+use zonemesh::sync::{Pull, Push, SessionError};
+
+/// Bytes on their way in one direction; what is sent first arrives first.
+#[derive(Default)]
+pub struct Pipe {
+    pieces: VecDeque<(Millis, Vec<u8>)>,
+    in_flight: usize,
+    /// The sender has closed its end; seen when all before it has arrived.
+    closed_at: Option<Millis>,
+    last: Millis,
+}
+
+impl Pipe {
+    fn send(&mut self, rng: &mut Rng, now: Millis, delay: Millis, mut bytes: &[u8]) {
+        self.in_flight += bytes.len();
+        while !bytes.is_empty() {
+            let most = match rng.below(4) {
+                0 => 7,
+                1 => 200,
+                _ => 5000,
+            };
+            let (piece, rest) = bytes.split_at(bytes.len().min(rng.between(1, most) as usize));
+            self.last = self.last.max(now + rng.between(1, delay));
+            self.pieces.push_back((self.last, piece.to_vec()));
+            bytes = rest;
+        }
+    }
+
+    fn close(&mut self, now: Millis, delay: Millis) {
+        self.closed_at.get_or_insert(self.last.max(now) + delay);
+    }
+
+    fn receive(&mut self, now: Millis) -> Option<Vec<u8>> {
+        let due = self.pieces.front().is_some_and(|(at, _)| *at <= now);
+        let (_, bytes) = self.pieces.pop_front().filter(|_| due)?;
+        self.in_flight -= bytes.len();
+        Some(bytes)
+    }
+
+    fn ended(&self, now: Millis) -> bool {
+        self.pieces.is_empty() && self.closed_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// From the dialer `from` to the node `to`.
+pub struct Link {
+    pub from: usize,
+    pub to: usize,
+    pub push: Option<Push>,
+    pub pull: Option<Pull>,
+    forth: Pipe,
+    back: Pipe,
+    /// Longest delay of a piece.
+    pub delay: Millis,
+    /// Nothing moves until then.
+    pub held_until: Millis,
+    /// What is sent goes nowhere, and neither end is told.
+    pub black_hole: bool,
+}
+
+/// What a link did, for the counts.
+#[derive(Default)]
+pub struct Moved {
+    pub bytes: u64,
+    pub pieces: u64,
+}
+
+impl Link {
+    pub fn new(from: usize, to: usize, push: Push, pull: Pull, delay: Millis) -> Link {
+        Link {
+            from,
+            to,
+            push: Some(push),
+            pull: Some(pull),
+            forth: Pipe::default(),
+            back: Pipe::default(),
+            delay,
+            held_until: 0,
+            black_hole: false,
+        }
+    }
+
+    pub fn dead(&self) -> bool {
+        self.push.is_none() && self.pull.is_none()
+    }
+
+    /// The dialer's end notices that the connection is gone; the other end goes on with what is on its way.
+    pub fn drop_push(&mut self, now: Millis, tidy: bool) {
+        if let Some(mut push) = self.push.take()
+            && tidy
+        {
+            push.close(&mut Vec::new(), "the connection is gone");
+        }
+        self.forth.close(now, self.delay);
+    }
+
+    /// The same of the other end.
+    pub fn drop_pull(&mut self, now: Millis, tidy: bool) {
+        if let Some(mut pull) = self.pull.take()
+            && tidy
+        {
+            pull.close(&mut Vec::new(), "the connection is gone");
+        }
+        self.back.close(now, self.delay);
+    }
+
+    /// What is under way towards the dialled node is lost, from some byte on.
+    pub fn lose_forth(&mut self, rng: &mut Rng) {
+        let keep = rng.below(self.forth.pieces.len() as u64 + 1) as usize;
+        self.forth.pieces.truncate(keep);
+        self.forth.in_flight = self.forth.pieces.iter().map(|(_, bytes)| bytes.len()).sum();
+    }
+
+    /// Lets both ends do what is due. `clocks`: of the dialer and of the dialled node.
+    pub fn step(
+        &mut self,
+        rng: &mut Rng,
+        now: Millis,
+        (here, there): (Millis, Millis),
+        lie: Option<Lie>,
+        moved: &mut Moved,
+    ) -> Result<(), SessionError> {
+        if self.dead() {
+            return Ok(());
+        }
+        let held = now < self.held_until;
+        let mut failed = Ok(());
+        if let Some(push) = self.push.as_mut() {
+            let result = step_push(push, &mut self.back, held, now, here);
+            let mut out = Vec::new();
+            let result = result.and_then(|()| match self.forth.in_flight < 20_000 {
+                true => push.fill(&mut out, rng.between(100, 16_000) as usize, here),
+                false => Ok(()),
+            });
+            push.notes();
+            let out = match lie {
+                Some(lie) => lie.tell(rng, out),
+                None => out,
+            };
+            moved.bytes += out.len() as u64;
+            if !self.black_hole {
+                self.forth.send(rng, now, self.delay, &out);
+            }
+            let ended = self.back.ended(now) && !held;
+            if result.is_err() || ended {
+                let mut bye = Vec::new();
+                push.close(&mut bye, "end");
+                self.forth.send(rng, now, self.delay, &bye);
+                self.drop_push(now, true);
+                failed = result;
+            }
+        }
+        if let Some(pull) = self.pull.as_mut() {
+            let mut out = Vec::new();
+            let mut result = Ok(());
+            while result.is_ok()
+                && !held
+                && let Some(bytes) = self.forth.receive(now)
+            {
+                moved.pieces += 1;
+                result = pull.handle(&bytes, &mut out, there);
+            }
+            if result.is_ok() && pull.deadline() <= there {
+                result = pull.tick(&mut out, there);
+            }
+            pull.notes();
+            moved.bytes += out.len() as u64;
+            if !self.black_hole {
+                self.back.send(rng, now, self.delay, &out);
+            }
+            let ended = self.forth.ended(now) && !held;
+            if result.is_err() || ended {
+                self.drop_pull(now, true);
+                failed = failed.and(result);
+            }
+        }
+        failed
+    }
+
+    /// When something happens next, in true time.
+    pub fn next(&self, now: Millis, (skew_here, skew_there): (i64, i64)) -> Millis {
+        let mut next = Millis::MAX;
+        if let Some(push) = &self.push {
+            next = next.min(push.deadline().saturating_add_signed(-skew_here));
+        }
+        if let Some(pull) = &self.pull {
+            next = next.min(pull.deadline().saturating_add_signed(-skew_there));
+        }
+        for pipe in [&self.forth, &self.back] {
+            let piece = pipe.pieces.front().map(|(at, _)| *at);
+            let at = piece.or(pipe.closed_at).map_or(Millis::MAX, |at| at.max(self.held_until));
+            next = next.min(at);
+        }
+        next.max(now + 1)
+    }
+}
+
+fn step_push(push: &mut Push, back: &mut Pipe, held: bool, now: Millis, here: Millis) -> Result<(), SessionError> {
+    while !held && let Some(bytes) = back.receive(now) {
+        push.handle(&bytes, here)?;
+    }
+    if push.deadline() <= here { push.tick(here) } else { Ok(()) }
+}

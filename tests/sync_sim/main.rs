@@ -1,0 +1,130 @@
+//! The simulator: clusters of three and five nodes with the real store and the real protocol, in virtual time, with
+//! everything that goes wrong between real ones. A seed tells all of it, so what fails once fails again:
+//!
+//!     ZONEMESH_SIM_SEED=17 cargo test --no-default-features --test sync_sim
+//!
+//! `ZONEMESH_SIM_SEEDS=20000` runs more than the usual thousand.
+
+mod check;
+mod lies;
+mod link;
+mod node;
+mod rng;
+mod world;
+
+use lies::Lie;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use world::{Counts, FAULT_NAMES, World};
+
+const SEEDS: u64 = 1_000;
+/// Seeds in which a broken rule has to be noticed at least once.
+const SEEDS_A_LIE: u64 = 60;
+
+fn main() -> ExitCode {
+    // Asked for a list of tests by a tool: there is one.
+    if std::env::args().any(|arg| arg == "--list") {
+        println!("sync_sim: test");
+        return ExitCode::SUCCESS;
+    }
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    if let Some(seed) = number("ZONEMESH_SIM_SEED") {
+        return match World::run(seed, None, true) {
+            Ok(counts) => {
+                println!("seed {seed} ended well: {counts:?}");
+                ExitCode::SUCCESS
+            }
+            Err(wrong) => {
+                println!("seed {seed} failed: {wrong}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let ended_well = simulate(number("ZONEMESH_SIM_SEEDS").unwrap_or(SEEDS));
+    if ended_well && notice_lies() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs that many seeds on all cores and prints what happened in them.
+fn simulate(seeds: u64) -> bool {
+    let begun = Instant::now();
+    let results = on_all_cores(seeds, |seed| World::run(seed, None, false));
+    let mut total = Counts::default();
+    let mut settled = Vec::new();
+    let mut failed = 0;
+    for (seed, result) in results.iter().enumerate() {
+        match result {
+            Ok(counts) => {
+                total.operations += counts.operations;
+                total.acknowledged += counts.acknowledged;
+                total.sessions += counts.sessions;
+                total.bytes += counts.bytes;
+                total.pieces += counts.pieces;
+                total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
+                settled.push(counts.settled);
+            }
+            Err(wrong) => {
+                failed += 1;
+                if failed <= 5 {
+                    println!("seed {seed} failed: {wrong}");
+                    println!("  again: ZONEMESH_SIM_SEED={seed} cargo test --no-default-features --test sync_sim");
+                }
+            }
+        }
+    }
+    settled.sort_unstable();
+    println!(
+        "simulator: {seeds} seeds in {:.1} s, {failed} failed; {} operations, {} writes acknowledged, {} sessions, {} bytes in {} pieces",
+        begun.elapsed().as_secs_f64(),
+        total.operations,
+        total.acknowledged,
+        total.sessions,
+        total.bytes,
+        total.pieces
+    );
+    let faults: Vec<String> = FAULT_NAMES.iter().zip(total.faults).map(|(name, n)| format!("{name} {n}")).collect();
+    println!("simulator: {} faults: {}", total.faults.iter().sum::<u64>(), faults.join(", "));
+    if let (Some(half), Some(longest)) = (settled.get(settled.len() / 2), settled.last()) {
+        println!(
+            "simulator: all nodes agreed after {half} ms in half of the seeds, {longest} ms at most (virtual time)"
+        );
+    }
+    failed == 0
+}
+
+/// Breaks one rule after the other and looks whether the simulator notices.
+fn notice_lies() -> bool {
+    let mut all = true;
+    for lie in Lie::ALL {
+        let results = on_all_cores(SEEDS_A_LIE, |seed| World::run(seed, Some(lie), false));
+        let noticed = results.iter().filter(|result| result.is_err()).count();
+        println!("simulator: broken rule {lie:?} noticed in {noticed} of {SEEDS_A_LIE} seeds");
+        all &= noticed > 0;
+    }
+    all
+}
+
+/// The results of seeds from 0, in their order.
+fn on_all_cores<R: Send>(seeds: u64, run: impl Fn(u64) -> R + Sync) -> Vec<R> {
+    let next = AtomicU64::new(0);
+    let results = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let result = run(seed);
+                    results.lock().expect("no thread panics while it holds this").push((seed, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("all threads have ended well");
+    results.sort_by_key(|(seed, _)| *seed);
+    results.into_iter().map(|(_, result)| result).collect()
+}
