@@ -5,6 +5,8 @@
 //!
 //! `ZONEMESH_SIM_SEEDS=20000` runs more than the usual thousand.
 
+#![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
+
 mod check;
 mod lies;
 mod link;
