@@ -33,7 +33,7 @@ sub round_trip {
     my ($place, $send) = @how;
     my $answer = $send ? $send->("$place$kv", $body) : $node->post("$place$kv", $body);
     is($answer->status, 201, "$name: added") or diag($answer->body);
-    ok($node->get("/api$kv?key=$key")->json->{$key} eq $value, "$name: the API shows it");
+    ok($node->get("/api$kv?key=$key")->body eq $body, "$name: the API shows it");
     utf8::encode($value);
     ok($node->get("/one?key=$key")->body eq $value, "$name: a variable has it");
     return;
@@ -49,7 +49,7 @@ subtest 'chunked, in pieces of any size' => sub {
     for my $size (1, 1000, 5000, 70_000) {
         my $send = sub {
             my ($target, $body) = @_;
-            return $node->request('POST', $target, chunked => [ $body =~ /(.{1,$size})/gs ]);
+            return $node->request('POST', $target, chunked => [ unpack "(a$size)*", $body ]);
         };
         round_trip("pieces of $size", substr($long, 0, $size == 1 ? 3000 : 100_000), $_, $send) for qw(/api /file /memory);
     }
@@ -61,7 +61,7 @@ subtest 'a body that arrives slowly' => sub {
             my ($target, $body) = @_;
             my $socket = tcp($node->port);
             print {$socket} "POST $target HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: " . length($body) . "\r\n\r\n";
-            for my $piece ($body =~ /(.{1,900})/gs) {
+            for my $piece (unpack '(a900)*', $body) {
                 print {$socket} $piece;
                 sleep 0.02;    # so that nginx reads it apart from the next
             }
@@ -95,11 +95,12 @@ subtest 'requests that follow each other on one connection' => sub {
     $out .= "OPTIONS /api$kv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     print {$socket} $out;
     my ($bytes) = read_all($socket);
-    is(join(' ', $bytes =~ m{^HTTP/1\.1 (\d+)}gm), join(' ', (201) x 8, 200, 405, 204, 204), 'are answered in their order');
+    is(join(' ', $bytes =~ m{HTTP/1\.1 (\d{3}) }g), join(' ', (201) x 8, 200, 405, 204, 204), 'are answered in their order');
     is($node->get("/api$kv?key=kept8")->json->{kept8}, substr($long, 8, 5600), 'and done');
 };
 
 subtest 'any text' => sub {
+    is($node->delete("/api$kv")->status, 204, 'emptied');
     my %texts = (
         'quotes and backslashes' => q(" \\ / ' \\" \\\\ \\u0041),
         'control characters'     => join('', map { chr } 1 .. 31, 127),
@@ -137,10 +138,10 @@ subtest 'the longest key and many pairs' => sub {
     is($node->add('one', $key, 'v'), 201, 'a key of 64 KiB');
     is($node->get("/one?key=$key")->body, 'v', 'a variable finds it');
     is($node->drop('one', $key), 204, 'and it goes');
-    my %pairs = map { ("key $_" => "value $_ " . 'x' x ($_ % 50)) } 1 .. 50_000;
-    is($node->post("/api$kv", ZoneMesh::Node::encode(\%pairs), timeout => 30)->status, 201, '50,000 pairs in one body');
+    my %pairs = map { ("key $_" => "value $_ " . 'x' x ($_ % 50)) } 1 .. 10_000;
+    is($node->post("/api$kv", ZoneMesh::Node::encode(\%pairs), timeout => 30)->status, 201, '10,000 pairs in one body');
     my $shown = $node->get("/api$kv", timeout => 30)->json;
-    is(scalar keys %$shown, 50_000, 'are listed');
+    is(scalar keys %$shown, 10_000, 'are listed');
     ok(!(grep { $shown->{$_} ne $pairs{$_} } keys %pairs), 'each with its value');
 };
 

@@ -38,7 +38,7 @@ my @zone_mistakes = (
     [ 'keyval_zone zone=one:abc;',     'a bad size',     qr/"one/, qr/size/ ],
     [ 'keyval_zone zone=one:-1m;',     'a negative size', qr/"one/, qr/size/ ],
     [ 'keyval_zone zone=one:31k;',     'too small',      qr/"one"/, qr/too small/, qr/32k/ ],
-    [ 'keyval_zone zone=one:1m zone=two:1m;', 'two zones', qr/keyval_zone/, qr/zone/, qr/duplicate|twice|once|already/ ],
+    [ 'keyval_zone zone=one:1m zone=two:1m;', 'two zones', qr/keyval_zone/, qr/zone/, qr/duplicate|twice|once|already|second/ ],
     [ 'keyval_zone zone=one:1m bogus;',   'an unknown parameter',   qr/keyval_zone/, qr/"bogus"/ ],
     [ 'keyval_zone zone=one:1m bogus=1;', 'an unknown parameter with a value', qr/keyval_zone/, qr/"bogus=1"/ ],
     [ 'keyval_zone zone=one:1m synchro;', 'an unknown parameter that begins like a known one', qr/keyval_zone/, qr/"synchro"/ ],
@@ -74,7 +74,6 @@ my @keyval_mistakes = (
     [ "$zone keyval \$arg_a \$v area=one;",   'an unknown parameter', qr/keyval/, qr/area=one/ ],
     [ "$zone keyval \$arg_a \$v zone=one x;", 'too much',           qr/"keyval"|"x"/ ],
     [ "$zone keyval \$arg_a \$uri zone=one;", 'a variable that nginx has', qr/uri/ ],
-    [ "$zone keyval \$arg_a \$v zone=one; keyval \$arg_b \$v zone=one;", 'a variable twice', qr/"v"|\$v/ ],
     [ "$zone keyval \"\${arg_a\" \$v zone=one;", 'an unclosed brace', qr/arg_a/ ],
     [ "$zone server { keyval \$arg_a \$v zone=one; }", 'in a server', qr/"keyval" directive is not allowed here/ ],
 );
@@ -86,12 +85,12 @@ for (@keyval_mistakes) { my ($conf, $name, @patterns) = @$_; config_fails(http($
 
 for my $directive ('keyval_zone zone=one:1m;', 'keyval $remote_addr $v zone=one;') {
     my ($name) = $directive =~ /^(\w+)/;
-    config_fails({ http => '', stream => $directive }, qr/$name/, "$name in stream: not in this version");
+    config_fails({ http => '', stream => $directive }, [ qr/$name/, qr/not supported by this version of zonemesh/ ], "$name in stream: not in this version");
 }
 config_fails(http('server { location / { api on; } }'),        [ qr/api/, qr/"on"/ ],          'api: an unknown parameter');
 config_fails(http('server { location / { api write=perhaps; } }'), [ qr/api/, qr/perhaps/ ],   'api: write is on or off');
 config_fails(http('server { api; }'), qr/"api" directive is not allowed here/,                   'api: in a server');
-config_fails(http('server { location / { api; api write=on; } }'), qr/"api" directive is duplicate/, 'api: twice');
+config_fails(http('server { location / { api; api write=on; } }'), qr/"api".*duplicate/, 'api: twice');
 config_works(http('server { location / { api; } location = /a { api write=on; } location /b { api write=off; } }'), 'api: as it should be');
 
 done_testing;

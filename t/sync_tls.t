@@ -4,6 +4,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Wire;
 
 my $ca    = authority('the CA of the cluster');
 my $alien = authority('another CA');
@@ -28,11 +29,11 @@ my $alien = authority('another CA');
     ) {
         my ($name, $arguments) = @$_;
         my ($said, $took) = s_client($a, $arguments, 2);
-        is($said, '', "$name: nothing is said to it");
+        is($said, '', "$name: it says hello, and nothing is said to it");
         cmp_ok($took, '<', 2, "$name: its connection is closed");
     }
     my ($said) = s_client($a, [ '-cert', $right, '-key', $right_key ], 0.5);
-    isnt($said, '', 'the right certificate: a greeting comes');
+    is((frames($said))[0][0], $TYPE{HELLO}, 'the right certificate: it is greeted');
 
     my $socket = tcp($a->sync);
     closes_within($socket, 5, 'a silent client that begins no TLS is closed');
@@ -122,11 +123,13 @@ for (
 
 done_testing;
 
-# What a peer says to `openssl s_client` with these arguments, and how long it kept the connection, at most `seconds`.
+# What a peer says to `openssl s_client` with these arguments that says hello, and how long it kept the connection, at most
+# `seconds`.
 sub s_client {
     my ($node, $arguments, $seconds) = @_;
     my $began = time;
     pipe my $stdin, my $hold or die $!;    # an open input: s_client stays as long as the other side does
+    syswrite $hold, hello();
     my $pid = open my $out, '-|';
     die "fork: $!" unless defined $pid;
     if (!$pid) {

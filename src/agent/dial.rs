@@ -56,7 +56,7 @@ impl Dial {
             match connected {
                 Ok(stream) => {
                     link.open();
-                    let session = Session::new(&self.hub, link, self.node.clone(), stream);
+                    let session = Session::new(&self.hub, link, self.label(), self.node.clone(), stream);
                     let end =
                         session.run(&mut |text| self.tell(teller.event(text, Instant::now()), NoteLevel::Notice)).await;
                     link.close(if matches!(end, End::Itself) { State::Over } else { State::Dialling });

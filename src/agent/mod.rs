@@ -87,3 +87,6 @@ pub struct Config {
 fn now() -> Millis {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
 }
+
+#[cfg(test)]
+mod tests;

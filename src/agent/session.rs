@@ -51,6 +51,8 @@ const GOODBYE: Duration = Duration::from_millis(100);
 pub(super) struct Session<'a> {
     hub: &'a Hub,
     link: &'a Link,
+    /// The peer, for the log.
+    label: String,
     push: Push,
     stream: Box<dyn Stream>,
     input: Box<[u8]>,
@@ -66,10 +68,11 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(hub: &'a Hub, link: &'a Link, node: Node, stream: Box<dyn Stream>) -> Session<'a> {
+    pub(super) fn new(hub: &'a Hub, link: &'a Link, label: String, node: Node, stream: Box<dyn Stream>) -> Session<'a> {
         Session {
             hub,
             link,
+            label,
             push: Push::new(node, hub.lease.number, now()),
             stream,
             input: vec![0; READ].into_boxed_slice(),
@@ -136,7 +139,7 @@ impl<'a> Session<'a> {
         }
         let wrote = self.write(cx, now)?;
         for note in self.push.notes() {
-            self.hub.log.line(note.level, format!("zone_sync: {}", note.text));
+            self.hub.log.line(note.level, format!("zone_sync peer {}: {}", self.label, note.text));
         }
         Ok(read || wrote)
     }

@@ -79,6 +79,7 @@ impl Drop for SignalsBlocked {
     }
 }
 
+/// A new one.
 #[cfg(test)]
 pub(super) fn test_eventfd() -> EventFd {
     // SAFETY: eventfd touches no memory of ours.

@@ -1,1 +1,17 @@
-//! The glue to nginx.
+//! The glue to nginx: all calls from it and to it, behind small safe types.
+//!
+//! [`modules`] is what nginx loads. [`conf`] reads directives into the [`conf::main::MainConf`] of a cycle; [`shm`] makes
+//! the zones that it names; [`http`] and [`stream`] serve what was configured; [`wake`] rouses the agent,
+//! which [`process`] runs in one worker.
+
+mod ffi;
+mod log;
+
+mod conf;
+mod modules;
+mod process;
+mod shm;
+
+mod http;
+mod stream;
+mod wake;

@@ -31,6 +31,9 @@ const OVERFLOW_HEAD: usize = 8;
 
 const TOMBSTONE: u8 = 1;
 const SHORTENED: u8 = 2;
+const TAG_SHIFT: u32 = 54;
+/// Of the lengths, those bits that a look-up compares: key length and tag.
+const KEY_MASK: u64 = 0x3ff << TAG_SHIFT | 0x1_ffff;
 const MILLIS_MASK: u64 = (1 << 48) - 1;
 
 /// The header's fixed fields, decoded.
@@ -52,6 +55,7 @@ pub struct Fields {
 
 impl Fields {
     /// Whether a look-up at `now` sees this record.
+    #[inline]
     pub fn is_live(&self, now: Millis, cleared: Stamp) -> bool {
         !self.tombstone && self.stamp > cleared && self.expires.is_none_or(|end| end > now)
     }
@@ -76,21 +80,47 @@ pub struct Block<'a> {
 
 impl<'a> Block<'a> {
     /// The link field at `field`.
+    #[inline]
     pub fn link(&self, field: usize) -> u32 {
         self.region.load32(self.at + field, Relaxed)
     }
 
     /// Sets a link field.
+    #[inline]
     pub fn set_link(&self, field: usize, link: u32) {
         self.region.store32(self.at + field, link, Relaxed);
     }
 
     /// The next record of the bucket; pairs with the release that published it.
+    #[inline]
     pub fn chain_next(&self) -> u32 {
         self.region.load32(self.at + CHAIN_NEXT, Acquire)
     }
 
+    /// Whether the record has this key, which hashes to `tag`: most records that don't are told by one word.
+    #[inline]
+    pub fn has_key(&self, geometry: &Geometry, tag: u16, key: &[u8]) -> bool {
+        let lengths = self.region.load64(self.at + LENGTHS, Relaxed);
+        if lengths & KEY_MASK != key.len() as u64 | u64::from(tag) << TAG_SHIFT {
+            return false;
+        }
+        if key.len() <= geometry.page_size - HEAD {
+            return self.region.equals(self.at + HEAD, key);
+        }
+        self.key_equals(geometry, self.fields().payload(), key)
+    }
+
+    /// Copies the value out, of a record with these fields. `false`: the block isn't what it seemed.
+    #[inline]
+    pub fn read_value(&self, geometry: &Geometry, fields: &Fields, to: &mut [u8]) -> bool {
+        if fields.payload() <= geometry.page_size - HEAD {
+            return self.region.read(self.at + HEAD + fields.key_len, to);
+        }
+        self.read_payload(geometry, fields.payload(), fields.key_len, to)
+    }
+
     /// Decodes the header. Read without the lock, it may be anything: lengths are clamped to what records can have.
+    #[inline]
     pub fn fields(&self) -> Fields {
         let meta = self.region.load64(self.at + META, Relaxed);
         let lengths = self.region.load64(self.at + LENGTHS, Relaxed);
@@ -105,7 +135,7 @@ impl<'a> Block<'a> {
             shortened: flags & SHORTENED != 0,
             key_len: ((lengths & 0x1_ffff) as usize).min(MAX_KEY),
             value_len: ((lengths >> 17 & 0x1f_ffff) as usize).min(MAX_VALUE),
-            tag: (lengths >> 54) as u16,
+            tag: (lengths >> TAG_SHIFT) as u16,
         }
     }
 
@@ -114,7 +144,7 @@ impl<'a> Block<'a> {
         let lengths = fields.key_len as u64
             | (fields.value_len as u64) << 17
             | u64::from(fields.origin) << 38
-            | u64::from(fields.tag) << 54;
+            | u64::from(fields.tag) << TAG_SHIFT;
         self.region.store64(self.at + LENGTHS, lengths, Relaxed);
         self.region.store64(self.at + STAMP, fields.stamp.0, Relaxed);
         self.set_meta(fields);
@@ -178,7 +208,7 @@ impl<'a> Block<'a> {
     }
 
     /// Whether the record's key is `key`, which has the record's key length.
-    pub fn key_equals(&self, geometry: &Geometry, total: usize, mut key: &[u8]) -> bool {
+    fn key_equals(&self, geometry: &Geometry, total: usize, mut key: &[u8]) -> bool {
         for (at, len) in self.pieces(geometry, total) {
             if key.is_empty() {
                 break;

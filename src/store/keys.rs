@@ -41,10 +41,11 @@ pub enum Written {
 /// What a look-up tells besides the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Written when and by whom.
-    pub version: Version,
+    /// When it was written; [`Zone::version`] tells by whom.
+    pub stamp: Stamp,
     /// When it ends; `None`: never.
     pub expires: Option<Millis>,
+    origin: u16,
 }
 
 /// Where a look-up puts the value.
@@ -82,7 +83,7 @@ impl Zone {
     /// # Errors
     ///
     /// `NoMemory` if the sink has none; `Busy` if the lock was needed and stuck.
-    pub fn get(&self, key: &[u8], now: Millis, sink: &mut dyn Sink) -> Result<Option<Found>, StoreError> {
+    pub fn get<S: Sink + ?Sized>(&self, key: &[u8], now: Millis, sink: &mut S) -> Result<Option<Found>, StoreError> {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(None);
         }
@@ -97,6 +98,12 @@ impl Zone {
         }
         let _locked = self.shard(place.shard)?;
         self.read(place, key, now, sink)
+    }
+
+    /// The version of what was found.
+    pub fn version(&self, found: &Found) -> Version {
+        let origin = self.origin_identity(found.origin).unwrap_or(Identity([0; 16]));
+        Version { stamp: found.stamp, origin }
     }
 
     /// Writes a record.
@@ -174,12 +181,7 @@ impl Zone {
     /// # Errors
     ///
     /// `Busy`: nothing was handed out; the same place can be tried again.
-    pub fn scan(
-        &self,
-        place: ScanPlace,
-        now: Millis,
-        each: ScanEach<'_>,
-    ) -> Result<Option<ScanPlace>, StoreError> {
+    pub fn scan(&self, place: ScanPlace, now: Millis, each: ScanEach<'_>) -> Result<Option<ScanPlace>, StoreError> {
         let per_shard = self.geometry.buckets_per_shard as u64;
         let index = place.0 / per_shard;
         if index >= u64::from(self.geometry.shards) {
@@ -222,22 +224,24 @@ impl Zone {
         self.params().node
     }
 
+    #[inline]
     fn find_live(&self, place: Place, key: &[u8], now: Millis) -> Option<Met> {
         self.find(place, key).filter(|met| met.fields.is_live(now, self.cleared()))
     }
 
-    fn read(&self, place: Place, key: &[u8], now: Millis, sink: &mut dyn Sink) -> Result<Option<Found>, StoreError> {
+    #[inline]
+    fn read<S: Sink + ?Sized>(&self, place: Place, key: &[u8], now: Millis, sink: &mut S) -> Result<Option<Found>, StoreError> {
         let Some(met) = self.find_live(place, key, now) else { return Ok(None) };
         let room = sink.room(met.fields.value_len).ok_or(StoreError::NoMemory)?;
         let block = super::block::Block { region: &self.region, at: met.at };
         // A failed copy means that the record was reused meanwhile, which the sequence tells the caller.
-        block.read_payload(&self.geometry, met.fields.payload(), met.fields.key_len, room);
+        block.read_value(&self.geometry, &met.fields, room);
         Ok(Some(self.found(&met.fields)))
     }
 
+    #[inline]
     fn found(&self, fields: &Fields) -> Found {
-        let origin = self.origin_identity(fields.origin).unwrap_or(Identity([0; 16]));
-        Found { version: Version { stamp: fields.stamp, origin }, expires: fields.expires }
+        Found { stamp: fields.stamp, expires: fields.expires, origin: fields.origin }
     }
 
     fn end_of(&self, life: Life, live: Option<&Met>, now: Millis) -> Option<Millis> {

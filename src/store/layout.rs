@@ -120,6 +120,8 @@ pub struct Geometry {
     pub page_size: usize,
     pub pages: usize,
     pub classes: usize,
+    /// More records than this can't be in one chain.
+    pub longest_chain: usize,
     shards_at: usize,
     buckets_at: usize,
     walkers_at: usize,
@@ -177,6 +179,7 @@ impl Geometry {
             page_size,
             pages,
             classes,
+            longest_chain: size / CLASS_SIZES[0],
             shards_at,
             buckets_at,
             walkers_at,
@@ -188,11 +191,13 @@ impl Geometry {
     }
 
     /// Offset of a shard.
+    #[inline]
     pub fn shard(&self, shard: u32) -> usize {
         self.shards_at + shard as usize * shard::LEN
     }
 
     /// Offset of the link to the first record of a bucket.
+    #[inline]
     pub fn bucket(&self, shard: u32, bucket: usize) -> usize {
         self.buckets_at + (shard as usize * self.buckets_per_shard + bucket) * 4
     }

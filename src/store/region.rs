@@ -7,7 +7,8 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -33,7 +34,8 @@ impl Region {
     /// this program only through regions. `base` is aligned to 16 bytes.
     pub unsafe fn new(base: *mut u8, len: usize) -> Region {
         debug_assert!(base.addr().is_multiple_of(16));
-        Region { base, len }
+        // Whole words only, so that the word of a byte within bounds is within bounds.
+        Region { base, len: len & !7 }
     }
 
     /// Anonymous memory, zeroed, shared with processes that are forked later. For tests, benchmarks and the simulator.
@@ -64,11 +66,13 @@ impl Region {
     }
 
     /// Reads 4 bytes.
+    #[inline]
     pub fn load32(&self, offset: usize, order: Ordering) -> u32 {
         self.word32(offset).map_or(0, |word| word.load(order))
     }
 
     /// Writes 4 bytes.
+    #[inline]
     pub fn store32(&self, offset: usize, value: u32, order: Ordering) {
         if let Some(word) = self.word32(offset) {
             word.store(value, order);
@@ -76,30 +80,36 @@ impl Region {
     }
 
     /// Reads 8 bytes.
+    #[inline]
     pub fn load64(&self, offset: usize, order: Ordering) -> u64 {
         self.word64(offset).map_or(0, |word| word.load(order))
     }
 
     /// Writes 8 bytes.
+    #[inline]
     pub fn store64(&self, offset: usize, value: u64, order: Ordering) {
         if let Some(word) = self.word64(offset) {
             word.store(value, order);
         }
     }
 
-    /// An aligned 4-byte word; `None` outside of the bounds.
+    /// The aligned 4-byte word that `offset` falls in; `None` outside of the bounds.
+    #[inline]
     pub fn word32(&self, offset: usize) -> Option<&AtomicU32> {
-        if !offset.is_multiple_of(4) || offset.checked_add(4).is_none_or(|end| end > self.len) {
+        let offset = offset & !3;
+        if offset >= self.len {
             return None;
         }
-        // SAFETY: in bounds and aligned by the check, mapped and only used through regions by the contract of `new`;
-        // an atomic may be shared, and its lifetime is that of `self`, whose memory stays mapped.
+        // SAFETY: aligned by the mask; in bounds by the check, as the length is a multiple of 8; mapped and only used
+        // through regions by the contract of `new`. An atomic may be shared, and lives as long as `self` is used.
         Some(unsafe { &*self.base.add(offset).cast::<AtomicU32>() })
     }
 
-    /// An aligned 8-byte word; `None` outside of the bounds.
+    /// The aligned 8-byte word that `offset` falls in; `None` outside of the bounds.
+    #[inline]
     pub fn word64(&self, offset: usize) -> Option<&AtomicU64> {
-        if !offset.is_multiple_of(8) || offset.checked_add(8).is_none_or(|end| end > self.len) {
+        let offset = offset & !7;
+        if offset >= self.len {
             return None;
         }
         // SAFETY: as for `word32`.
@@ -107,66 +117,67 @@ impl Region {
     }
 
     /// Copies bytes out, word by word. `false`: not wholly within bounds, and nothing was copied.
+    #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
-        if offset.checked_add(to.len()).is_none_or(|end| end > self.len) {
+        if !self.holds(offset, to.len()) {
             return false;
         }
-        let (head, at) = to.split_at_mut(head_len(offset, to.len()));
-        for (i, byte) in head.iter_mut().enumerate() {
-            *byte = self.byte(offset + i).load(Ordering::Relaxed);
+        let (shift, mut at) = (8 * (offset as u32 & 7), offset & !7);
+        // What is left of the word at `at` stands at the low end of `word`; the next one is joined to it.
+        let mut word = self.load64(at, Relaxed) >> shift;
+        let (words, tail) = to.as_chunks_mut::<8>();
+        for to in words {
+            at += 8;
+            let next = self.load64(at, Relaxed);
+            *to = (word | (next << 1) << (63 - shift)).to_le_bytes();
+            word = next >> shift;
         }
-        let offset = offset + head.len();
-        let mut words = at.chunks_exact_mut(8);
-        let mut done = 0;
-        for word in &mut words {
-            word.copy_from_slice(&self.load64(offset + done, Ordering::Relaxed).to_ne_bytes());
-            done += 8;
-        }
-        for (i, byte) in words.into_remainder().iter_mut().enumerate() {
-            *byte = self.byte(offset + done + i).load(Ordering::Relaxed);
+        if !tail.is_empty() {
+            if tail.len() > 8 - shift as usize / 8 {
+                word |= self.load64(at + 8, Relaxed) << 1 << (63 - shift);
+            }
+            tail.copy_from_slice(&word.to_le_bytes()[..tail.len()]);
         }
         true
+    }
+
+    /// Whether the bytes at `offset`, which is a multiple of 8, are those of `other`.
+    #[inline]
+    pub fn equals(&self, offset: usize, other: &[u8]) -> bool {
+        debug_assert!(offset.is_multiple_of(8));
+        if !self.holds(offset, other.len()) {
+            return false;
+        }
+        let mut at = offset;
+        let (words, tail) = other.as_chunks::<8>();
+        for word in words {
+            if self.load64(at, Relaxed) != u64::from_le_bytes(*word) {
+                return false;
+            }
+            at += 8;
+        }
+        let mut last = [0; 8];
+        last[..tail.len()].copy_from_slice(tail);
+        let mask = !(u64::MAX << (8 * tail.len() as u32));
+        tail.is_empty() || self.load64(at, Relaxed) & mask == u64::from_le_bytes(last)
     }
 
     /// Copies bytes in, word by word. `false`: not wholly within bounds, and nothing was copied.
+    #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> bool {
-        if offset.checked_add(from.len()).is_none_or(|end| end > self.len) {
+        if !self.holds(offset, from.len()) {
             return false;
         }
-        let (head, at) = from.split_at(head_len(offset, from.len()));
-        for (i, byte) in head.iter().enumerate() {
-            self.byte(offset + i).store(*byte, Ordering::Relaxed);
-        }
-        let offset = offset + head.len();
-        let mut done = 0;
+        let (head, at) = from.split_at((offset.next_multiple_of(8) - offset).min(from.len()));
+        self.write_bytes(offset, head);
+        let mut offset = offset + head.len();
         let (words, tail) = at.as_chunks::<8>();
         for word in words {
-            self.store64(offset + done, u64::from_ne_bytes(*word), Ordering::Relaxed);
-            done += 8;
+            self.store64(offset, u64::from_le_bytes(*word), Relaxed);
+            offset += 8;
         }
-        for (i, byte) in tail.iter().enumerate() {
-            self.byte(offset + done + i).store(*byte, Ordering::Relaxed);
-        }
+        self.write_bytes(offset, tail);
         true
-    }
-
-    /// Whether the bytes at `offset` are those of `other`.
-    pub fn equals(&self, offset: usize, other: &[u8]) -> bool {
-        if offset.checked_add(other.len()).is_none_or(|end| end > self.len) {
-            return false;
-        }
-        let (head, at) = other.split_at(head_len(offset, other.len()));
-        if !head.iter().enumerate().all(|(i, byte)| self.byte(offset + i).load(Ordering::Relaxed) == *byte) {
-            return false;
-        }
-        let offset = offset + head.len();
-        let (words, tail) = at.as_chunks::<8>();
-        let tail_at = offset + words.len() * 8;
-        words
-            .iter()
-            .enumerate()
-            .all(|(i, word)| self.load64(offset + i * 8, Ordering::Relaxed) == u64::from_ne_bytes(*word))
-            && tail.iter().enumerate().all(|(i, byte)| self.byte(tail_at + i).load(Ordering::Relaxed) == *byte)
     }
 
     /// Sets bytes to zero.
@@ -177,17 +188,18 @@ impl Region {
         }
     }
 
-    /// The caller has checked that `offset` is within bounds.
-    fn byte(&self, offset: usize) -> &AtomicU8 {
-        debug_assert!(offset < self.len);
-        // SAFETY: the callers, `read`, `write` and `equals`, check the whole range first; the rest as for `word32`.
-        unsafe { &*self.base.add(offset).cast::<AtomicU8>() }
+    #[inline]
+    fn holds(&self, offset: usize, len: usize) -> bool {
+        offset <= self.len && len <= self.len - offset
     }
-}
 
-/// How many of `len` bytes at `offset` come before the first aligned word.
-fn head_len(offset: usize, len: usize) -> usize {
-    (offset.next_multiple_of(8) - offset).min(len)
+    fn write_bytes(&self, offset: usize, from: &[u8]) {
+        for (i, byte) in from.iter().enumerate() {
+            debug_assert!(offset + i < self.len);
+            // SAFETY: `write` has checked that the whole range is within bounds; the rest as for `word32`.
+            unsafe { &*self.base.add(offset + i).cast::<AtomicU8>() }.store(*byte, Relaxed);
+        }
+    }
 }
 
 /// Anonymous shared memory that is unmapped when this is dropped: keep it as long as its regions are used.

@@ -60,6 +60,7 @@ impl Zone {
     }
 
     /// Where `key` belongs.
+    #[inline]
     pub(super) fn place(&self, key: &[u8]) -> Place {
         let hash = self.hash(key);
         Place {
@@ -70,21 +71,18 @@ impl Zone {
     }
 
     /// Follows a bucket's chain to `key`. Without the lock it may miss or end early: the caller checks the sequence.
+    #[inline]
     pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Met> {
         let mut from = self.geometry.bucket(place.shard, place.bucket);
         // A chain can't be longer than there are blocks; one that seems so is being changed under our eyes.
-        for _ in 0..=self.region.len() / layout::CLASS_SIZES[0] {
+        for _ in 0..self.geometry.longest_chain {
             let at = layout::offset(self.region.load32(from, Acquire));
             if at == 0 {
                 return None;
             }
             let block = Block { region: &self.region, at };
-            let fields = block.fields();
-            if fields.tag == place.tag
-                && fields.key_len == key.len()
-                && block.key_equals(&self.geometry, fields.payload(), key)
-            {
-                return Some(Met { at, from, fields });
+            if block.has_key(&self.geometry, place.tag, key) {
+                return Some(Met { at, from, fields: block.fields() });
             }
             from = at + CHAIN_NEXT;
         }
@@ -94,6 +92,7 @@ impl Zone {
 
 impl<'a> Shard<'a> {
     /// The block at `at`.
+    #[inline]
     pub fn block(&self, at: usize) -> Block<'a> {
         Block { region: &self.zone.region, at }
     }
@@ -178,11 +177,13 @@ impl<'a> Shard<'a> {
     }
 
     /// A field of the shard.
+    #[inline]
     pub fn get(&self, field: usize) -> u64 {
         self.zone.region.load64(self.base + field, Relaxed)
     }
 
     /// Sets a field.
+    #[inline]
     pub fn set(&self, field: usize, value: u64) {
         self.zone.region.store64(self.base + field, value, Relaxed);
     }
@@ -253,6 +254,7 @@ pub struct UnlockedShard<'a> {
 
 impl UnlockedShard<'_> {
     /// A field of the shard, as of some moment.
+    #[inline]
     pub fn get(&self, field: usize) -> u64 {
         self.zone.region.load64(self.base + field, Relaxed)
     }
@@ -263,11 +265,13 @@ impl UnlockedShard<'_> {
     }
 
     /// The sequence before reading.
+    #[inline]
     pub fn sequence(&self) -> u64 {
         self.zone.region.load64(self.base + shard::SEQUENCE, Acquire)
     }
 
     /// Whether nothing that was read since `sequence` can have been reused meanwhile.
+    #[inline]
     pub fn is_unmoved(&self, sequence: u64) -> bool {
         // Orders the relaxed reads of the records before the read of the sequence.
         fence(Acquire);

@@ -1,6 +1,5 @@
 //! The face of a zone: making it, taking it up again, its figures.
 
-use std::hash::Hasher;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use siphasher::sip::SipHasher13;
@@ -14,7 +13,7 @@ use crate::record::{Identity, Millis, Stamp};
 pub struct Zone {
     pub(super) region: Region,
     pub(super) geometry: Geometry,
-    seed: [u8; 16],
+    hasher: SipHasher13,
 }
 
 /// What a zone is made with, and what attaching to it again may change.
@@ -122,7 +121,7 @@ impl Zone {
     /// The region is too small or too large.
     pub fn create_with(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
         let geometry = Geometry::new(region.len())?;
-        let zone = Zone { region, geometry, seed };
+        let zone = Zone { region, geometry, hasher: SipHasher13::new_with_key(&seed) };
         region.zero(0, geometry.page(0));
         geometry.describe(&region);
         region.write(header::SEED, &seed);
@@ -148,7 +147,7 @@ impl Zone {
         geometry.check(&region)?;
         let mut seed = [0; 16];
         region.read(header::SEED, &mut seed);
-        let zone = Zone { region, geometry, seed };
+        let zone = Zone { region, geometry, hasher: SipHasher13::new_with_key(&seed) };
         zone.set_params(params)?;
         Ok(zone)
     }
@@ -215,10 +214,9 @@ impl Zone {
     }
 
     /// A keyed hash (SipHash-1-3): who doesn't know the seed can't choose keys that share a chain.
+    #[inline]
     pub(super) fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(&self.seed);
-        hasher.write(key);
-        hasher.finish()
+        self.hasher.hash(key)
     }
 
     fn set_params(&self, params: &Params) -> Result<(), AttachError> {

@@ -100,7 +100,7 @@ fn undone(zone: &NamedZone, now: Millis, added: &[(&[u8], Version)], why: Error)
     let mut value = Vec::new();
     for (key, version) in added {
         if let Ok(Some(found)) = zone.zone.get(key, now, &mut value)
-            && found.version == *version
+            && zone.zone.version(&found) == *version
         {
             // A zone that is busy keeps the pair: the request has failed, and there is nothing better to tell.
             let _ = zone.zone.delete(key, now);

@@ -11,7 +11,7 @@ use JSON::PP ();
 use Time::HiRes qw(time);
 
 # request(port, method, target, headers => {name => value}, body => bytes, timeout => seconds, chunked => pieces)
-# `headers` may also be a list of names and values; Host and Connection are added unless given. Dies without an answer.
+# The host is 127.0.0.1 unless `host` says another. `headers` may also be a list of names and values; Host and Connection are added unless given. Dies without an answer.
 sub request {
     my ($class, $port, $method, $target, %given) = @_;
     my @headers = ref $given{headers} eq 'HASH' ? %{ $given{headers} } : @{ $given{headers} // [] };
@@ -34,7 +34,7 @@ sub request {
     }
 
     my $deadline = time + ($given{timeout} // 10);
-    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 5)
+    my $socket = IO::Socket::INET->new(PeerAddr => $given{host} // '127.0.0.1', PeerPort => $port, Proto => 'tcp', Timeout => 5)
         or die "$method $target: cannot connect to port $port: $!\n";
     binmode $socket;
     my $out = "$head\r\n" . ($body // '');

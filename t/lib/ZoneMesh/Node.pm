@@ -10,6 +10,7 @@ package ZoneMesh::Node;
 #   conf             instead of all that: the whole text, or `conf_file` with a path
 #   port, sync       numbers for the marks %%PORT%% and %%SYNC%% (free ones are taken otherwise)
 #   vars             {name => text} for other marks %%NAME%%; %%PREFIX%% is always there
+#   host             where its API listens (default 127.0.0.1)
 #   name             for messages
 # A mark that nothing fills is an error.
 
@@ -352,7 +353,7 @@ sub wait_log {
 }
 
 # Requests, as ZoneMesh::Http::request takes them.
-sub request { my ($self, @rest) = @_; return ZoneMesh::Http->request($self->{port}, @rest) }
+sub request { my ($self, @rest) = @_; return ZoneMesh::Http->request($self->{port}, splice(@rest, 0, 2), host => $self->{host}, @rest) }
 sub get     { my ($self, $target, %given) = @_; return $self->request('GET', $target, %given) }
 sub delete  { my ($self, $target, %given) = @_; return $self->request('DELETE', $target, %given) }
 sub post    { my ($self, $target, $body, %given) = @_; return $self->request('POST', $target, body => $body, %given) }

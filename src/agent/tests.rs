@@ -1,0 +1,257 @@
+//! Whole agents against accepting sides that run here, over loopback; nodes of one process, each with its own zones.
+
+use super::sys::{EventFd, test_eventfd};
+use super::*;
+use crate::store::{Condition, Life, Mapping, Params, Region};
+use crate::sync::{Limits, Pull, SyncZone};
+use crossbeam_channel::Receiver;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Memory that lives until the test process ends, as detached threads may still look at it.
+fn memory(len: usize) -> Region {
+    let mapping: &'static Mapping = Box::leak(Box::new(Region::anonymous(len).unwrap()));
+    mapping.region()
+}
+
+struct TestNode {
+    node: Node,
+    eventfd: EventFd,
+}
+
+impl TestNode {
+    fn new() -> TestNode {
+        let control = Control::create(memory(crate::store::control::CONTROL_SIZE)).unwrap();
+        let eventfd = test_eventfd();
+        control.set_eventfd(eventfd.as_raw_fd());
+        control.next_generation();
+        let params = Params { node: control.identity(), timeout: None, sync: true };
+        let zone = Zone::create(memory(1 << 20), &params).unwrap();
+        zone.set_joined();
+        let limits = Limits { timeout: 2000, frame_size: 8192, window: 65536, recv_buffer: 65536, max_drift: 60_000 };
+        let zones = Arc::from([SyncZone { name: "z".into(), zone }]);
+        TestNode { node: Node { control, zones, limits }, eventfd }
+    }
+
+    fn zone(&self) -> Zone {
+        self.node.zones[0].zone
+    }
+
+    /// As a worker does it: store, then wake.
+    fn set(&self, key: &str, value: &str) {
+        self.zone().set(key.as_bytes(), value.as_bytes(), Life::Default, Condition::Always, now()).unwrap();
+        if self.node.control.must_wake() {
+            self.eventfd.signal();
+        }
+    }
+
+    fn value(&self, key: &str) -> Option<String> {
+        let mut value = Vec::new();
+        self.zone().get(key.as_bytes(), now(), &mut value).unwrap()?;
+        Some(String::from_utf8(value).unwrap())
+    }
+
+    fn start(&self, ports: &[u16]) -> Started {
+        let lease = self.node.control.try_lease(self.node.control.generation(), now()).unwrap();
+        let peers = ports.iter().map(|port| Peer {
+            text: format!("127.0.0.1:{port}"),
+            target: Target::Tcp { host: "127.0.0.1".into(), address: ([127, 0, 0, 1], *port).into() },
+        });
+        let cluster = Cluster {
+            node: self.node.clone(),
+            peers: peers.collect(),
+            connect_timeout: 2000,
+            retry_interval: 40,
+            interval: None,
+            tls: None,
+        };
+        let config = Config { control: self.node.control, lease, zones: vec![self.zone()], cluster: Some(cluster) };
+        let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
+        Started { agent, lines, said: Vec::new() }
+    }
+}
+
+struct Started {
+    agent: Agent,
+    lines: Receiver<LogLine>,
+    said: Vec<String>,
+}
+
+impl Started {
+    /// Waits for a line that holds `text`.
+    fn says(&mut self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.said.iter().any(|line| line.contains(text)) {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            self.said.push(line.unwrap_or_else(|_| panic!("no line says {text:?}: {:?}", self.said)).text);
+        }
+    }
+
+    fn all(&mut self) -> &[String] {
+        self.said.extend(self.lines.try_iter().map(|line| line.text));
+        &self.said
+    }
+}
+
+/// The accepting side of a node: a thread a session.
+struct Acceptor {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Acceptor {
+    fn new(node: &Node, port: u16) -> Acceptor {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (port, stop, node) =
+            (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)), node.clone());
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut sessions = Vec::new();
+            while !stopped.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        let (node, stopped) = (node.clone(), stopped.clone());
+                        sessions.push(std::thread::spawn(move || accepted(stream, node, &stopped)));
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+                }
+            }
+            sessions.into_iter().for_each(|session| session.join().unwrap());
+        });
+        Acceptor { port, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accepted(mut stream: TcpStream, node: Node, stop: &AtomicBool) {
+    static TOKEN: AtomicU64 = AtomicU64::new(1);
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let mut pull = Pull::new(node, TOKEN.fetch_add(1, Ordering::Relaxed), now());
+    let (mut input, mut out) = ([0; 4096], Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let result = match stream.read(&mut input) {
+            Ok(0) => break,
+            Ok(n) => pull.handle(&input[..n], &mut out, now()),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                pull.tick(&mut out, now())
+            }
+            Err(_) => break,
+        };
+        let written = stream.write_all(&out);
+        out.clear();
+        if result.is_err() || written.is_err() {
+            break;
+        }
+    }
+    pull.close(&mut out, "test over");
+    let _ = stream.write_all(&out);
+}
+
+fn wait(what: &str, condition: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "in vain waited for: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_change_travels_and_this_node_itself_is_left_out() {
+    let (near, far) = (TestNode::new(), TestNode::new());
+    let (own, other) = (Acceptor::new(&near.node, 0), Acceptor::new(&far.node, 0));
+    near.set("before", "1");
+    let mut agent = near.start(&[own.port, other.port]);
+    wait("what was there before", || far.value("before").as_deref() == Some("1"));
+    agent.says(&format!("127.0.0.1:{} is this node itself", own.port));
+    agent.says("connected to node");
+    for round in 0..100 {
+        let value = round.to_string();
+        near.set("key", &value);
+        wait("the change", || far.value("key").as_ref() == Some(&value));
+    }
+    wait("one node online", || near.node.control.nodes_online() == 1);
+    wait("nothing pending", || near.zone().stats().pending == 0);
+    assert!(near.node.control.counter(crate::store::control::Counter::BytesOut) > 1000);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+    assert!(agent.agent.ended() && near.node.control.lease().is_none(), "the lease is given back");
+    assert_eq!(near.node.control.nodes_online(), 0);
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_dialled_until_it_is_and_told_of_once() {
+    let (near, far) = (TestNode::new(), TestNode::new());
+    let port = Acceptor::new(&far.node, 0).port;
+    let mut agent = near.start(&[port]);
+    agent.says("can't be reached");
+    near.set("key", "1");
+    let acceptor = Acceptor::new(&far.node, port);
+    wait("the change", || far.value("key").is_some());
+    agent.says("connected");
+    drop(acceptor);
+    agent.says("lost");
+    near.set("key", "2");
+    let _acceptor = Acceptor::new(&far.node, port);
+    wait("the second change", || far.value("key").as_deref() == Some("2"));
+    // About 25 tries a second went on meanwhile.
+    let refusals = agent.all().iter().filter(|line| line.contains("can't be reached")).count();
+    assert!(refusals <= 2, "{:?}", agent.said);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+}
+
+#[test]
+fn finishing_sends_all_that_was_accepted() {
+    let (near, far) = (TestNode::new(), TestNode::new());
+    let acceptor = Acceptor::new(&far.node, 0);
+    let mut agent = near.start(&[acceptor.port]);
+    for number in 0..3000 {
+        near.set(&format!("key {number}"), "value");
+    }
+    agent.agent.finish(PATIENCE);
+    assert!(agent.agent.join(PATIENCE));
+    assert_eq!(far.zone().stats().records, 3000);
+    assert!(near.node.control.lease().is_none());
+}
+
+#[test]
+fn finishing_does_not_wait_for_a_peer_that_is_not_there() {
+    let near = TestNode::new();
+    let port = Acceptor::new(&near.node, 0).port;
+    let mut agent = near.start(&[port]);
+    agent.says("can't be reached");
+    near.set("key", "1");
+    let began = Instant::now();
+    agent.agent.finish(PATIENCE);
+    assert!(agent.agent.join(PATIENCE));
+    assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+}
+
+#[test]
+fn without_the_lease_it_ends() {
+    let near = TestNode::new();
+    let mut agent = near.start(&[]);
+    near.node.control.release(&near.node.control.lease().unwrap());
+    let other = near.node.control.try_lease(near.node.control.generation(), now()).unwrap();
+    assert!(agent.agent.join(PATIENCE));
+    assert!(near.node.control.holds(&other), "another's lease is left alone");
+}

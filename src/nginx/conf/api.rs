@@ -1,0 +1,94 @@
+//! `api [write=on|off]`
+
+use super::keyval::HttpConf;
+use super::{Conf, Directive, Fault, parse};
+use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
+use crate::nginx::http::{self, api};
+use nginx_sys as sys;
+use std::ffi::{c_char, c_void};
+
+/// What a location has.
+#[derive(Default)]
+pub struct ApiConf {
+    /// `api` is here, or in the location that this nameless one is part of.
+    pub on: bool,
+    /// `write=on`
+    pub write: bool,
+    /// Index of `$request_id`.
+    pub request_id: usize,
+}
+
+/// See the module's text.
+pub struct ApiDirective;
+
+impl Directive for ApiDirective {
+    type Own = ApiConf;
+
+    fn set(conf: &mut Conf, own: &mut ApiConf) -> Result<(), Fault> {
+        if own.on {
+            return Err(Fault::new("\"api\" is duplicate: a location has one; remove the other"));
+        }
+        for parameter in conf.parameters() {
+            own.write = match parameter.strip_prefix("write=") {
+                Some(value) => parse::flag(value)
+                    .ok_or_else(|| Fault::new(format!("bad \"write={value}\" of \"api\"; it is \"on\" or \"off\"")))?,
+                None => {
+                    return Err(Fault::new(format!(
+                        "unknown parameter \"{parameter}\" of \"api\"; it takes \"write=on\""
+                    )));
+                }
+            };
+        }
+        // SAFETY: `api` is allowed in locations alone, whose context has the http core module's structures; the main
+        // structure is this module's own.
+        let (core, http) = unsafe {
+            let ctx = conf.ctx().cast::<sys::ngx_http_conf_ctx_t>();
+            let main = *(*ctx).main_conf.add(http::ctx_index());
+            (http::core_location((*ctx).loc_conf), &mut *main.cast::<HttpConf>())
+        };
+        if core.handler.is_some_and(|other| !std::ptr::fn_addr_eq(other, HANDLER)) {
+            return Err(Fault::new(
+                "\"api\" stands beside another directive that answers requests; give it a location of its own",
+            ));
+        }
+        own.request_id = request_id(conf, http)?;
+        own.on = true;
+        core.handler = Some(HANDLER);
+        Ok(())
+    }
+}
+
+const HANDLER: unsafe extern "C" fn(*mut sys::ngx_http_request_t) -> sys::ngx_int_t = api::handler;
+
+/// `$request_id` is another one at each look unless it is indexed; answers must have the one that the log has.
+fn request_id(conf: &Conf, http: &mut HttpConf) -> Result<usize, Fault> {
+    if let Some(index) = http.request_id {
+        return Ok(index);
+    }
+    let mut name = crate::nginx::ffi::constant(c"request_id");
+    // SAFETY: a live configuration of `http`; nginx keeps the name's pointer, which is to a constant.
+    let index = unsafe { sys::ngx_http_get_variable_index(conf.as_ptr(), &mut name) };
+    let index = usize::try_from(index).map_err(|_| Fault::new("\"api\": no memory"))?;
+    http.request_id = Some(index);
+    Ok(index)
+}
+
+/// Locations without a name of their own are part of the one around them. nginx goes over to the one that
+/// `limit_except` makes for all its methods, and has no handler for it but the one that is set here.
+pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
+    guard("the merging of locations", CONF_ERROR, || {
+        // SAFETY: nginx merges this module's structures, made by `create`, with the context of the inner location.
+        unsafe {
+            let (outer, inner) = (&*outer.cast::<ApiConf>(), &mut *inner.cast::<ApiConf>());
+            let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let core = http::core_location((*ctx).loc_conf);
+            if core.noname() != 0 && !inner.on && outer.on {
+                (inner.on, inner.write, inner.request_id) = (true, outer.write, outer.request_id);
+            }
+            if core.lmt_excpt() != 0 && core.handler.is_none() && inner.on {
+                core.handler = Some(HANDLER);
+            }
+        }
+        CONF_OK
+    })
+}

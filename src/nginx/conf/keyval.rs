@@ -1,0 +1,201 @@
+//! `keyval_zone` and `keyval`.
+
+use super::main::{Block, KeyvalZone, MainConf};
+use super::{Conf, Directive, Fault, Place, parse};
+use crate::nginx::http::variable::{self, Variable};
+use crate::nginx::shm;
+use crate::store::MIN_ZONE_SIZE;
+
+/// What the http module keeps of its main level: variables wait here for their zones, since both may come first.
+#[derive(Default)]
+pub struct HttpConf {
+    waiting: Vec<Waiting>,
+    /// Index of `$request_id`, once a location has `api`.
+    pub request_id: Option<usize>,
+}
+
+/// A variable whose zone isn't looked up yet.
+struct Waiting {
+    variable: *mut Variable,
+    name: String,
+    zone: String,
+    place: Place,
+}
+
+/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string] [sync]`
+pub struct KeyvalZoneDirective;
+
+impl Directive for KeyvalZoneDirective {
+    type Own = HttpConf;
+
+    fn set(conf: &mut Conf, _own: &mut HttpConf) -> Result<(), Fault> {
+        let mut zone = read_zone(conf)?;
+        let main = conf.main()?;
+        zone.main = main;
+        let zone = main.add_zone(zone)?;
+        shm::add_keyval(conf, zone)
+    }
+}
+
+/// `keyval key $variable zone=name`
+pub struct KeyvalDirective;
+
+impl Directive for KeyvalDirective {
+    type Own = HttpConf;
+
+    fn set(conf: &mut Conf, own: &mut HttpConf) -> Result<(), Fault> {
+        let text = conf.text(2).into_owned();
+        let name = match text.strip_prefix('$') {
+            Some(name) if is_name(name) => name.to_owned(),
+            _ => {
+                return Err(Fault::new(format!(
+                    "\"keyval\" takes a variable second, as in \"keyval $arg_key $value zone=name\", not \"{text}\""
+                )));
+            }
+        };
+        let parameter = conf.text(3).into_owned();
+        let zone = match parameter.strip_prefix("zone=") {
+            Some("") => {
+                return Err(Fault::new(format!(
+                    "\"keyval\" of \"${name}\" has an empty \"zone=\": name a keyval_zone"
+                )));
+            }
+            Some(zone) => zone.to_owned(),
+            None => {
+                return Err(Fault::new(format!(
+                    "unknown parameter \"{parameter}\" of \"keyval\" for \"${name}\"; it takes \"zone=name\" third"
+                )));
+            }
+        };
+        let variable = variable::add(conf, &name)?;
+        own.waiting.push(Waiting { variable, name, zone, place: conf.place() });
+        Ok(())
+    }
+}
+
+/// At the end of `http`: gives each variable its zone.
+pub fn resolve(http: &mut HttpConf, main: &MainConf) -> Result<(), Fault> {
+    for waiting in http.waiting.drain(..) {
+        let Some(zone) = main.zone(Block::Http, &waiting.zone) else {
+            return Err(Fault::at(
+                &waiting.place,
+                format!(
+                    "unknown zone \"{0}\" of \"keyval\" for \"${1}\": declare it with \"keyval_zone zone={0}:1m\" in \"http\"",
+                    waiting.zone, waiting.name
+                ),
+            ));
+        };
+        // SAFETY: the variable lives in the cycle's pool, and no request looks at it before the configuration is over.
+        unsafe { (*waiting.variable).set_zone(zone) };
+    }
+    Ok(())
+}
+
+fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
+    let (mut named, mut timeout, mut sync) = (None, None, false);
+    for parameter in conf.parameters() {
+        let parameter = &*parameter;
+        match parameter.split_once('=') {
+            Some(("zone", value)) if named.is_none() => named = Some(name_and_size(value)?),
+            Some((key @ ("timeout" | "ttl"), value)) => {
+                let millis = parse::time(value).ok_or_else(|| {
+                    in_zone(&named, format!("bad time \"{value}\" in \"{key}=\"; write for example \"{key}=1h\""))
+                })?;
+                match &timeout {
+                    None => timeout = Some((key.to_owned(), millis)),
+                    Some((other, _)) if other == key => {
+                        return Err(in_zone(&named, format!("two \"{key}=\"; keep one")));
+                    }
+                    Some(_) => {
+                        let why = "both \"timeout=\" and \"ttl=\", which mean the same; keep one";
+                        return Err(in_zone(&named, why.to_owned()));
+                    }
+                }
+            }
+            Some(("type", "string")) => {}
+            Some(("type", value @ ("ip" | "prefix"))) => {
+                return Err(Fault::unsupported(
+                    in_zone(&named, format!("\"type={value}\"")).text,
+                    "leave it out to match keys exactly",
+                ));
+            }
+            Some(("type", value)) => {
+                return Err(in_zone(&named, format!("unknown type \"{value}\"; this version knows \"type=string\"")));
+            }
+            Some(("state", _)) => {
+                return Err(Fault::unsupported(
+                    in_zone(&named, "\"state=\"".to_owned()).text,
+                    "leave it out; zones survive reloads, and synchronized ones are filled from peers",
+                ));
+            }
+            None if parameter == "sync" => sync = true,
+            _ if parameter == "evict" || parameter.starts_with("evict=") => {
+                return Err(Fault::unsupported(
+                    in_zone(&named, format!("\"{parameter}\"")).text,
+                    "leave it out; a full zone refuses new keys",
+                ));
+            }
+            Some(("zone", value)) => return Err(in_zone(&named, format!("a second \"zone={value}\"; keep one"))),
+            _ => {
+                return Err(in_zone(
+                    &named,
+                    format!("unknown parameter \"{parameter}\"; known are zone=, timeout=, ttl=, type= and sync"),
+                ));
+            }
+        }
+    }
+    let Some((name, size)) = named else {
+        return Err(Fault::new("\"keyval_zone\" has no zone; write \"keyval_zone zone=name:size\""));
+    };
+    Ok(KeyvalZone {
+        name,
+        block: Block::Http,
+        size,
+        timeout: timeout.map(|(_, millis)| millis),
+        sync,
+        place: conf.place(),
+        main: std::ptr::null(),
+        region: None,
+        zone: None,
+        inherited: false,
+    })
+}
+
+fn name_and_size(value: &str) -> Result<(String, usize), Fault> {
+    let (name, size) = value.split_once(':').unwrap_or((value, ""));
+    if name.is_empty() {
+        return Err(Fault::new(format!("\"keyval_zone\" has no name in \"zone={value}\"; write \"zone=name:size\"")));
+    }
+    let fault = |why: String| Fault::new(format!("\"keyval_zone\" \"{name}\": {why}"));
+    if name == shm::CONTROL_NAME {
+        return Err(fault("the module itself has a zone of this name; choose another".to_owned()));
+    }
+    if size.is_empty() {
+        return Err(fault(format!("no size; write for example \"zone={name}:1m\"")));
+    }
+    let bytes =
+        parse::size(size).ok_or_else(|| fault(format!("bad size \"{size}\"; write for example \"zone={name}:1m\"")))?;
+    if bytes < MIN_ZONE_SIZE {
+        return Err(fault(format!("\"{size}\" is too small; give it {}k or more", MIN_ZONE_SIZE / 1024)));
+    }
+    if bytes > MAX_ZONE_SIZE {
+        return Err(fault(format!("\"{size}\" is too large; give it 64g (65536m) or less")));
+    }
+    Ok((name.to_owned(), bytes))
+}
+
+/// Largest zone, bytes.
+const MAX_ZONE_SIZE: usize = 64 << 30;
+
+/// A fault that names the directive, and the zone if it was read already.
+fn in_zone(named: &Option<(String, usize)>, why: String) -> Fault {
+    match named {
+        Some((name, _)) => Fault::new(format!("\"keyval_zone\" \"{name}\": {why}")),
+        None => Fault::new(format!("\"keyval_zone\": {why}")),
+    }
+}
+
+/// What nginx takes for a variable's name within text.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

@@ -1,0 +1,261 @@
+//! What one cycle's configuration amounts to: the control zone, the key-value zones, the part in the cluster.
+//!
+//! Made when nginx begins to read a configuration, filled by directives and by [`super::super::shm`], completed in
+//! `init_module`; from then on, and in the workers that are forked after, it only is read.
+
+use super::sync::SyncServer;
+use super::{Fault, Place};
+use crate::agent::{Cluster, Config};
+use crate::api::NamedZone;
+use crate::nginx::shm::Figures;
+use crate::nginx::{ffi, modules};
+use crate::record::Millis;
+use crate::store::control::Lease;
+use crate::store::{Control, Params, Region, Zone};
+use crate::sync::{Node, SyncZone};
+use nginx_sys as sys;
+use std::sync::Arc;
+
+/// The part of nginx that a zone is declared in; the API keeps them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// `http`
+    Http,
+    /// `stream`
+    Stream,
+}
+
+/// A `keyval_zone`.
+pub struct KeyvalZone {
+    /// `zone=name`
+    pub name: String,
+    /// Where it was declared.
+    pub block: Block,
+    /// Size in bytes, of the shared memory as a whole.
+    pub size: usize,
+    /// `timeout=` or `ttl=`
+    pub timeout: Option<Millis>,
+    /// `sync`
+    pub sync: bool,
+    /// For messages.
+    pub place: Place,
+    /// The configuration it belongs to.
+    pub main: *const MainConf,
+    /// The memory, once nginx has made it or found the old.
+    pub region: Option<Region>,
+    /// The zone in it.
+    pub zone: Option<Zone>,
+    /// The memory was there before this configuration: parameters are still those of the last one.
+    pub inherited: bool,
+}
+
+impl KeyvalZone {
+    /// What the store is to know, once there is a control zone.
+    pub fn params(&self, control: &Control) -> Params {
+        Params { node: control.identity(), timeout: self.timeout, sync: self.sync }
+    }
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct MainConf {
+    control: Option<Control>,
+    figures: Option<Figures>,
+    // Boxed: variables and nginx's zones keep pointers to the elements.
+    #[allow(clippy::vec_box)]
+    zones: Vec<Box<KeyvalZone>>,
+    sync: Option<SyncServer>,
+    http_zones: Vec<NamedZone>,
+    stream_zones: Vec<NamedZone>,
+    sync_zones: Arc<[SyncZone]>,
+    loaded: Millis,
+}
+
+impl MainConf {
+    /// That of a cycle; `None`: the module isn't part of it.
+    ///
+    /// # Safety
+    /// `cycle` is null or live, and nothing else refers to its configuration mutably while the result lives.
+    pub unsafe fn of<'a>(cycle: *const sys::ngx_cycle_t) -> Option<&'a MainConf> {
+        // SAFETY: the caller's promise.
+        unsafe { MainConf::pointer(cycle).as_ref() }
+    }
+
+    /// The same, to be changed: while the configuration is read, and in `init_module`.
+    ///
+    /// # Safety
+    /// `cycle` is null or live, and nothing else refers to its configuration while the result lives.
+    pub unsafe fn of_mut<'a>(cycle: *const sys::ngx_cycle_t) -> Option<&'a mut MainConf> {
+        // SAFETY: the caller's promise.
+        unsafe { MainConf::pointer(cycle).as_mut() }
+    }
+
+    /// That of the cycle in force, for callbacks in a worker, and no longer than one callback.
+    ///
+    /// # Safety
+    /// This is the thread of the event loop, and the result is gone when the callback returns: the configuration is
+    /// not changed any more when workers run, and no cycle ends during a callback.
+    pub unsafe fn current<'a>() -> Option<&'a MainConf> {
+        // SAFETY: nginx keeps `ngx_cycle` live; the rest is the caller's promise.
+        unsafe { MainConf::of(sys::ngx_cycle) }
+    }
+
+    unsafe fn pointer(cycle: *const sys::ngx_cycle_t) -> *mut MainConf {
+        // SAFETY: `cycle` is null or live. The slot at the module's index holds what the module's `create_conf`
+        // returned, if the module is one of the cycle's: its index is its place among them.
+        unsafe {
+            let Some(cycle) = cycle.as_ref() else { return std::ptr::null_mut() };
+            let module = modules::CORE.get();
+            let index = (*module).index;
+            if cycle.conf_ctx.is_null() || index == sys::ngx_uint_t::MAX {
+                return std::ptr::null_mut();
+            }
+            (*cycle.conf_ctx.add(index)).cast()
+        }
+    }
+
+    // ---- while the configuration is read ----
+
+    /// Adds a zone. Fails on a name that is taken.
+    pub fn add_zone(&mut self, zone: KeyvalZone) -> Result<*mut KeyvalZone, Fault> {
+        if let Some(other) = self.zones.iter().find(|other| other.name == zone.name) {
+            return Err(Fault::at(
+                &zone.place,
+                format!(
+                    "duplicate keyval_zone \"{}\": it is declared already in {}; give one of them another name",
+                    zone.name, other.place
+                ),
+            ));
+        }
+        let mut zone = Box::new(zone);
+        let pointer = &raw mut *zone;
+        self.zones.push(zone);
+        Ok(pointer)
+    }
+
+    /// A zone by the block it is declared in and its name.
+    pub fn zone(&self, block: Block, name: &str) -> Option<&KeyvalZone> {
+        self.zones.iter().map(|zone| &**zone).find(|zone| zone.block == block && zone.name == name)
+    }
+
+    /// Makes this cycle a node of a cluster. Fails if another server did so before.
+    pub fn set_sync(&mut self, server: SyncServer) -> Result<(), Fault> {
+        if let Some(other) = &self.sync {
+            return Err(Fault::at(
+                &server.place,
+                format!(
+                    "a second server with \"zone_sync\": there is one already in {}; one server can have several \"listen\"",
+                    other.place
+                ),
+            ));
+        }
+        self.sync = Some(server);
+        Ok(())
+    }
+
+    /// The control zone is there.
+    pub fn set_control(&mut self, control: Control, figures: Figures) {
+        self.control = Some(control);
+        self.figures = Some(figures);
+    }
+
+    /// The configuration is in force: gives inherited zones their new parameters and lists what is there.
+    pub fn complete(&mut self) -> Result<(), String> {
+        let control = self.control.ok_or("the control zone is missing")?;
+        for zone in &mut self.zones {
+            let region = zone.region.ok_or_else(|| format!("keyval_zone \"{}\" has no memory", zone.name))?;
+            if zone.inherited {
+                zone.zone = Some(
+                    Zone::attach(region, &zone.params(&control))
+                        .map_err(|error| format!("keyval_zone \"{}\": {error}", zone.name))?,
+                );
+            }
+        }
+        self.http_zones = self.named(Block::Http);
+        self.stream_zones = self.named(Block::Stream);
+        let mut synchronized: Vec<SyncZone> = self
+            .zones
+            .iter()
+            .filter(|zone| zone.sync)
+            .filter_map(|zone| Some(SyncZone { name: zone.name.clone(), zone: zone.zone? }))
+            .collect();
+        synchronized.sort_by(|a, b| a.name.cmp(&b.name));
+        self.sync_zones = synchronized.into();
+        self.loaded = ffi::now();
+        control.next_generation();
+        Ok(())
+    }
+
+    fn named(&self, block: Block) -> Vec<NamedZone> {
+        let mut named: Vec<NamedZone> = self
+            .zones
+            .iter()
+            .filter(|zone| zone.block == block)
+            .filter_map(|zone| {
+                Some(NamedZone { name: zone.name.clone(), zone: zone.zone?, timeout: zone.timeout.is_some() })
+            })
+            .collect();
+        named.sort_by(|a, b| a.name.cmp(&b.name));
+        named
+    }
+
+    // ---- in force ----
+
+    /// What belongs to the node. There once shared memory is.
+    pub fn control(&self) -> Option<&Control> {
+        self.control.as_ref()
+    }
+
+    /// Counters that nginx itself doesn't keep.
+    pub fn figures(&self) -> Option<&Figures> {
+        self.figures.as_ref()
+    }
+
+    /// Every zone, for upkeep.
+    pub fn zones(&self) -> impl Iterator<Item = &KeyvalZone> {
+        self.zones.iter().map(|zone| &**zone)
+    }
+
+    /// Those of one block, sorted by name.
+    pub fn named_zones(&self, block: Block) -> &[NamedZone] {
+        match block {
+            Block::Http => &self.http_zones,
+            Block::Stream => &self.stream_zones,
+        }
+    }
+
+    /// When this configuration came in force.
+    pub fn loaded(&self) -> Millis {
+        self.loaded
+    }
+
+    /// The server with `zone_sync`, if any.
+    pub fn sync(&self) -> Option<&SyncServer> {
+        self.sync.as_ref()
+    }
+
+    /// Every synchronized zone, sorted by name.
+    pub fn sync_zones(&self) -> &Arc<[SyncZone]> {
+        &self.sync_zones
+    }
+
+    /// What sessions share; `None`: this node is in no cluster.
+    pub fn node(&self) -> Option<Node> {
+        let sync = self.sync.as_ref()?;
+        Some(Node { control: self.control?, zones: self.sync_zones.clone(), limits: sync.limits })
+    }
+
+    /// What the agent is started with.
+    pub fn agent_config(&self, lease: Lease) -> Option<Config> {
+        let cluster = self.sync.as_ref().zip(self.node()).map(|(sync, node)| Cluster {
+            node,
+            peers: sync.peers.clone(),
+            connect_timeout: sync.connect_timeout,
+            retry_interval: sync.retry_interval,
+            interval: sync.interval,
+            tls: sync.tls.clone(),
+        });
+        let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
+        Some(Config { control: self.control?, lease, zones, cluster })
+    }
+}

@@ -1,0 +1,112 @@
+//! `zone_sync_server`: the nodes to push to.
+
+use super::{Conf, Fault, Place};
+use crate::agent::{Peer, Target};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// One line of the configuration, which is one node for each address of its name.
+pub struct Server {
+    /// As written.
+    pub text: String,
+    /// Where.
+    pub place: Place,
+    /// The nodes.
+    pub peers: Vec<Peer>,
+}
+
+/// Reads the directive, and resolves its name.
+pub fn read(conf: &Conf) -> Result<Server, Fault> {
+    let text = conf.text(1).into_owned();
+    match &*conf.text(2) {
+        "" => {}
+        "resolve" => {
+            return Err(Fault::unsupported(
+                format_args!("\"resolve\" of \"zone_sync_server {text}\""),
+                "leave it out; names are resolved when nginx starts and reloads",
+            ));
+        }
+        other => {
+            return Err(Fault::new(format!(
+                "unknown parameter \"{other}\" of \"zone_sync_server {text}\"; it takes an address alone"
+            )));
+        }
+    }
+    let targets = match text.strip_prefix("unix:") {
+        Some(path) => vec![unix(&text, path)?],
+        None => tcp(&text)?,
+    };
+    let peers = targets.into_iter().map(|target| Peer { text: text.clone(), target }).collect();
+    Ok(Server { text, place: conf.place(), peers })
+}
+
+impl Server {
+    /// Whether what is sent to it leaves the machine.
+    pub fn is_remote(&self) -> bool {
+        self.peers.iter().any(|peer| match &peer.target {
+            Target::Unix(_) => false,
+            Target::Tcp { address, .. } => !is_loopback(address.ip()),
+        })
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(ip.is_loopback(), |ip| ip.is_loopback()),
+        IpAddr::V4(ip) => ip.is_loopback(),
+    }
+}
+
+/// Longest path of a unix socket, without its NUL.
+const LONGEST_PATH: usize = 107;
+
+fn unix(text: &str, path: &str) -> Result<Target, Fault> {
+    if !path.starts_with('/') {
+        return Err(Fault::new(format!(
+            "\"zone_sync_server {text}\": write an absolute path, as in \"unix:/run/mesh.sock\""
+        )));
+    }
+    if path.len() > LONGEST_PATH {
+        return Err(Fault::new(format!(
+            "\"zone_sync_server {text}\": a socket's path has {LONGEST_PATH} bytes at most"
+        )));
+    }
+    Ok(Target::Unix(PathBuf::from(path)))
+}
+
+/// All addresses of `host:port`, each one node.
+fn tcp(text: &str) -> Result<Vec<Target>, Fault> {
+    let fault = |why: &str| Fault::new(format!("\"zone_sync_server {text}\": {why}"));
+    let (host, port) = split(text).ok_or_else(|| fault("no port; write \"address:port\", as in \"10.0.0.1:9000\""))?;
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| fault(&format!("bad port \"{port}\"; it is a number from 1 to 65535")))?;
+    if host.is_empty() {
+        return Err(fault("no host; write \"address:port\", as in \"10.0.0.1:9000\""));
+    }
+    let found = (host, port).to_socket_addrs().map_err(|error| {
+        fault(&format!("host not found ({error}); mend the name, or write the address of the node"))
+    })?;
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(fault("the name has no address"));
+    }
+    Ok(addresses.into_iter().map(|address| Target::Tcp { host: host.to_owned(), address }).collect())
+}
+
+/// Host, IPv6 without its brackets, and port.
+fn split(text: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, port) = rest.split_once(']')?;
+        return Some((host, port.strip_prefix(':')?));
+    }
+    // More than one colon is an IPv6 address without brackets, and so without a port.
+    text.split_once(':').filter(|(_, port)| !port.contains(':'))
+}

@@ -1,0 +1,126 @@
+//! `zone_sync`: the server that makes this nginx a node of a cluster, and what its directives amount to.
+
+use super::sync_settings::Settings;
+use super::{Conf, Directive, Fault, Place, peers, tls};
+use crate::agent::{Peer, tls::Tls};
+use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
+use crate::nginx::stream::{self, Symbols};
+use crate::record::Millis;
+use crate::sync::Limits;
+use nginx_sys as sys;
+use std::ffi::{c_char, c_void};
+
+/// What a server of `stream`, or `stream` itself, says.
+#[derive(Default)]
+pub struct SrvConf {
+    /// Where `zone_sync` stands, if it does.
+    pub zone_sync: Option<Place>,
+    /// Each `zone_sync_server`.
+    pub servers: Vec<peers::Server>,
+    /// The rest, which is inherited.
+    pub settings: Settings,
+}
+
+/// The node's part in the cluster, ready for use.
+pub struct SyncServer {
+    /// Where `zone_sync` stands.
+    pub place: Place,
+    /// Times and sizes of sessions, both ways.
+    pub limits: Limits,
+    /// Nodes to dial.
+    pub peers: Vec<Peer>,
+    /// `zone_sync_connect_timeout`
+    pub connect_timeout: Millis,
+    /// `zone_sync_connect_retry_interval`
+    pub retry_interval: Millis,
+    /// `zone_sync_interval`, if set.
+    pub interval: Option<Millis>,
+    /// `zone_sync_ssl on`
+    pub tls: Option<Tls>,
+    /// Functions of the stream module.
+    pub symbols: Symbols,
+}
+
+/// `zone_sync`
+pub struct ZoneSync;
+
+impl Directive for ZoneSync {
+    type Own = SrvConf;
+
+    fn set(conf: &mut Conf, own: &mut SrvConf) -> Result<(), Fault> {
+        if own.zone_sync.is_some() {
+            return Err(Fault::new("\"zone_sync\" is duplicate: keep one"));
+        }
+        // SAFETY: the directive is allowed in servers of stream alone, whose context this is.
+        let server = unsafe { stream::core_server(conf.as_ptr())? };
+        if server.handler.is_some() {
+            return Err(Fault::new(
+                "\"zone_sync\" stands beside another directive that takes the sessions, such as \"proxy_pass\"; \
+                 give it a server of its own",
+            ));
+        }
+        server.handler = Some(stream::handler);
+        own.zone_sync = Some(conf.place());
+        Ok(())
+    }
+}
+
+/// Inherits from `stream`, and makes a node of the server with `zone_sync`.
+pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
+    guard("the merging of servers", CONF_ERROR, || {
+        // SAFETY: nginx merges this module's structures, made by `create`, and nothing else refers to them now.
+        let (mut conf, outer, inner) =
+            unsafe { (Conf::new(cf), &*outer.cast::<SrvConf>(), &mut *inner.cast::<SrvConf>()) };
+        inner.settings.inherit(&outer.settings);
+        let Some(place) = inner.zone_sync.clone() else {
+            for server in &inner.servers {
+                conf.warn_at(
+                    &server.place,
+                    format_args!("\"zone_sync_server {}\" has no effect: its server has no \"zone_sync\"", server.text),
+                );
+            }
+            return CONF_OK;
+        };
+        match build(&conf, inner, place).and_then(|server| conf.main()?.set_sync(server)) {
+            Ok(()) => CONF_OK,
+            Err(fault) => conf.fail(&fault),
+        }
+    })
+}
+
+fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> {
+    let set = &own.settings;
+    // SAFETY: set once, before any configuration is read.
+    let page = unsafe { sys::ngx_pagesize };
+    let (number, size) = set.buffers.unwrap_or((8, page));
+    let window = number.saturating_mul(size);
+    let limits = Limits {
+        timeout: set.timeout.unwrap_or(5_000),
+        frame_size: size,
+        window,
+        recv_buffer: set.recv_buffer.unwrap_or(window),
+        max_drift: set.max_drift.unwrap_or(60_000),
+    };
+    let tls = if set.ssl.unwrap_or(false) { Some(tls::build(conf, set, &place)?) } else { None };
+    if tls.is_none() {
+        for server in own.servers.iter().filter(|server| server.is_remote()) {
+            conf.warn_at(
+                &server.place,
+                format_args!(
+                    "\"zone_sync_server {}\": keys and values go over the network in plain text; set \"zone_sync_ssl on\"",
+                    server.text
+                ),
+            );
+        }
+    }
+    Ok(SyncServer {
+        place,
+        limits,
+        peers: own.servers.iter().flat_map(|server| server.peers.iter().cloned()).collect(),
+        connect_timeout: set.connect_timeout.unwrap_or(5_000),
+        retry_interval: set.retry_interval.unwrap_or(1_000),
+        interval: set.interval,
+        tls,
+        symbols: Symbols::find()?,
+    })
+}

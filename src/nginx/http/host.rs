@@ -1,0 +1,199 @@
+//! What the API shows of nginx and of the node.
+
+use super::request::Request;
+use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, ZoneSync};
+use crate::nginx::conf::main::{Block, MainConf};
+use crate::nginx::shm::{self, Base};
+use crate::nginx::{ffi, stream};
+use crate::store::Slot;
+use crate::store::control::Counter;
+use nginx_sys as sys;
+use std::ffi::CStr;
+
+/// See [`Host`].
+pub struct NginxHost<'a> {
+    main: &'a MainConf,
+    request: Request,
+}
+
+impl<'a> NginxHost<'a> {
+    /// For one request, while the configuration is in force.
+    pub fn new(main: &'a MainConf, request: Request) -> NginxHost<'a> {
+        NginxHost { main, request }
+    }
+
+    /// The growth of one of nginx's counters since it was reset.
+    fn since(&self, base: Base, total: u64) -> u64 {
+        self.main.figures().map_or(total, |figures| figures.since(base, total))
+    }
+}
+
+impl Host for NginxHost<'_> {
+    fn http_zones(&self) -> &[NamedZone] {
+        self.main.named_zones(Block::Http)
+    }
+
+    fn stream_zones(&self) -> &[NamedZone] {
+        self.main.named_zones(Block::Stream)
+    }
+
+    fn has_stream(&self) -> bool {
+        // SAFETY: the cycle in force is live.
+        unsafe { stream::configured(sys::ngx_cycle) }
+    }
+
+    fn nginx(&self) -> Nginx {
+        Nginx {
+            version: sys::NGINX_VERSION.to_string_lossy().into_owned(),
+            build: build(),
+            address: self.request.local_address(),
+            generation: self.main.control().map_or(0, |control| control.generation()),
+            load_timestamp: self.main.loaded(),
+            pid: std::process::id(),
+            ppid: std::os::unix::process::parent_id(),
+        }
+    }
+
+    fn respawned(&self) -> Option<u64> {
+        self.main.figures().map(|figures| figures.respawned())
+    }
+
+    fn connections(&self) -> Connections {
+        let (accepted, handled) = (stat(c"ngx_stat_accepted"), stat(c"ngx_stat_handled"));
+        let (active, idle) = (stat(c"ngx_stat_active"), stat(c"ngx_stat_waiting"));
+        let accepted = self.since(Base::Accepted, accepted);
+        Connections {
+            accepted,
+            dropped: accepted.saturating_sub(self.since(Base::Handled, handled)),
+            active: active.saturating_sub(idle),
+            idle,
+        }
+    }
+
+    fn requests(&self) -> Requests {
+        Requests {
+            total: self.since(Base::Requests, stat(c"ngx_stat_requests")),
+            current: stat(c"ngx_stat_reading") + stat(c"ngx_stat_writing"),
+        }
+    }
+
+    fn slabs(&self) -> Vec<(String, Slab)> {
+        shared_zones()
+            .filter_map(|zone| {
+                // SAFETY: a zone of the cycle in force, which stays while the request is handled.
+                let (name, zone) = unsafe { ((*zone).shm.name, &*zone) };
+                // SAFETY: names live as long as their cycle.
+                let name = String::from_utf8_lossy(unsafe { ffi::bytes(name) }).into_owned();
+                Some((name, slab(zone)?))
+            })
+            .collect()
+    }
+
+    fn zone_sync(&self) -> Option<ZoneSync> {
+        self.main.sync()?;
+        let control = self.main.control()?;
+        Some(ZoneSync {
+            zones: self.main.sync_zones().iter().map(|zone| (zone.name.clone(), zone.zone.stats())).collect(),
+            bytes_in: control.counter(Counter::BytesIn),
+            msgs_in: control.counter(Counter::MsgsIn),
+            msgs_out: control.counter(Counter::MsgsOut),
+            bytes_out: control.counter(Counter::BytesOut),
+            nodes_online: control.nodes_online(),
+        })
+    }
+
+    fn reset(&self, what: Reset<'_>) -> bool {
+        let Some(figures) = self.main.figures() else { return false };
+        match what {
+            Reset::Processes => figures.reset_respawned(),
+            Reset::Connections => {
+                figures.reset(Base::Accepted, stat(c"ngx_stat_accepted"));
+                figures.reset(Base::Handled, stat(c"ngx_stat_handled"));
+            }
+            Reset::Requests => figures.reset(Base::Requests, stat(c"ngx_stat_requests")),
+            Reset::Slab(name) => return reset_slab(name),
+        }
+        true
+    }
+}
+
+/// The name of the build that nginx was configured with, if any.
+fn build() -> String {
+    let (version, whole) = (sys::NGINX_VER.to_string_lossy(), sys::NGINX_VER_BUILD.to_string_lossy());
+    let name = whole.strip_prefix(&*version).unwrap_or_default().trim();
+    name.trim_start_matches('(').trim_end_matches(')').to_owned()
+}
+
+/// One of nginx's counters over all workers; 0 if nginx was built without them (`--with-http_stub_status_module`).
+fn stat(name: &CStr) -> u64 {
+    // SAFETY: the name is NUL-terminated; a symbol of this name is a pointer to an atomic word in memory that the
+    // workers share, set before they are forked.
+    unsafe {
+        let pointer = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()).cast::<*const std::sync::atomic::AtomicU64>();
+        let Some(word) = pointer.as_ref().and_then(|word| word.as_ref()) else { return 0 };
+        word.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Every shared zone of the cycle in force.
+fn shared_zones() -> impl Iterator<Item = *mut sys::ngx_shm_zone_t> {
+    // SAFETY: the cycle in force is live while a request is handled, and its list is complete.
+    unsafe { ffi::list::<sys::ngx_shm_zone_t>(&(*sys::ngx_cycle).shared_memory) }
+}
+
+/// Figures of one: those of our store for a key-value zone, of nginx's slab pool for the others.
+fn slab(zone: &sys::ngx_shm_zone_t) -> Option<Slab> {
+    // SAFETY: a zone of the cycle in force.
+    if let Some(keyval) = unsafe { shm::keyval_of(zone) } {
+        let store = keyval.zone?;
+        let stats = store.stats();
+        return Some(Slab { pages_used: stats.pages_used, pages_free: stats.pages_free, slots: store.slots() });
+    }
+    // SAFETY: nginx puts a slab pool at the beginning of each zone. Its figures are words that other processes may be
+    // changing: read one by one, as they are at that moment.
+    unsafe {
+        let pool = zone.shm.addr.cast::<sys::ngx_slab_pool_t>();
+        let pages = (*pool).last.offset_from((*pool).pages).try_into().unwrap_or(0u64);
+        let free = ((&raw const (*pool).pfree).read_volatile() as u64).min(pages);
+        let slots = (0..size_classes(pool)).map(|n| {
+            let figures = (*pool).stats.add(n).read_volatile();
+            let (total, used) = (figures.total as u64, figures.used as u64);
+            Slot {
+                size: 1 << ((*pool).min_shift + n),
+                used,
+                free: total.saturating_sub(used),
+                reqs: figures.reqs as u64,
+                fails: figures.fails as u64,
+            }
+        });
+        Some(Slab { pages_used: pages - free, pages_free: free, slots: slots.collect() })
+    }
+}
+
+/// How many sizes of blocks, from the smallest to half a page, a pool has.
+unsafe fn size_classes(pool: *const sys::ngx_slab_pool_t) -> usize {
+    // SAFETY: the caller hands over a live pool.
+    unsafe { (sys::ngx_pagesize_shift as usize).saturating_sub((*pool).min_shift) }
+}
+
+/// Lets the figures of a zone's requests begin anew. `false`: no such zone.
+fn reset_slab(name: &str) -> bool {
+    // SAFETY: zones and names of the cycle in force.
+    let Some(zone) = shared_zones().find(|zone| unsafe { ffi::bytes((**zone).shm.name) } == name.as_bytes()) else {
+        return false;
+    };
+    // SAFETY: as in `slab`; the pool's own lock is held while its figures change.
+    unsafe {
+        if shm::keyval_of(&*zone).is_none() {
+            let pool = (*zone).shm.addr.cast::<sys::ngx_slab_pool_t>();
+            sys::ngx_shmtx_lock(&mut (*pool).mutex);
+            for n in 0..size_classes(pool) {
+                let figures = (*pool).stats.add(n);
+                (*figures).reqs = 0;
+                (*figures).fails = 0;
+            }
+            sys::ngx_shmtx_unlock(&mut (*pool).mutex);
+        }
+    }
+    true
+}

@@ -1,0 +1,268 @@
+//! The life of the processes: who runs the agent, and how it ends.
+//!
+//! Every worker looks ten times a second whether the lease of the node can be had; who gets it starts the helper thread.
+//! After a reload its holder is of an older generation and gives it back at once, before its last requests are done, as
+//! the new workers are there already. When nginx quits, the holder waits for the other workers, so that what they still
+//! write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
+
+mod lines;
+mod timer;
+
+use super::conf::main::MainConf;
+use super::{ffi, log};
+use crate::agent::{Agent, LogLine};
+use crate::store::Control;
+use crossbeam_channel::Receiver;
+use lines::LinesReady;
+use nginx_sys as sys;
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use timer::Timer;
+
+/// Between two looks.
+const TICK_MS: usize = 100;
+/// The helper thread shows its life twice a second: after so many ticks without, it hangs.
+const SILENT_TICKS: u32 = 100;
+/// When nginx quits: for the other workers, and then for peers to acknowledge what they were sent.
+const OTHERS: Duration = Duration::from_secs(5);
+const FLUSH: Duration = Duration::from_secs(5);
+/// When nginx is terminated: the master kills what is left after 1.5 s.
+const FLUSH_QUICKLY: Duration = Duration::from_millis(300);
+/// For the thread to end once it is through with its work.
+const MARGIN: Duration = Duration::from_millis(700);
+
+/// The generation of the configuration that workers forked from now on serve. In the control zone it may be newer.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// This process as a worker. Only the thread of the event loop has one.
+    static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
+}
+
+/// A configuration came into force: for `init_module`, once the control zone counts the new generation.
+pub fn configured(control: &Control) {
+    GENERATION.store(control.generation(), Ordering::Relaxed);
+    // Without a master, this process goes on with the new configuration, and nginx is about to unmap the zones that are
+    // not in it.
+    with_worker(|worker| {
+        worker.stop_now();
+        worker.control = *control;
+        worker.generation = control.generation();
+        worker.control.worker_enter(worker.generation);
+    });
+}
+
+/// A process begins: for `init_process`.
+///
+/// # Safety
+/// In the thread of the event loop, after nginx has made it.
+pub unsafe fn started(control: &Control) {
+    // SAFETY: a number that nginx sets before it calls modules. Cache managers are no workers.
+    let process = unsafe { sys::ngx_process };
+    if process != sys::NGX_PROCESS_WORKER as sys::ngx_uint_t && process != sys::NGX_PROCESS_SINGLE as sys::ngx_uint_t {
+        return;
+    }
+    // SAFETY: the event loop is there, and `tick` may run in it at any time.
+    let timer = unsafe { Timer::new(tick) };
+    // SAFETY: as above.
+    let ready = match unsafe { LinesReady::new(take_lines) } {
+        Ok(ready) => ready,
+        Err(error) => {
+            log::cycle(log::ALERT, format_args!("this worker can't run the helper thread: {error}"));
+            return;
+        }
+    };
+    let worker =
+        Worker { control: *control, generation: GENERATION.load(Ordering::Relaxed), timer, ready, running: None };
+    worker.control.worker_enter(worker.generation);
+    WORKER.with_borrow_mut(|slot| *slot = Some(worker));
+    tick();
+}
+
+/// A process ends: for `exit_process`.
+pub fn ending() {
+    // Out of its place: what comes of log lines now is done here.
+    if let Some(mut worker) = WORKER.with_borrow_mut(Option::take) {
+        worker.end();
+        worker.control.worker_leave();
+    }
+}
+
+/// A worker, in its own eyes.
+struct Worker {
+    control: Control,
+    generation: u64,
+    timer: Timer,
+    ready: LinesReady,
+    running: Option<Running>,
+}
+
+/// The helper thread, in the worker that has the lease.
+struct Running {
+    agent: Agent,
+    lines: Receiver<LogLine>,
+    stopping: bool,
+    beat: u64,
+    silent_ticks: u32,
+}
+
+impl Worker {
+    fn tick(&mut self) {
+        self.take_lines();
+        let newer = self.is_outdated();
+        match &mut self.running {
+            Some(running) if running.agent.ended() => {
+                running.agent.join(Duration::ZERO);
+                self.take_lines();
+                self.running = None;
+            }
+            Some(running) if newer => running.stop(),
+            Some(running) => {
+                if !running.lives(self.control.last_beat()) {
+                    self.give_up();
+                }
+            }
+            None if newer => {}
+            None => self.try_start(),
+        }
+        self.timer.set(TICK_MS);
+    }
+
+    /// A newer configuration is in force: what is left to do is others'.
+    fn is_outdated(&self) -> bool {
+        self.control.generation() != self.generation
+    }
+
+    fn try_start(&mut self) {
+        let Some(lease) = self.control.try_lease(self.generation, ffi::now()) else { return };
+        let pinned = lines::stay_loaded();
+        // SAFETY: in a callback of the event loop, and done with when it returns.
+        let config = unsafe { MainConf::current() }.and_then(|main| main.agent_config(lease));
+        let started = match config {
+            _ if !pinned => Err(io::Error::other("the shared object can't be found again")),
+            Some(config) => Agent::start(config, self.ready.fd()),
+            None => Err(io::Error::other("there is no configuration")),
+        };
+        match started {
+            Ok((agent, lines)) => {
+                log::cycle(log::INFO, format_args!("the helper thread runs in this worker"));
+                let beat = self.control.last_beat();
+                self.running = Some(Running { agent, lines, stopping: false, beat, silent_ticks: 0 });
+            }
+            Err(error) => {
+                self.control.release(&lease);
+                log::cycle(log::ALERT, format_args!("the helper thread can't be started: {error}"));
+            }
+        }
+    }
+
+    /// The thread hangs. It can't be ended from outside, but with its process.
+    fn give_up(&mut self) {
+        // SAFETY: a number of nginx's.
+        let single = unsafe { sys::ngx_process } == sys::NGX_PROCESS_SINGLE as sys::ngx_uint_t;
+        let what = if single { "restart nginx" } else { "this worker exits and is replaced" };
+        log::cycle(
+            log::ALERT,
+            format_args!("the helper thread has shown no sign of life for {} s; {what}", SILENT_TICKS / 10),
+        );
+        if !single {
+            // SAFETY: ends the process at once, without handlers that might wait for the thread. Not 2: the master
+            // would not replace it.
+            unsafe { libc::_exit(1) };
+        }
+    }
+
+    fn take_lines(&self) {
+        if let Some(running) = &self.running {
+            running.lines.try_iter().for_each(|line| log::cycle(log::level(line.level), format_args!("{}", line.text)));
+        }
+    }
+
+    /// Ends the thread now, without sending what may be left.
+    fn stop_now(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.stop();
+            self.join(MARGIN);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.running.is_none() {
+            return;
+        }
+        // SAFETY: a number that a signal handler sets.
+        let terminate = unsafe { (&raw const sys::ngx_terminate).read_volatile() } != 0;
+        if self.is_outdated() {
+            return self.stop_now();
+        }
+        let limit = if terminate {
+            FLUSH_QUICKLY
+        } else {
+            self.wait_for_others();
+            FLUSH
+        };
+        if let Some(running) = &self.running {
+            running.agent.finish(limit);
+        }
+        self.join(limit + MARGIN);
+    }
+
+    /// Until no other worker can change a zone. One that takes longer finds the lease free, and sends its changes itself.
+    fn wait_for_others(&self) {
+        let until = Instant::now() + OTHERS;
+        while self.control.other_workers() > 0 && Instant::now() < until {
+            self.take_lines();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn join(&mut self, limit: Duration) {
+        let joined = self.running.as_mut().is_none_or(|running| running.agent.join(limit));
+        self.take_lines();
+        if joined {
+            self.running = None;
+        } else {
+            // It stays where it is, and the code that it runs stays too: see `stay_loaded`.
+            log::cycle(log::ALERT, format_args!("the helper thread doesn't end"));
+        }
+    }
+}
+
+impl Running {
+    fn stop(&mut self) {
+        if !self.stopping {
+            self.stopping = true;
+            self.agent.stop();
+        }
+    }
+
+    /// Ticks are counted instead of looking at a clock: a process that was stopped isn't a thread that hangs.
+    fn lives(&mut self, beat: u64) -> bool {
+        if self.beat == beat {
+            self.silent_ticks += 1;
+        } else {
+            (self.beat, self.silent_ticks) = (beat, 0);
+        }
+        self.silent_ticks < SILENT_TICKS
+    }
+}
+
+fn with_worker(work: impl FnOnce(&mut Worker)) {
+    WORKER.with(|slot| {
+        if let Ok(mut slot) = slot.try_borrow_mut()
+            && let Some(worker) = slot.as_mut()
+        {
+            work(worker);
+        }
+    });
+}
+
+fn tick() {
+    with_worker(Worker::tick);
+}
+
+fn take_lines() {
+    with_worker(|worker| worker.take_lines());
+}

@@ -1,0 +1,97 @@
+//! The way back from the helper thread: an eventfd that is a connection of the worker's own event loop.
+
+use crate::nginx::ffi::{OK, guard};
+use nginx_sys as sys;
+use std::ffi::{CStr, c_void};
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr;
+
+/// Calls a function when the helper thread has written to the eventfd.
+pub struct LinesReady {
+    fd: RawFd,
+    /// Null if the worker had none left: then its timer has to do.
+    connection: *mut sys::ngx_connection_t,
+}
+
+impl LinesReady {
+    /// Makes the eventfd.
+    ///
+    /// # Safety
+    /// In the thread of the event loop, after nginx has made it, and dropped there.
+    pub unsafe fn new(handler: fn()) -> io::Result<LinesReady> {
+        // SAFETY: takes no pointers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `ngx_cycle` is live and its log outlives this. A connection from nginx has both its events, zeroed, and
+        // is ours until it is closed. Function pointers and data pointers are of one size here. It isn't `idle`, so
+        // that nginx leaves it open until the worker has said its last; and it has no timer, so that nobody waits.
+        let connection = unsafe {
+            let log = (*sys::ngx_cycle).log;
+            let connection = sys::ngx_get_connection(fd, log);
+            if !connection.is_null() {
+                (*connection).data = handler as *mut c_void;
+                (*connection).log = log;
+                let read = (*connection).read;
+                (*read).handler = Some(readable);
+                (*read).log = log;
+                (*(*connection).write).log = log;
+                if sys::ngx_handle_read_event(read, 0) != OK {
+                    sys::ngx_close_connection(connection);
+                    return Err(io::Error::other("the event loop doesn't take an eventfd"));
+                }
+            }
+            connection
+        };
+        Ok(LinesReady { fd, connection })
+    }
+
+    /// To be written to.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl Drop for LinesReady {
+    fn drop(&mut self) {
+        // SAFETY: the connection is one that we got and haven't closed, and nginx closes its descriptor; without one, the
+        // descriptor is ours alone.
+        unsafe {
+            if self.connection.is_null() {
+                libc::close(self.fd);
+            } else {
+                sys::ngx_close_connection(self.connection);
+            }
+        }
+    }
+}
+
+unsafe extern "C" fn readable(event: *mut sys::ngx_event_t) {
+    // SAFETY: nginx calls with the read event of our connection, whose `data` is the function that `new` put there.
+    let handler = unsafe {
+        let connection = (*event).data.cast::<sys::ngx_connection_t>();
+        let mut count = 0u64;
+        libc::read((*connection).fd, (&raw mut count).cast(), size_of::<u64>());
+        // Failing means that nginx's table of events is full; then the timer has to do.
+        let _ = sys::ngx_handle_read_event(event, 0);
+        std::mem::transmute::<*mut c_void, fn()>((*connection).data)
+    };
+    guard("the helper thread's lines", (), handler);
+}
+
+/// Keeps this shared object in memory until the process ends: nginx unloads it together with the cycle, and a thread that
+/// takes its time then would run into nothing. `false`: it can't be found.
+pub fn stay_loaded() -> bool {
+    // SAFETY: `dladdr` is given the address of a function of this object and a structure to fill; the name that it gives
+    // is a string that lives as long as the object. `dlopen` of what is loaded already only counts it.
+    unsafe {
+        let mut info: libc::Dl_info = std::mem::zeroed();
+        if libc::dladdr(stay_loaded as *const c_void, &raw mut info) == 0 || info.dli_fname.is_null() {
+            return false;
+        }
+        let name = CStr::from_ptr(info.dli_fname);
+        !ptr::eq(libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE), ptr::null())
+    }
+}

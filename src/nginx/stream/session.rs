@@ -1,0 +1,287 @@
+//! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
+//!
+//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be sent is
+//! bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said hello, when
+//! connections run short.
+
+use super::{Symbols, context};
+use crate::nginx::ffi::{self, ERROR, OK, guard};
+use crate::nginx::log;
+use crate::store::control::Counter;
+use crate::sync::{Node, Pull, SessionError};
+use nginx_sys as sys;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const AGAIN: isize = sys::NGX_AGAIN as isize;
+/// Bytes received at once.
+const READ: usize = 16 * 1024;
+/// Receptions in one turn of the event loop; then others have theirs.
+const READS: usize = 4;
+/// While more waits to be sent than this, nothing is read: the peer doesn't read either.
+const UNSENT: usize = 64 * 1024;
+
+/// Takes a session over from nginx.
+///
+/// # Safety
+/// `session` is live and has come to its content phase, in the thread of the event loop.
+pub unsafe fn begin(session: *mut sys::ngx_stream_session_t, node: Node, symbols: Symbols) {
+    // SAFETY: the caller's promise. The session's memory is the connection's pool, which outlives its events; contexts
+    // have a slot for each stream module.
+    unsafe {
+        let c = (*session).connection;
+        let own = Session {
+            pull: Pull::new(node.clone(), token(), ffi::now()),
+            connection: c,
+            session,
+            node,
+            symbols,
+            output: Vec::new(),
+            sent: 0,
+            greeted: false,
+            over: false,
+        };
+        let own = ffi::owned_by_pool((*c).pool, own);
+        if own.is_null() || (*c).type_ != libc::SOCK_STREAM {
+            return symbols.finalize(session, sys::NGX_STREAM_INTERNAL_SERVER_ERROR as sys::ngx_uint_t);
+        }
+        *context(session) = own.cast::<c_void>();
+        (*(*c).log).action = c"receiving from a peer of zone_sync".as_ptr().cast_mut().cast();
+        (*(*c).read).handler = Some(happened);
+        (*(*c).write).handler = Some(happened);
+        // Otherwise a worker that ends would wait for the session's next deadline.
+        (*(*c).read).set_cancelable(1);
+        // So that nginx asks the session to end before it waits for it.
+        (*c).set_idle(1);
+        if !(*c).ssl.is_null() {
+            // A goodbye is said already: nobody has to wait for TLS's own.
+            (*(*c).ssl).set_no_wait_shutdown(1);
+        }
+        // Until the peer has said who it is, others may have the connection.
+        sys::ngx_reusable_connection(c, 1);
+        happened((*c).read);
+    }
+}
+
+/// Something happened on the connection, or its time is over, or nginx wants it to close.
+unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
+    // SAFETY: nginx calls with an event of a live connection whose data is a stream session, where `begin` put our own.
+    // The reference to it is gone before `finalize` frees it.
+    unsafe {
+        let c = (*event).data.cast::<sys::ngx_connection_t>();
+        let session = (*c).data.cast::<sys::ngx_stream_session_t>();
+        let own = (*context(session)).cast::<Session>();
+        let failed = Some((*own).symbols);
+        let ended = guard("a session of zone_sync", failed, || {
+            let own = &mut *own;
+            own.advance().err().map(|why| {
+                own.end(&why);
+                own.symbols
+            })
+        });
+        if let Some(symbols) = ended {
+            symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
+        }
+    }
+}
+
+struct Session {
+    pull: Pull,
+    /// Live as long as this: its pool owns it.
+    connection: *mut sys::ngx_connection_t,
+    session: *mut sys::ngx_stream_session_t,
+    node: Node,
+    symbols: Symbols,
+    output: Vec<u8>,
+    /// How much of `output` is sent.
+    sent: usize,
+    greeted: bool,
+    over: bool,
+}
+
+/// Why a session ends.
+enum Why {
+    Protocol(SessionError),
+    /// The peer closed the connection.
+    Closed,
+    /// nginx has logged the error.
+    Broken,
+    /// nginx wants the connection.
+    Wanted,
+}
+
+impl From<SessionError> for Why {
+    fn from(error: SessionError) -> Why {
+        Why::Protocol(error)
+    }
+}
+
+impl Session {
+    /// Does what can be done now, and asks to be called again.
+    fn advance(&mut self) -> Result<(), Why> {
+        // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference to
+        // any of them exists elsewhere.
+        let (c, read, write) = unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
+        if c.close() != 0 {
+            return Err(Why::Wanted);
+        }
+        read.set_timedout(0);
+        let now = ffi::now();
+        self.send()?;
+        let more = self.receive(now)?;
+        if now >= self.pull.deadline() {
+            self.pull.tick(&mut self.output, now)?;
+        }
+        self.send()?;
+        self.tell();
+        // SAFETY: as above; both events belong to the live connection.
+        unsafe {
+            if !self.greeted && self.pull.established() {
+                self.greeted = true;
+                sys::ngx_reusable_connection(c, 0);
+            }
+            if more {
+                sys::ngx_post_event(read, &raw mut sys::ngx_posted_next_events);
+            }
+            if read.timer_set() != 0 {
+                sys::ngx_del_timer(read);
+            }
+            let pause = self.pull.deadline().saturating_sub(now).clamp(1, 60_000);
+            sys::ngx_add_timer(read, pause as sys::ngx_msec_t);
+            if sys::ngx_handle_read_event(read, 0) != OK || sys::ngx_handle_write_event(write, 0) != OK {
+                return Err(Why::Broken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives and applies, within the bounds of one turn; `true`: there may be more at once.
+    fn receive(&mut self, now: u64) -> Result<bool, Why> {
+        self.take_preread(now)?;
+        let mut buffer = [0; READ];
+        let len = READ.min(self.node.limits.recv_buffer.max(1));
+        for _ in 0..READS {
+            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes of
+            // the buffer at most.
+            let received = unsafe {
+                if self.unsent() > UNSENT || (*(*self.connection).read).ready() == 0 {
+                    return Ok(false);
+                }
+                (*self.connection).recv.map_or(ERROR, |recv| recv(self.connection, buffer.as_mut_ptr(), len))
+            };
+            match usize::try_from(received) {
+                Ok(0) => return Err(Why::Closed),
+                Ok(n) => self.take(buffer.get(..n).unwrap_or_default(), now)?,
+                Err(_) if received == AGAIN => return Ok(false),
+                Err(_) => return Err(Why::Broken),
+            }
+        }
+        // SAFETY: as above.
+        Ok(unsafe { (*(*self.connection).read).ready() } != 0)
+    }
+
+    /// What phases before ours have read already.
+    fn take_preread(&mut self, now: u64) -> Result<(), Why> {
+        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The copy
+        // ends the borrow before anything else can touch the buffer.
+        let preread = unsafe {
+            let Some(buffer) = (*self.connection).buffer.as_mut() else { return Ok(()) };
+            let Ok(len) = usize::try_from(buffer.last.offset_from(buffer.pos)) else { return Ok(()) };
+            if len == 0 {
+                return Ok(());
+            }
+            let preread = std::slice::from_raw_parts(buffer.pos, len).to_vec();
+            buffer.pos = buffer.last;
+            preread
+        };
+        self.take(&preread, now)
+    }
+
+    fn take(&mut self, bytes: &[u8], now: u64) -> Result<(), Why> {
+        self.node.control.count(Counter::BytesIn, bytes.len() as u64);
+        // SAFETY: the session is live; a count for the access log.
+        unsafe { (*self.session).received += bytes.len() as sys::off_t };
+        Ok(self.pull.handle(bytes, &mut self.output, now)?)
+    }
+
+    /// Sends what the connection takes.
+    fn send(&mut self) -> Result<(), Why> {
+        while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            // SAFETY: the connection is live; `send` is one of nginx's, and only reads the bytes that it is given.
+            let sent = unsafe {
+                (*self.connection)
+                    .send
+                    .map_or(ERROR, |send| send(self.connection, rest.as_ptr().cast_mut(), rest.len()))
+            };
+            match usize::try_from(sent) {
+                Ok(n) => {
+                    self.node.control.count(Counter::BytesOut, n as u64);
+                    self.sent = self.sent.saturating_add(n);
+                }
+                Err(_) if sent == AGAIN => return Ok(()),
+                Err(_) => return Err(Why::Broken),
+            }
+        }
+        self.output.clear();
+        self.sent = 0;
+        // A snapshot's many answers needn't be remembered.
+        self.output.shrink_to(UNSENT);
+        Ok(())
+    }
+
+    fn unsent(&self) -> usize {
+        self.output.len().saturating_sub(self.sent)
+    }
+
+    /// Logs what the protocol has to say.
+    fn tell(&mut self) {
+        for note in self.pull.notes() {
+            // SAFETY: the connection's log lives as long as the connection.
+            unsafe { log::write((*self.connection).log, log::level(note.level), format_args!("{}", note.text)) };
+        }
+    }
+
+    /// Says goodbye, and why in the log.
+    fn end(&mut self, why: &Why) {
+        self.tell();
+        let goodbye = match why {
+            Why::Protocol(error) => error.to_string(),
+            Why::Wanted => "the connection is wanted for something else, or nginx ends".into(),
+            Why::Closed | Why::Broken => String::new(),
+        };
+        self.close(&goodbye);
+        // What the connection doesn't take at once is lost: it is only said for the peer's log.
+        let _ = self.send();
+        let (level, text) = match why {
+            Why::Protocol(error @ SessionError::Protocol(_)) => (log::ERR, error.to_string()),
+            Why::Protocol(error @ SessionError::Silent(_)) if self.greeted => (log::WARN, error.to_string()),
+            Why::Protocol(error) => (log::INFO, error.to_string()),
+            Why::Closed => (log::INFO, "the peer closed the connection".into()),
+            Why::Broken => (log::INFO, "the connection broke".into()),
+            Why::Wanted => (log::INFO, "nginx closes it".into()),
+        };
+        let peer = self.pull.peer().map_or_else(|| "an unknown node".into(), |peer| format!("node {peer}"));
+        // SAFETY: as in `tell`.
+        unsafe { log::write((*self.connection).log, level, format_args!("session of {peer} ended: {text}")) };
+    }
+
+    fn close(&mut self, goodbye: &str) {
+        if !std::mem::replace(&mut self.over, true) {
+            self.pull.close(&mut self.output, goodbye);
+        }
+    }
+}
+
+/// However the session ends, it keeps no other from taking its place.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.close("");
+    }
+}
+
+/// Tells sessions apart, over all workers.
+fn token() -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    u64::from(std::process::id()) << 32 | number & 0xffff_ffff
+}

@@ -1,0 +1,83 @@
+//! The stream module, found while the configuration is read: it may be a shared object of its own.
+
+use crate::nginx::conf::Fault;
+use nginx_sys as sys;
+use std::ffi::CStr;
+
+type Finalize = unsafe extern "C" fn(*mut sys::ngx_stream_session_t, sys::ngx_uint_t);
+
+/// Functions of the stream module of this cycle.
+#[derive(Clone, Copy)]
+pub struct Symbols {
+    finalize: Finalize,
+}
+
+impl Symbols {
+    /// Looks them up.
+    pub fn find() -> Result<Symbols, Fault> {
+        const NAME: &CStr = c"ngx_stream_finalize_session";
+        // SAFETY: the name is a NUL-terminated constant.
+        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr()) };
+        if address.is_null() {
+            return Err(Fault::new(format!("the stream module lacks {}", NAME.to_string_lossy())));
+        }
+        // SAFETY: this is the function of that name in nginx's public interface, and the headers that the module was
+        // built with declare it so; nginx refuses modules built for another version.
+        Ok(Symbols { finalize: unsafe { std::mem::transmute::<*mut libc::c_void, Finalize>(address) } })
+    }
+
+    /// `ngx_stream_finalize_session`
+    ///
+    /// # Safety
+    /// `session` is live, and is not touched after this.
+    pub unsafe fn finalize(&self, session: *mut sys::ngx_stream_session_t, status: sys::ngx_uint_t) {
+        // SAFETY: the caller's promise.
+        unsafe { (self.finalize)(session, status) };
+    }
+}
+
+/// A module of a cycle, by its name.
+///
+/// # Safety
+/// `cycle` is live.
+pub unsafe fn module(cycle: *const sys::ngx_cycle_t, name: &str) -> Option<*mut sys::ngx_module_t> {
+    // SAFETY: the cycle's table of modules ends with null, and every module in it has a name.
+    unsafe {
+        let mut entry = (*cycle).modules;
+        while !entry.is_null() && !(*entry).is_null() {
+            let module = *entry;
+            if !(*module).name.is_null() && CStr::from_ptr((*module).name).to_bytes() == name.as_bytes() {
+                return Some(module);
+            }
+            entry = entry.add(1);
+        }
+    }
+    None
+}
+
+/// The configuration of a server that stream's own core module keeps, while the configuration is read.
+///
+/// # Safety
+/// `cf` is live, and its context is that of a stream server.
+pub unsafe fn core_server<'a>(cf: *mut sys::ngx_conf_t) -> Result<&'a mut sys::ngx_stream_core_srv_conf_t, Fault> {
+    // SAFETY: within `stream`, the context is a `ngx_stream_conf_ctx_t`, whose tables have a slot for each stream module
+    // at its `ctx_index`, filled before any directive is read.
+    unsafe {
+        let module = module((*cf).cycle, "ngx_stream_core_module")
+            .ok_or_else(|| Fault::new("the stream module is not loaded"))?;
+        let ctx = (*cf).ctx.cast::<sys::ngx_stream_conf_ctx_t>();
+        let server = *(*ctx).srv_conf.add((*module).ctx_index);
+        server.cast::<sys::ngx_stream_core_srv_conf_t>().as_mut().ok_or_else(|| Fault::new("stream has no server here"))
+    }
+}
+
+/// Whether a cycle has a `stream` block.
+///
+/// # Safety
+/// `cycle` is live and its configuration was read.
+pub unsafe fn configured(cycle: *const sys::ngx_cycle_t) -> bool {
+    // SAFETY: the caller's promise; the slot of a core module is null until its block is met.
+    unsafe {
+        module(cycle, "ngx_stream_module").is_some_and(|module| !(*(*cycle).conf_ctx.add((*module).index)).is_null())
+    }
+}
