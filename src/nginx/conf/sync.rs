@@ -4,7 +4,7 @@ use super::sync_settings::Settings;
 use super::{Conf, Directive, Fault, Place, peers, tls};
 use crate::agent::{Peer, tls::Tls};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
-use crate::nginx::stream::{self, Symbols};
+use crate::nginx::stream::{self, Symbols, listens};
 use crate::record::Millis;
 use crate::sync::Limits;
 use nginx_sys as sys;
@@ -95,8 +95,9 @@ fn not_alone(place: &Place) -> Fault {
 
 fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> {
     let set = &own.settings;
-    // SAFETY: servers are merged with their own context.
-    let handler = unsafe { stream::core_server(conf.as_ptr())? }.handler;
+    // SAFETY: servers are merged with their own context, once all are read.
+    let (handler, exposed) =
+        unsafe { (stream::core_server(conf.as_ptr())?.handler, listens::plain_and_remote(conf.as_ptr())) };
     if !handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, HANDLER)) {
         return Err(not_alone(&place));
     }
@@ -122,6 +123,15 @@ fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> 
                 ),
             );
         }
+    }
+    for address in exposed {
+        conf.warn_at(
+            &place,
+            format_args!(
+                "\"zone_sync\": keys and values come over the network in plain text; let its server \
+                 \"listen {address} ssl\""
+            ),
+        );
     }
     Ok(SyncServer {
         place,

@@ -173,7 +173,7 @@ fn slab(zone: &sys::ngx_shm_zone_t) -> Option<Slab> {
 /// How many sizes of blocks, from the smallest to half a page, a pool has.
 unsafe fn size_classes(pool: *const sys::ngx_slab_pool_t) -> usize {
     // SAFETY: the caller hands over a live pool.
-    unsafe { (sys::ngx_pagesize_shift as usize).saturating_sub((*pool).min_shift) }
+    unsafe { sys::ngx_pagesize_shift.saturating_sub((*pool).min_shift) }
 }
 
 /// Lets the figures of a zone's requests begin anew. `false`: no such zone.
