@@ -158,12 +158,16 @@ impl Incoming {
         }
     }
 
-    /// Empties the zone as the peer did. Clear stamps aren't covered by positions: nothing is held back.
+    /// Empties the zone as the peer did. Refused, it holds back all positions: the peer no longer sends what it removed, so
+    /// what they cover isn't all here.
     pub fn clear(&mut self, cx: &mut Context<'_>, stamp: Stamp) {
         let Some(zone) = cx.node.zones.get(self.index) else { return };
         match zone.zone.apply_clear(stamp, cx.now, cx.node.limits.max_drift) {
             Ok(Applied::Newer | Applied::Stale | Applied::Full) => {}
-            Ok(Applied::Future) | Err(_) => self.ask_again(cx.t),
+            Ok(Applied::Future) | Err(_) => {
+                self.hold_all = true;
+                self.ask_again(cx.t);
+            }
         }
     }
 
