@@ -58,7 +58,10 @@ sub ends_with_a_line {
     my ($socket, $zone, $epoch) = subscribed();
     ok(defined $epoch, 'a well-behaved peer is asked for its records') or diag($node->tail(10));
     print {$socket} records($zone, $epoch // 1, record('from a peer', 'x'));
-    eventually_is { $node->get('/read?key=from%20a%20peer')->status && $node->keyvals('one')->{'from a peer'} } 'x', 'what it sends is applied';
+    eventually_is { $node->keyvals('one')->{'from a peer'} } 'x', 'what it sends is applied';
+    # "That was all": from now on the node has joined, and asks every peer at once.
+    print {$socket} frame($TYPE{POSITION}, varint($zone) . varint($epoch // 1) . chr(1) . varint(0));
+    ok(scalar $node->wait_log(qr/"one" has joined/), 'what it says is the end of it, too') or diag($node->tail(10));
     close $socket;
     is($node->drop('one', 'from a peer'), 204, 'deleted again');
 }

@@ -195,6 +195,13 @@ impl Zone {
         slots
     }
 
+    /// Lets [`Slot::reqs`] and [`Slot::fails`] begin anew.
+    pub fn reset_slots(&self) {
+        for shard in (0..self.geometry.shards).filter_map(|index| self.shard(index).ok()) {
+            (0..self.geometry.classes).for_each(|class| shard.reset_slot(class));
+        }
+    }
+
     /// Says how many records wait for some peer, for [`Stats::pending`].
     pub fn set_pending(&self, records: u64) {
         self.region.store64(header::PENDING, records, Relaxed);

@@ -50,7 +50,7 @@ sub cluster {
         $node->{relay} = $relay;
         $node->{vars}  = { map { $_ => ZoneMesh::port() } @{ $given{ports} // [] } };
         my $sync = $given{sync} // $QUICK;
-        if (my $ca = $given{tls}) {
+        if (my $ca = $node->{authority} = $given{tls}) {    # its files live as long as the nodes
             my ($certificate, $key) = $ca->issue("node$n", ip => ['127.0.0.1'], dns => ["node$n"]);
             $sync .= tls_lines($ca->file, $certificate, $key);
         }

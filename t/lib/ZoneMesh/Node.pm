@@ -381,7 +381,12 @@ sub keyvals { my ($self, $zone) = @_; return $self->get(kv_url($zone))->json }
 # /stream/zone_sync, decoded.
 sub zone_sync { return $_[0]->get('/api/9/stream/zone_sync')->json }
 
-sub encode { return JSON::PP->new->utf8->canonical->encode($_[0]) }
+# JSON of pairs; values are strings, whatever Perl thinks of them.
+sub encode {
+    my (%pairs) = %{ $_[0] };
+    for (values %pairs) { $_ = "$_" if defined && !ref }
+    return JSON::PP->new->utf8->canonical->encode(\%pairs);
+}
 
 sub escape {
     my ($text) = @_;
