@@ -282,7 +282,7 @@ impl Push {
             outgoing.refuse();
             outgoing.close(&zone.zone);
             let text =
-                format!("zone \"{}\" is not synchronized: the peer says: {}", zone.name, message::printable(reason));
+                format!("zone \"{}\" is not synchronized: on the peer {}", zone.name, message::printable(reason));
             self.notes.add(NoteLevel::Warn, text);
         }
         Ok(())
