@@ -8,10 +8,10 @@ use std::process::exit;
 /// Older ones lack `ngx_http_read_client_request_body`'s and the stream module's present form.
 const OLDEST: (u32, &str) = (1_021_000, "1.21.0");
 
-/// The version from which header structures changed, and the cfg that says so.
+/// Versions from which structures of the headers changed, and the cfgs that say so.
 const VERSIONS: &[(u32, &str)] = &[
-    // Headers of one name are linked (`ngx_table_elt_t::next`), from which bindings see a further field.
-    (1_023_000, "nginx_1_23"),
+    // Servers of stream can share an address: `listen`s are kept by port and address.
+    (1_025_005, "nginx_1_25_5"),
 ];
 
 /// What must have been configured, and the option that does it.

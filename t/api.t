@@ -102,6 +102,18 @@ subtest 'figures' => sub {
     }
     is_deeply([ sort keys %{ $node->get('/api/9/slabs/default%2Fcafe_1/')->json } ], [qw(pages slots)], 'one zone');
 
+    my $asked = sub {
+        my $slots = $node->get('/api/9/slabs/small')->json->{slots};
+        my $sum   = 0;
+        $sum += $_->{reqs} for values %$slots;
+        return $sum;
+    };
+    is($node->add('small', 'a', 'b'), 201, 'a pair takes room');
+    ok($asked->() > 0, 'which is counted');
+    is($node->delete('/api/9/slabs/small')->status, 204, 'and reset');
+    is($asked->(), 0, 'to nothing');
+    is($node->clear('small'), 204, 'emptied');
+
     is($node->delete("/api/9/$_")->status, 204, "$_ is reset") for qw(http/requests connections/ slabs/one);
     ok($node->get('/api/9/http/requests')->json->{total} < $requests->{total}, 'requests count from the start again');
     ok($node->get('/api/9/connections')->json->{accepted} < $connections->{accepted}, 'connections too');
@@ -165,18 +177,18 @@ subtest 'http and stream are apart' => sub {
 
 subtest 'lives' => sub {
     my $api = "$kv/timed";
-    is($node->post($api, '{"short":{"value":"s","expire":300},"long":{"value":"l","expire":600000},"plain":"p"}')->status,
+    is($node->post($api, '{"short":{"value":"s","expire":1000},"long":{"value":"l","expire":600000},"plain":"p"}')->status,
         201, 'pairs with lives');
     is_deeply($node->get($api)->json, { short => 's', long => 'l', plain => 'p' }, 'are there');
     eventually_is { $node->get($api)->json } { long => 'l', plain => 'p' }, 'the short one ends';
     is($node->get('/timed?key=short')->body, '', 'for variables too');
-    is($node->patch($api, '{"long":{"expire":200}}')->status, 204, 'a life is made shorter');
+    is($node->patch($api, '{"long":{"expire":1000}}')->status, 204, 'a life is made shorter');
     is($node->get('/timed?key=long')->body, 'l', 'the value stays');
     eventually { $node->get("$api?key=long")->status == 404 } 'and ends';
-    is($node->patch($api, '{"plain":{"value":"q","expire":200}}')->status, 204, 'value and life together');
+    is($node->patch($api, '{"plain":{"value":"q","expire":1000}}')->status, 204, 'value and life together');
     is($node->get('/timed?key=plain')->body, 'q', 'the value is there');
     is($node->patch($api, '{"plain":"r"}')->status, 204, 'a value without a life');
-    sleep 0.4;
+    sleep 1.2;    # longer than the life it had before
     is($node->get('/timed?key=plain')->body, 'r', 'lives as long as the zone says');
 };
 

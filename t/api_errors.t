@@ -126,8 +126,13 @@ fails($node->post($one, '{"k":"v","l":1}'), 400, 'KeyvalFormatError', 'a list wi
 
 # Too large for nginx, told before the body and found out on the way.
 my $large = '{"k":"' . 'v' x 5000 . '"}';
-is($node->post('/tight/9/http/keyvals/one', $large)->status, 413, 'a body above client_max_body_size');
-is($node->request('POST', '/tight/9/http/keyvals/one', chunked => [ unpack '(a700)*', $large ])->status, 413, 'the same in chunks');
+for my $method (qw(POST PATCH)) {
+    my $target = '/tight/9/http/keyvals/one';
+    fails($node->request($method, $target, body => $large), 413, 'BodyTooLarge', "$method above client_max_body_size");
+    fails($node->request($method, $target, chunked => [ unpack '(a700)*', $large ]), 413, 'BodyTooLarge', "$method the same in chunks");
+    is($node->request($method, '/tight/9/http/keyvals/one', body => '{"k":"v"}')->status, { POST => 201, PATCH => 204 }->{$method}, 'a small one is done');
+}
+is($node->clear('one'), 204, 'and taken away');
 
 is_deeply($node->keyvals, { one => {}, timed => { there => 'v' } }, 'after all that nothing has changed');
 

@@ -76,10 +76,9 @@ impl Limited {
             return;
         }
         self.last.store(now, Ordering::Relaxed);
+        let held = self.held.swap(0, Ordering::Relaxed);
+        let left_out = if held > 0 { format!(" ({held} similar lines were left out)") } else { String::new() };
         // SAFETY: the caller's promise.
-        match self.held.swap(0, Ordering::Relaxed) {
-            0 => unsafe { write(log, level, text) },
-            held => unsafe { write(log, level, format_args!("{text} ({held} similar lines were left out)")) },
-        }
+        unsafe { write(log, level, format_args!("{text}{left_out}")) };
     }
 }

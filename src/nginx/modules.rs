@@ -137,7 +137,7 @@ unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_
             }
             let Some(figures) = main.figures() else { return OK };
             if sys::ngx_process == sys::NGX_PROCESS_WORKER as sys::ngx_uint_t {
-                let core = *(*cycle).conf_ctx.add((*(&raw const sys::ngx_core_module)).index);
+                let core = *(*cycle).conf_ctx.add(sys::ngx_core_module.index);
                 let core = &*core.cast::<sys::ngx_core_conf_t>();
                 figures.worker_started(u64::try_from(core.worker_processes).unwrap_or(u64::MAX));
             }

@@ -147,6 +147,12 @@ impl Shard<'_> {
         }
     }
 
+    /// Counts a class's requests anew.
+    pub fn reset_slot(&self, class: usize) {
+        self.set_class(class, REQUESTS, 0);
+        self.set_class(class, FAILURES, 0);
+    }
+
     /// A fresh page for a class, its blocks in a list; returns its number + 1.
     fn take_page(&self, class: usize, need: Need) -> Result<u32, StoreError> {
         let page = self.zone.take_page(self.owner() | (class as u32) << 16, need)?;

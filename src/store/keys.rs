@@ -230,7 +230,13 @@ impl Zone {
     }
 
     #[inline]
-    fn read<S: Sink + ?Sized>(&self, place: Place, key: &[u8], now: Millis, sink: &mut S) -> Result<Option<Found>, StoreError> {
+    fn read<S: Sink + ?Sized>(
+        &self,
+        place: Place,
+        key: &[u8],
+        now: Millis,
+        sink: &mut S,
+    ) -> Result<Option<Found>, StoreError> {
         let Some(met) = self.find_live(place, key, now) else { return Ok(None) };
         let room = sink.room(met.fields.value_len).ok_or(StoreError::NoMemory)?;
         let block = super::block::Block { region: &self.region, at: met.at };

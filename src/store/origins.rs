@@ -18,8 +18,8 @@ const USED: u32 = 1;
 const LEAVING: u32 = 2;
 
 impl Zone {
-    /// For each origin known, the stamp at or below which everything of it has been applied; of this node itself, the
-    /// last closed one.
+    /// For each origin known, the stamp at or below which everything of it has been applied, zero if nothing is promised;
+    /// of this node itself, the last closed one.
     pub fn positions(&self) -> Vec<(Identity, Stamp)> {
         let own = self.own_origin();
         (0..self.geometry.origins)
@@ -28,7 +28,6 @@ impl Zone {
                 let stamp = if index == own as usize { self.closed() } else { self.position_at(index) };
                 (self.identity_at(index), stamp)
             })
-            .filter(|(_, stamp)| *stamp > Stamp::ZERO)
             .collect()
     }
 

@@ -108,9 +108,19 @@ impl Zone {
     ///
     /// The region is too small or too large.
     pub fn create(region: Region, params: &Params) -> Result<Zone, AttachError> {
-        let geometry = Geometry::new(region.len())?;
         let mut seed = [0; 16];
         getrandom::fill(&mut seed).map_err(|_| AttachError::NoRandom)?;
+        Zone::create_with(region, params, seed)
+    }
+
+    /// The same with a known seed of the hash, for simulations that repeat themselves. Whoever knows the seed can choose
+    /// keys that meet in one bucket.
+    ///
+    /// # Errors
+    ///
+    /// The region is too small or too large.
+    pub fn create_with(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
+        let geometry = Geometry::new(region.len())?;
         let zone = Zone { region, geometry, hasher: SipHasher13::new_with_key(&seed) };
         region.zero(0, geometry.page(0));
         geometry.describe(&region);
@@ -183,6 +193,13 @@ impl Zone {
             }
         }
         slots
+    }
+
+    /// Lets [`Slot::reqs`] and [`Slot::fails`] begin anew.
+    pub fn reset_slots(&self) {
+        for shard in (0..self.geometry.shards).filter_map(|index| self.shard(index).ok()) {
+            (0..self.geometry.classes).for_each(|class| shard.reset_slot(class));
+        }
     }
 
     /// Says how many records wait for some peer, for [`Stats::pending`].

@@ -81,6 +81,8 @@ pub struct Outgoing {
     /// A position of this epoch was sent.
     begun: bool,
     walked: u64,
+    /// Writes of this node before the last round that is complete.
+    writes: u64,
     sent: Stamp,
     acked: Stamp,
     told: Vec<Entry>,
@@ -124,6 +126,8 @@ struct Round {
     others: Option<Vec<Entry>>,
     /// There is something to promise.
     worth: bool,
+    /// Writes of this node before it.
+    writes: u64,
 }
 
 impl Outgoing {
@@ -142,6 +146,7 @@ impl Outgoing {
             round: None,
             begun: false,
             walked: 0,
+            writes: 0,
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
             told: Vec::new(),
@@ -236,11 +241,7 @@ impl Outgoing {
             State::Announced | State::Waiting => all(),
             State::Subscribed if self.caught_up(zone) => 0,
             State::Subscribed if !self.begun => all().saturating_sub(self.walked).max(1),
-            State::Subscribed => {
-                let open = self.marked | self.round.as_ref().map_or(0, |round| round.todo);
-                let shards = u64::from(zone.all_shards().count_ones()).max(1);
-                (all().saturating_mul(u64::from(open.count_ones())) / shards).max(1)
-            }
+            State::Subscribed => writes(zone).saturating_sub(self.writes).clamp(1, all().max(1)),
         }
     }
 
@@ -353,14 +354,16 @@ impl Outgoing {
 
     fn begin_round(&mut self, cx: &Context<'_>) -> Round {
         // Read first, and closed second: what the positions cover was applied before the walk, and lies in its way.
+        let writes = writes(cx.zone);
         let others = (self.full && !self.begun).then(|| known(cx.zone, cx.own));
         let (until, held) = cx.zone.close(cx.now);
         let todo = held | std::mem::take(&mut self.marked);
         let todo = if others.is_some() { cx.zone.all_shards() } else { todo };
-        Round { until, todo, others, worth: !self.begun }
+        Round { until, todo, others, worth: !self.begun, writes }
     }
 
     fn end_round(&mut self, cx: &Context<'_>, round: Round, out: &mut Vec<u8>) {
+        self.writes = round.writes;
         // Asked for after the walk: an emptying at or below the closed stamp held shards that were walked.
         let worth = self.tell_cleared(cx, out) | round.worth;
         if !worth {
@@ -460,6 +463,11 @@ impl Outgoing {
         // A record in chunks has to be there before what follows it is promised.
         Ok(result? && frame.stop == Stop::No)
     }
+}
+
+/// Writes of this node, ever.
+fn writes(zone: &Zone) -> u64 {
+    (0..zone.all_shards().count_ones()).map(|shard| zone.writes(shard)).sum()
 }
 
 /// What this node has of other origins; nothing may be promised of them if records didn't fit here.

@@ -20,11 +20,14 @@ pub enum Act {
     Delete,
 }
 
+/// Under which version, by which node, and what was done.
+type Acknowledged = (Version, usize, Act);
+
 /// All that was acknowledged in a simulation.
 #[derive(Default)]
 pub struct History {
-    /// By zone and key: version, node, and what was done.
-    acts: BTreeMap<(usize, Vec<u8>), Vec<(Version, usize, Act)>>,
+    /// By zone and key.
+    acts: BTreeMap<(usize, Vec<u8>), Vec<Acknowledged>>,
     /// By zone: stamp and node.
     clears: Vec<(usize, Stamp, usize)>,
     pub count: u64,
@@ -92,7 +95,7 @@ impl History {
     }
 
     /// Whether something at or after `version` says that the record is gone.
-    fn explained(&self, zone: usize, acts: &[(Version, usize, Act)], version: Version, now: Millis) -> bool {
+    fn explained(&self, zone: usize, acts: &[Acknowledged], version: Version, now: Millis) -> bool {
         let over = acts.iter().filter(|(v, _, _)| *v >= version).any(|(_, _, act)| match act {
             Act::Delete => true,
             Act::Put { expires, .. } => expires.is_some_and(|at| at <= now),

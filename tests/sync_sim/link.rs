@@ -37,8 +37,8 @@ impl Pipe {
     }
 
     fn receive(&mut self, now: Millis) -> Option<Vec<u8>> {
-        let due = self.pieces.front().is_some_and(|(at, _)| *at <= now);
-        let (_, bytes) = self.pieces.pop_front().filter(|_| due)?;
+        self.pieces.front().filter(|(at, _)| *at <= now)?;
+        let (_, bytes) = self.pieces.pop_front()?;
         self.in_flight -= bytes.len();
         Some(bytes)
     }

@@ -5,6 +5,8 @@
 //!
 //! `ZONEMESH_SIM_SEEDS=20000` runs more than the usual thousand.
 
+#![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
+
 mod check;
 mod lies;
 mod link;
@@ -20,8 +22,8 @@ use std::time::Instant;
 use world::{Counts, FAULT_NAMES, World};
 
 const SEEDS: u64 = 1_000;
-/// Seeds in which a broken rule has to be noticed at least once.
-const SEEDS_A_LIE: u64 = 60;
+/// A broken rule has to be noticed in one of so many seeds.
+const SEEDS_A_LIE: u64 = 100;
 
 fn main() -> ExitCode {
     // Asked for a list of tests by a tool: there is one.
@@ -93,14 +95,17 @@ fn simulate(seeds: u64) -> bool {
     failed == 0
 }
 
-/// Breaks one rule after the other and looks whether the simulator notices.
+/// Breaks one rule after the other and looks how soon the simulator notices.
 fn notice_lies() -> bool {
     let mut all = true;
     for lie in Lie::ALL {
-        let results = on_all_cores(SEEDS_A_LIE, |seed| World::run(seed, Some(lie), false));
-        let noticed = results.iter().filter(|result| result.is_err()).count();
-        println!("simulator: broken rule {lie:?} noticed in {noticed} of {SEEDS_A_LIE} seeds");
-        all &= noticed > 0;
+        match (0..SEEDS_A_LIE).find(|seed| World::run(*seed, Some(lie), false).is_err()) {
+            Some(seed) => println!("simulator: broken rule {lie:?} was noticed in seed {seed}"),
+            None => {
+                println!("simulator: broken rule {lie:?} was not noticed in {SEEDS_A_LIE} seeds");
+                all = false;
+            }
+        }
     }
     all
 }

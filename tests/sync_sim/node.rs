@@ -24,8 +24,6 @@ pub struct SimNode {
     pub down_until: Millis,
     /// While this is, it has no agent: nobody dials.
     pub no_agent_until: Millis,
-    /// It has lost its memory once.
-    pub forgot: bool,
     tokens: u64,
     // Unmapped after the handles above are gone.
     _memory: Vec<zonemesh::store::region::Mapping>,
@@ -49,7 +47,10 @@ impl SimNode {
             .iter()
             .map(|(name, size, timeout)| {
                 let params = Params { node: identity, timeout: *timeout, sync: true };
-                SyncZone { name: (*name).into(), zone: Zone::create(region(*size), &params).expect("a zone") }
+                SyncZone {
+                    name: (*name).into(),
+                    zone: Zone::create_with(region(*size), &params, bytes).expect("a zone"),
+                }
             })
             .collect();
         SimNode {
@@ -58,7 +59,6 @@ impl SimNode {
             owner: 1,
             down_until: 0,
             no_agent_until: 0,
-            forgot: false,
             tokens: 0,
             _memory: memory,
         }

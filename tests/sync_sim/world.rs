@@ -95,14 +95,11 @@ impl World {
     fn storm(&mut self) -> Result<(), String> {
         let mut faults = FAULTS + self.rng.below(8);
         let mut operations = OPERATIONS + self.rng.below(60);
-        let total = faults + operations;
         while faults + operations > 0 {
-            if self.rng.below(faults + operations) < faults && operations < total {
-                self.fault();
-                faults -= 1;
-            } else if operations > 0 {
-                self.operation();
-                operations -= 1;
+            if self.rng.below(faults + operations) < faults {
+                faults -= u64::from(self.fault());
+            } else {
+                operations -= u64::from(self.operation());
             }
             let pause = match self.rng.below(10) {
                 0..=4 => 0,
@@ -127,6 +124,9 @@ impl World {
         let mut agreed_since: Option<Millis> = None;
         loop {
             self.pass(250)?;
+            for node in &self.nodes {
+                (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
+            }
             let clock = self.nodes.iter().map(|node| node.clock(self.now)).max().unwrap_or(self.now);
             match self.holds(clock) {
                 Ok(()) => {
@@ -245,10 +245,11 @@ impl World {
         self.counts.sessions += 1;
     }
 
-    fn operation(&mut self) {
+    /// One operation on some node; `false`: the node is down.
+    fn operation(&mut self) -> bool {
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         if !self.nodes[at].up(self.now) {
-            return;
+            return false;
         }
         self.counts.operations += 1;
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
@@ -267,7 +268,7 @@ impl World {
                 Ok(stamp) => {
                     self.history.cleared(at, zone_at, stamp);
                     self.trace(|| format!("node {at} empties zone {zone_at}: {stamp:?}"));
-                    return;
+                    return true;
                 }
                 Err(error) => Err(error),
             },
@@ -275,7 +276,7 @@ impl World {
             20..=29 => zone.touch(&key, life, now),
             30..=33 => {
                 zone.upkeep(now, 100);
-                return;
+                return true;
             }
             _ => {
                 let value = self.value(zone_at);
@@ -288,6 +289,7 @@ impl World {
             }
         };
         self.note(at, zone_at, &key, written, what < 20, now);
+        true
     }
 
     /// Now and then one that is larger than a frame.
@@ -327,26 +329,29 @@ impl World {
         self.history.act(at, zone_at, key, version, act);
     }
 
-    fn fault(&mut self) {
+    /// One fault; `false`: there was nothing that it could hit.
+    fn fault(&mut self) -> bool {
         let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
         let long = self.rng.between(50, 3 * self.limits.timeout);
         let now = self.now;
+        let hit = match kind {
+            2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
+            5 | 7 | 8 => self.nodes[at].up(now),
+            6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
+            9 => true,
+            _ => self.links.iter().any(|link| link.from == at && link.to == other),
+        };
+        if !hit {
+            return false;
+        }
         self.counts.faults[kind] += 1;
         self.trace(|| format!("{} (nodes {at}, {other}; {long} ms)", FAULT_NAMES[kind]));
         match kind {
-            2 => {
-                if self.nodes[at].has_agent(now) && self.nodes[other].up(now) {
-                    self.connect(at, other);
-                }
-            }
+            2 => self.connect(at, other),
             5 => self.kill_agent(at, long),
-            6 => {
-                for link in self.links.iter_mut().filter(|link| link.to == at) {
-                    link.drop_pull(now, false);
-                }
-            }
+            6 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.drop_pull(now, false)),
             7 => self.cut_off(at, long),
             8 => self.lose_memory(at, long),
             9 => self.nodes[at].skew += self.rng.around(2_000),
@@ -365,6 +370,7 @@ impl World {
                 }
             }
         }
+        true
     }
 
     fn kill_agent(&mut self, at: usize, long: Millis) {

@@ -139,6 +139,8 @@ fn lives() {
     assert_eq!(expires(&host, "two", "a"), Some(NOW + MAX_EXPIRE));
     done(&host, "PATCH", TWO, r#"{"b":"4"}"#, 204);
     assert_eq!(expires(&host, "two", "b"), Some(NOW + 60_000), "a plain value begins a new life");
+    done(&host, "PATCH", TWO, r#"{"a":{"value":"x"}}"#, 204);
+    assert_eq!(expires(&host, "two", "a"), Some(NOW + 60_000), "in an object as well");
     done(&host, "PATCH", TWO, r#"{"c":{"expire":8000,"value":"5"}}"#, 204);
     assert_eq!(host.get(TWO), value!({"a": "x", "b": "4", "c": "5"}));
     assert_eq!(expires(&host, "two", "c"), Some(NOW + 8_000));

@@ -211,11 +211,6 @@ impl MainConf {
         self.figures.as_ref()
     }
 
-    /// Every zone, for upkeep.
-    pub fn zones(&self) -> impl Iterator<Item = &KeyvalZone> {
-        self.zones.iter().map(|zone| &**zone)
-    }
-
     /// Those of one block, sorted by name.
     pub fn named_zones(&self, block: Block) -> &[NamedZone] {
         match block {

@@ -2,7 +2,7 @@
 
 use super::{Conf, Fault, Place};
 use crate::agent::{Peer, Target};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 /// One line of the configuration, which is one node for each address of its name.
@@ -45,15 +45,8 @@ impl Server {
     pub fn is_remote(&self) -> bool {
         self.peers.iter().any(|peer| match &peer.target {
             Target::Unix(_) => false,
-            Target::Tcp { address, .. } => !is_loopback(address.ip()),
+            Target::Tcp { address, .. } => !address.ip().to_canonical().is_loopback(),
         })
-    }
-}
-
-fn is_loopback(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V6(ip) => ip.to_ipv4_mapped().map_or(ip.is_loopback(), |ip| ip.is_loopback()),
-        IpAddr::V4(ip) => ip.is_loopback(),
     }
 }
 

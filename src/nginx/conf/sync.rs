@@ -4,7 +4,7 @@ use super::sync_settings::Settings;
 use super::{Conf, Directive, Fault, Place, peers, tls};
 use crate::agent::{Peer, tls::Tls};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
-use crate::nginx::stream::{self, Symbols};
+use crate::nginx::stream::{self, Symbols, listens};
 use crate::record::Millis;
 use crate::sync::Limits;
 use nginx_sys as sys;
@@ -54,16 +54,15 @@ impl Directive for ZoneSync {
         // SAFETY: the directive is allowed in servers of stream alone, whose context this is.
         let server = unsafe { stream::core_server(conf.as_ptr())? };
         if server.handler.is_some() {
-            return Err(Fault::new(
-                "\"zone_sync\" stands beside another directive that takes the sessions, such as \"proxy_pass\"; \
-                 give it a server of its own",
-            ));
+            return Err(not_alone(&conf.place()));
         }
-        server.handler = Some(stream::handler);
+        server.handler = Some(HANDLER);
         own.zone_sync = Some(conf.place());
         Ok(())
     }
 }
+
+const HANDLER: unsafe extern "C" fn(*mut sys::ngx_stream_session_t) = stream::handler;
 
 /// Inherits from `stream`, and makes a node of the server with `zone_sync`.
 pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *mut c_void) -> *mut c_char {
@@ -88,8 +87,20 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
     })
 }
 
+fn not_alone(place: &Place) -> Fault {
+    let why = "\"zone_sync\" stands beside another directive that takes the sessions, such as \"proxy_pass\"; \
+               give it a server of its own";
+    Fault::at(place, why)
+}
+
 fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> {
     let set = &own.settings;
+    // SAFETY: servers are merged with their own context, once all are read.
+    let (handler, exposed) =
+        unsafe { (stream::core_server(conf.as_ptr())?.handler, listens::plain_and_remote(conf.as_ptr())) };
+    if !handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, HANDLER)) {
+        return Err(not_alone(&place));
+    }
     // SAFETY: set once, before any configuration is read.
     let page = unsafe { sys::ngx_pagesize };
     let (number, size) = set.buffers.unwrap_or((8, page));
@@ -112,6 +123,15 @@ fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> 
                 ),
             );
         }
+    }
+    for address in exposed {
+        conf.warn_at(
+            &place,
+            format_args!(
+                "\"zone_sync\": keys and values come over the network in plain text; let its server \
+                 \"listen {address} ssl\""
+            ),
+        );
     }
     Ok(SyncServer {
         place,

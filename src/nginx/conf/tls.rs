@@ -29,7 +29,11 @@ pub fn build(conf: &Conf, set: &Settings, place: &Place) -> Result<Tls, Fault> {
         server_name: set.server_name.unwrap_or(false),
         tls12,
         tls13,
-        suites: set.ciphers.as_ref().map(|(list, place)| suites(list, place)).transpose()?,
+        // OpenSSL's default and that of the agent's TLS library are both what their authors recommend.
+        suites: match &set.ciphers {
+            Some((list, place)) if list != "DEFAULT" => Some(suites(list, place)?),
+            _ => None,
+        },
     };
     let (tls, warnings) = Tls::new(options).map_err(|error| Fault::at(place, error.to_string()))?;
     for warning in warnings {

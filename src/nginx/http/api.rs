@@ -69,16 +69,15 @@ unsafe fn answer(r: *mut sys::ngx_http_request_t, body: Option<&[u8]>) -> sys::n
 
 fn ask(request: &Request, location: &ApiConf, main: &MainConf, body: Option<&[u8]>) -> Response {
     let host = NginxHost::new(main, *request);
-    api::handle(
-        &api::Request {
-            method: &request.method(),
-            path: &request.path(),
-            args: &request.args(),
-            body,
-            write: location.write,
-            request_id: &request.variable(location.request_id),
-            now: ffi::now(),
-        },
-        &host,
-    )
+    let (method, path, args) = (request.method(), request.path(), request.args());
+    let question = api::Request {
+        method: &method,
+        path: &path,
+        args: &args,
+        body,
+        write: location.write,
+        request_id: &request.variable(location.request_id),
+        now: ffi::now(),
+    };
+    if request.is_too_large() { api::body_too_large(&question) } else { api::handle(&question, &host) }
 }

@@ -173,7 +173,7 @@ fn slab(zone: &sys::ngx_shm_zone_t) -> Option<Slab> {
 /// How many sizes of blocks, from the smallest to half a page, a pool has.
 unsafe fn size_classes(pool: *const sys::ngx_slab_pool_t) -> usize {
     // SAFETY: the caller hands over a live pool.
-    unsafe { (sys::ngx_pagesize_shift as usize).saturating_sub((*pool).min_shift) }
+    unsafe { sys::ngx_pagesize_shift.saturating_sub((*pool).min_shift) }
 }
 
 /// Lets the figures of a zone's requests begin anew. `false`: no such zone.
@@ -182,18 +182,23 @@ fn reset_slab(name: &str) -> bool {
     let Some(zone) = shared_zones().find(|zone| unsafe { ffi::bytes((**zone).shm.name) } == name.as_bytes()) else {
         return false;
     };
+    // SAFETY: a zone of the cycle in force.
+    if let Some(keyval) = unsafe { shm::keyval_of(&*zone) } {
+        if let Some(zone) = &keyval.zone {
+            zone.reset_slots();
+        }
+        return true;
+    }
     // SAFETY: as in `slab`; the pool's own lock is held while its figures change.
     unsafe {
-        if shm::keyval_of(&*zone).is_none() {
-            let pool = (*zone).shm.addr.cast::<sys::ngx_slab_pool_t>();
-            sys::ngx_shmtx_lock(&mut (*pool).mutex);
-            for n in 0..size_classes(pool) {
-                let figures = (*pool).stats.add(n);
-                (*figures).reqs = 0;
-                (*figures).fails = 0;
-            }
-            sys::ngx_shmtx_unlock(&mut (*pool).mutex);
+        let pool = (*zone).shm.addr.cast::<sys::ngx_slab_pool_t>();
+        sys::ngx_shmtx_lock(&mut (*pool).mutex);
+        for n in 0..size_classes(pool) {
+            let figures = (*pool).stats.add(n);
+            (*figures).reqs = 0;
+            (*figures).fails = 0;
         }
+        sys::ngx_shmtx_unlock(&mut (*pool).mutex);
     }
     true
 }

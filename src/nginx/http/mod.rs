@@ -69,5 +69,5 @@ pub fn ctx_index() -> usize {
 /// while the result lives.
 pub unsafe fn core_location<'a>(locations: *mut *mut c_void) -> &'a mut sys::ngx_http_core_loc_conf_t {
     // SAFETY: the table has a slot for each http module at its `ctx_index`, the core module's among them.
-    unsafe { &mut *(*locations.add((*(&raw const sys::ngx_http_core_module)).ctx_index)).cast() }
+    unsafe { &mut *(*locations.add(sys::ngx_http_core_module.ctx_index)).cast() }
 }

@@ -34,6 +34,11 @@ impl Request {
         String::from_utf8_lossy(name.trim_ascii())
     }
 
+    /// nginx refused the body for its size, and this is its error page.
+    pub fn is_too_large(&self) -> bool {
+        self.raw().err_status == sys::NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as sys::ngx_uint_t
+    }
+
     /// What follows the location's name.
     pub fn path(&self) -> String {
         let raw = self.raw();

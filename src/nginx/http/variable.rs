@@ -142,10 +142,7 @@ unsafe extern "C" fn set(r: *mut sys::ngx_http_request_t, value: *mut sys::ngx_h
 }
 
 /// The zone, and the key as it is at this moment.
-unsafe fn place<'a>(
-    r: *mut sys::ngx_http_request_t,
-    variable: &'a Variable,
-) -> Option<((&'a KeyvalZone, Zone), &'a [u8])> {
+unsafe fn place(r: *mut sys::ngx_http_request_t, variable: &Variable) -> Option<((&KeyvalZone, Zone), &[u8])> {
     // SAFETY: the zone is set when the configuration is complete, and is part of it; the key is evaluated into the
     // request's pool, or is a constant of the configuration. nginx only reads the compiled value.
     unsafe {

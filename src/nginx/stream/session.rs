@@ -121,7 +121,8 @@ impl Session {
     fn advance(&mut self) -> Result<(), Why> {
         // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference to
         // any of them exists elsewhere.
-        let (c, read, write) = unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
+        let (c, read, write) =
+            unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
         if c.close() != 0 {
             return Err(Why::Wanted);
         }

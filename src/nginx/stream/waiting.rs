@@ -87,7 +87,11 @@ unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
         let c = (*read).data.cast::<sys::ngx_connection_t>();
         let session = (*c).data.cast::<sys::ngx_stream_session_t>();
         if (*c).close() != 0 || (*read).timedout() != 0 {
-            log::write((*c).log, log::INFO, format_args!("session of an unknown node ended: no TLS handshake was begun"));
+            log::write(
+                (*c).log,
+                log::INFO,
+                format_args!("session of an unknown node ended: no TLS handshake was begun"),
+            );
             if let Some(sync) = MainConf::current().and_then(MainConf::sync) {
                 sync.symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
             }

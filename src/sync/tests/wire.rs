@@ -1,8 +1,8 @@
 //! Messages survive the way there and back, whatever they hold.
 
-use super::frame::{Input, Reader};
-use super::message::{self, Entry, Hello, Message, Mode};
-use super::write;
+use super::super::frame::{Input, Reader};
+use super::super::message::{self, Entry, Hello, Message, Mode};
+use super::super::write;
 use crate::record::{Identity, Kind, Record, Stamp, Version};
 use proptest::prelude::*;
 

@@ -1,0 +1,98 @@
+//! What a server of `stream` listens on, while the configuration is read.
+
+use super::symbols;
+use nginx_sys as sys;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// One address.
+struct Listen {
+    sockaddr: *const sys::sockaddr,
+    text: sys::ngx_str_t,
+    ssl: bool,
+}
+
+/// The addresses of the server of this context that take plain text from other machines.
+///
+/// # Safety
+/// `cf` is live, and its context is that of a stream server whose block was read.
+pub unsafe fn plain_and_remote(cf: *mut sys::ngx_conf_t) -> Vec<String> {
+    // SAFETY: the caller's promise; addresses and texts live as long as the configuration.
+    unsafe {
+        of_server(cf)
+            .into_iter()
+            .filter(|listen| !listen.ssl && address(listen.sockaddr).is_some_and(|ip| !ip.to_canonical().is_loopback()))
+            .map(|listen| listen.text.to_string())
+            .collect()
+    }
+}
+
+/// # Safety
+/// As for [`plain_and_remote`].
+unsafe fn of_server(cf: *mut sys::ngx_conf_t) -> Vec<Listen> {
+    // SAFETY: the context's tables have a slot for stream's core module, with its main and its server's structure.
+    unsafe {
+        let Some(module) = symbols::module((*cf).cycle, "ngx_stream_core_module") else { return Vec::new() };
+        let ctx = (*cf).ctx.cast::<sys::ngx_stream_conf_ctx_t>();
+        let main = (*(*ctx).main_conf.add((*module).ctx_index)).cast::<sys::ngx_stream_core_main_conf_t>();
+        let server = (*(*ctx).srv_conf.add((*module).ctx_index)).cast::<sys::ngx_stream_core_srv_conf_t>();
+        listens(&*main, server)
+    }
+}
+
+/// # Safety
+/// Both are parts of a configuration that is being read.
+#[cfg(not(nginx_1_25_5))]
+unsafe fn listens(
+    main: &sys::ngx_stream_core_main_conf_t,
+    server: *const sys::ngx_stream_core_srv_conf_t,
+) -> Vec<Listen> {
+    // SAFETY: the array holds one element for each `listen`, with the context of its server.
+    let all: &[sys::ngx_stream_listen_t] = unsafe { main.listen.as_slice() };
+    // SAFETY: both contexts are live.
+    let own = all.iter().filter(|listen| unsafe { (*listen.ctx).srv_conf == (*(*server).ctx).srv_conf });
+    own.map(|listen| Listen { sockaddr: listen.sockaddr, text: listen.addr_text, ssl: listen.ssl() != 0 }).collect()
+}
+
+/// # Safety
+/// Both are parts of a configuration that is being read.
+#[cfg(nginx_1_25_5)]
+unsafe fn listens(
+    main: &sys::ngx_stream_core_main_conf_t,
+    server: *const sys::ngx_stream_core_srv_conf_t,
+) -> Vec<Listen> {
+    // SAFETY: null, or ports with their addresses, and for each address the servers that have it.
+    unsafe {
+        let ports: &[sys::ngx_stream_conf_port_t] = main.ports.as_ref().map_or(&[], |ports| ports.as_slice());
+        ports
+            .iter()
+            .flat_map(|port| port.addrs.as_slice::<sys::ngx_stream_conf_addr_t>())
+            .filter(|address| {
+                let servers: &[*const sys::ngx_stream_core_srv_conf_t] = address.servers.as_slice();
+                servers.contains(&server)
+            })
+            .map(|address| &address.opt)
+            .map(|opt| Listen { sockaddr: opt.sockaddr, text: opt.addr_text, ssl: opt.ssl() != 0 })
+            .collect()
+    }
+}
+
+/// `None`: not of IP, and so of this machine.
+///
+/// # Safety
+/// `sockaddr` is a live address of the family that it names.
+unsafe fn address(sockaddr: *const sys::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the family says which of the structures it is.
+    unsafe {
+        match i32::from((*sockaddr).sa_family) {
+            libc::AF_INET => {
+                let bits = (*sockaddr.cast::<sys::sockaddr_in>()).sin_addr.s_addr;
+                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(bits))))
+            }
+            libc::AF_INET6 => {
+                let bytes = (*sockaddr.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
+                Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! One pair of sessions, wired to each other.
+
+use super::super::frame::Input;
+use super::super::message::kind;
+use super::super::{Limits, Node, Pull, Push, SessionError};
+use super::{NOW, contents, limits, node, set};
+use crate::record::Millis;
+
+/// A dialer and a dialled node, with nothing between them.
+struct Pair {
+    push: Push,
+    pull: Pull,
+    /// Types of the frames that the dialer sent.
+    sent: Vec<u8>,
+    /// The last turn moved nothing, either way.
+    quiet: bool,
+}
+
+impl Pair {
+    fn new(dialer: &Node, dialled: &Node, now: Millis) -> Pair {
+        Pair {
+            push: Push::new(dialer.clone(), 1, now),
+            pull: Pull::new(dialled.clone(), 1, now),
+            sent: Vec::new(),
+            quiet: false,
+        }
+    }
+
+    /// One turn: what the dialer has to send, at most `budget`, and the answer. Returns the bytes sent.
+    fn turn(&mut self, budget: usize, now: Millis) -> usize {
+        let (mut forth, mut back) = (Vec::new(), Vec::new());
+        if self.push.deadline() <= now {
+            self.push.tick(now).unwrap();
+        }
+        self.push.fill(&mut forth, budget, now).unwrap();
+        self.sent.extend(types(&forth));
+        self.pull.handle(&forth, &mut back, now).unwrap();
+        if self.pull.deadline() <= now {
+            self.pull.tick(&mut back, now).unwrap();
+        }
+        self.push.handle(&back, now).unwrap();
+        self.quiet = forth.is_empty() && back.is_empty();
+        forth.len()
+    }
+
+    /// Turns until nothing is left to send.
+    fn run(&mut self, now: Millis) {
+        for _ in 0..100_000 {
+            self.turn(64 * 1024, now);
+            if self.quiet && self.push.deadline() > now {
+                return;
+            }
+        }
+        panic!("the dialer goes on sending");
+    }
+
+    fn count(&self, kind: u8) -> usize {
+        self.sent.iter().filter(|sent| **sent == kind).count()
+    }
+}
+
+fn types(mut frames: &[u8]) -> Vec<u8> {
+    let mut input = Input::new(usize::MAX);
+    let mut types = Vec::new();
+    while let Some((kind, _)) = input.next(&mut frames).unwrap() {
+        types.push(kind);
+    }
+    types
+}
+
+fn mark(push: &mut Push, node: &Node) {
+    for (at, zone) in node.zones.iter().enumerate() {
+        push.mark(at, zone.zone.take_dirty());
+    }
+}
+
+#[test]
+fn writes_deletes_and_emptyings_arrive_and_are_acknowledged() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let (from, to) = (a.zones[0].zone, b.zones[0].zone);
+    set(&from, "before", b"1", NOW);
+    let mut pair = Pair::new(&a, &b, NOW);
+    assert!(!pair.push.flushed());
+    pair.run(NOW);
+    assert_eq!(contents(&to, NOW), [(b"before".to_vec(), b"1".to_vec())]);
+    assert!(pair.push.flushed());
+
+    set(&from, "after", b"2", NOW + 1);
+    from.delete(b"before", NOW + 1).unwrap();
+    mark(&mut pair.push, &a);
+    assert!(!pair.push.flushed());
+    assert_eq!(pair.push.pending(0), 2);
+    pair.run(NOW + 1);
+    assert_eq!(contents(&to, NOW + 1), [(b"after".to_vec(), b"2".to_vec())]);
+    assert!(pair.push.flushed());
+    assert_eq!(pair.push.pending(0), 0);
+
+    from.clear(NOW + 2).unwrap();
+    mark(&mut pair.push, &a);
+    assert!(!pair.push.flushed());
+    pair.run(NOW + 2);
+    assert_eq!(contents(&to, NOW + 2), []);
+    assert!(pair.push.flushed());
+}
+
+#[test]
+fn a_reconnect_costs_what_was_missed() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let from = a.zones[0].zone;
+    (0..500).for_each(|n| set(&from, &format!("key {n}"), &[7; 100], NOW));
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    assert!(pair.count(kind::RECORDS) > 10);
+    pair.push.close(&mut Vec::new(), "");
+    set(&from, "missed", b"1", NOW + 1);
+    let mut pair = Pair::new(&a, &b, NOW + 1);
+    pair.run(NOW + 1);
+    assert_eq!(pair.count(kind::RECORDS), 1);
+    assert_eq!(contents(&b.zones[0].zone, NOW).len(), 501);
+}
+
+#[test]
+fn a_hot_key_is_sent_at_the_pace_of_the_connection() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    let before = a.control.counter(crate::store::control::Counter::MsgsOut);
+    (0..1_000).for_each(|n: u32| set(&a.zones[0].zone, "hot", &n.to_le_bytes(), NOW));
+    mark(&mut pair.push, &a);
+    let sent = pair.turn(64 * 1024, NOW);
+    assert!(sent < 300, "{sent} bytes for one key");
+    pair.run(NOW);
+    assert_eq!(contents(&b.zones[0].zone, NOW), [(b"hot".to_vec(), 999u32.to_le_bytes().to_vec())]);
+    assert!(a.control.counter(crate::store::control::Counter::MsgsOut) - before <= 4);
+}
+
+#[test]
+fn budget_frame_and_window_bound_what_is_sent_at_once() {
+    let small = Limits { frame_size: 2_048, window: 8_192, ..limits() };
+    let (a, b) = (node(1, &["z"], small), node(2, &["z"], limits()));
+    (0..1_000).for_each(|n| set(&a.zones[0].zone, &format!("key {n}"), &[7; 150], NOW));
+    let mut pair = Pair::new(&a, &b, NOW);
+    while pair.count(kind::POSITION) == 0 {
+        let budget = 5_000;
+        let mut out = Vec::new();
+        pair.push.fill(&mut out, budget, NOW).unwrap();
+        assert!(out.len() <= budget + 2_048 + 64, "{} bytes for {budget}", out.len());
+        assert!(pair.turn(1 << 20, NOW) <= 8_192 + 2_048 + 64);
+        let mut back = Vec::new();
+        pair.pull.handle(&out, &mut back, NOW).unwrap_or(());
+        pair.push.handle(&back, NOW).unwrap_or(());
+        pair.sent.extend(types(&out));
+    }
+    // What the peer accepts bounds frames too.
+    let narrow = Limits { recv_buffer: 1_500, ..limits() };
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], narrow));
+    set(&a.zones[0].zone, "large", &vec![9; 100_000], NOW);
+    (0..100).for_each(|n| set(&a.zones[0].zone, &format!("key {n}"), &[7; 150], NOW));
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    assert!(pair.count(kind::CHUNK) > 60);
+    assert_eq!(contents(&b.zones[0].zone, NOW), contents(&a.zones[0].zone, NOW));
+}
+
+#[test]
+fn each_zone_gets_its_turn() {
+    let names = ["a", "b", "c"];
+    let (a, b) = (node(1, &names, limits()), node(2, &names, limits()));
+    for zone in a.zones.iter() {
+        (0..1_000).for_each(|n| set(&zone.zone, &format!("key {n}"), &[7; 100], NOW));
+    }
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.turn(1 << 20, NOW);
+    pair.turn(1 << 20, NOW);
+    pair.turn(16 * 1024, NOW);
+    for zone in b.zones.iter() {
+        assert!(contents(&zone.zone, NOW).len() > 20, "zone {} got nothing", zone.name);
+    }
+    pair.run(NOW);
+    for (here, there) in a.zones.iter().zip(b.zones.iter()) {
+        assert_eq!(contents(&here.zone, NOW), contents(&there.zone, NOW));
+    }
+}
+
+#[test]
+fn a_zone_that_the_peer_lacks_is_one_line_on_both_sides() {
+    let (a, b) = (node(1, &["both", "only here"], limits()), node(2, &["both"], limits()));
+    set(&a.zones[0].zone, "k", b"v", NOW);
+    set(&a.zones[1].zone, "k", b"v", NOW);
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    assert_eq!(contents(&b.zones[0].zone, NOW).len(), 1);
+    assert!(pair.push.flushed());
+    for notes in [pair.push.notes(), pair.pull.notes()] {
+        let lines: Vec<_> = notes.iter().filter(|note| note.text.contains("\"only here\"")).collect();
+        assert_eq!(lines.len(), 1, "{notes:?}");
+    }
+}
+
+#[test]
+fn who_joins_takes_one_full_state_and_only_the_rest_from_others() {
+    let lims = limits();
+    let (old, other, new) = (node(1, &["z"], lims), node(2, &["z"], lims), node(3, &["z"], lims));
+    old.zones[0].zone.set_joined();
+    other.zones[0].zone.set_joined();
+    (0..300).for_each(|n| set(&other.zones[0].zone, &format!("key {n}"), &[7; 100], NOW));
+    Pair::new(&other, &old, NOW).run(NOW);
+    let mut from_old = Pair::new(&old, &new, NOW);
+    let mut from_other = Pair { pull: Pull::new(new.clone(), 2, NOW), ..Pair::new(&other, &new, NOW) };
+    // Both have announced; the first has the claim, the second waits.
+    for _ in 0..3 {
+        from_old.turn(200, NOW);
+        from_other.turn(200, NOW);
+    }
+    assert!(!new.zones[0].zone.joined());
+    assert_eq!(from_other.count(kind::RECORDS), 0);
+    from_old.run(NOW);
+    assert!(new.zones[0].zone.joined());
+    let later = NOW + 250;
+    from_other.run(later);
+    assert_eq!(from_other.count(kind::RECORDS), 0, "the first has given it all");
+    assert_eq!(from_other.count(kind::POSITION), 1);
+    assert_eq!(contents(&new.zones[0].zone, NOW).len(), 300);
+}
+
+#[test]
+fn a_record_from_the_future_is_offered_again() {
+    let strict = Limits { max_drift: 1_000, ..limits() };
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], strict));
+    b.zones[0].zone.set_joined();
+    set(&a.zones[0].zone, "k", b"v", NOW + 3_000);
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    assert_eq!(contents(&b.zones[0].zone, NOW), []);
+    assert_eq!(b.zones[0].zone.position(a.control.identity()).0, 0, "the position is held back");
+    assert!(!pair.push.flushed());
+    for step in 1..80 {
+        pair.run(NOW + step * 100);
+    }
+    assert_eq!(contents(&b.zones[0].zone, NOW + 8_000).len(), 1);
+    assert!(pair.push.flushed());
+}
+
+#[test]
+fn a_silent_peer_ends_the_session_and_signs_of_life_keep_it() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let mut pair = Pair::new(&a, &b, NOW);
+    for step in 0..100 {
+        let now = NOW + step * 1_000;
+        pair.turn(1 << 16, now);
+    }
+    assert!(pair.count(kind::PING) > 10);
+    let now = NOW + 99_000;
+    assert!(matches!(pair.push.tick(now + 5_001), Err(SessionError::Silent(5_000))));
+    assert!(matches!(pair.pull.tick(&mut Vec::new(), now + 5_001), Err(SessionError::Silent(5_000))));
+    // A clock that is set back by an hour ends nothing.
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    pair.run(NOW - 3_600_000);
+}
