@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_over_goes_from_all_zones_and_then_there_is_nothing_to_do() {
-        let params = Params { node: Identity([1; 16]), timeout: Some(1), sync: false };
+        let params = Params { timeout: Some(1), ..Params::new(Identity([1; 16])) };
         let memory: Vec<_> = (0..3).map(|_| Region::anonymous(1 << 20).unwrap()).collect();
         let zones: Vec<_> = memory.iter().map(|memory| Zone::create(memory.region(), &params).unwrap()).collect();
         for (index, zone) in zones.iter().enumerate() {
