@@ -4,7 +4,7 @@
 //! bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said hello, when
 //! connections run short.
 
-use super::{Symbols, context};
+use super::{Symbols, context, exiting};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::log;
 use crate::store::control::Counter;
@@ -106,8 +106,10 @@ enum Why {
     Closed,
     /// nginx has logged the error.
     Broken,
-    /// nginx wants the connection.
+    /// nginx has too few connections left.
     Wanted,
+    /// This worker is to end. nginx tells idle connections so once; one that was in its TLS handshake then wasn't idle.
+    Exiting,
 }
 
 impl From<SessionError> for Why {
@@ -123,6 +125,9 @@ impl Session {
         // any of them exists elsewhere.
         let (c, read, write) =
             unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
+        if exiting() {
+            return Err(Why::Exiting);
+        }
         if c.close() != 0 {
             return Err(Why::Wanted);
         }
@@ -247,7 +252,8 @@ impl Session {
         self.tell();
         let goodbye = match why {
             Why::Protocol(error) => error.to_string(),
-            Why::Wanted => "the connection is wanted for something else, or nginx ends".into(),
+            Why::Wanted => "it needs the connection for others".into(),
+            Why::Exiting => "its worker ends, as nginx reloads or quits".into(),
             Why::Closed | Why::Broken => String::new(),
         };
         self.close(&goodbye);
@@ -259,7 +265,8 @@ impl Session {
             Why::Protocol(error) => (log::INFO, error.to_string()),
             Why::Closed => (log::INFO, "the peer closed the connection".into()),
             Why::Broken => (log::INFO, "the connection broke".into()),
-            Why::Wanted => (log::INFO, "nginx closes it".into()),
+            Why::Wanted => (log::INFO, "nginx needs the connection for others".into()),
+            Why::Exiting => (log::INFO, "this worker ends".into()),
         };
         let peer = self.pull.peer().map_or_else(|| "an unknown node".into(), |peer| format!("node {peer}"));
         // SAFETY: as in `tell`.

@@ -4,7 +4,7 @@
 //! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a first
 //! byte, like the session that comes after does for a hello.
 
-use super::{context, server, symbols};
+use super::{context, exiting, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::log;
@@ -63,6 +63,10 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
             // A handshake that is under way must not be held up: it may have read all there is.
             if !ours || (*session).ssl() == 0 || !(*c).ssl.is_null() || (*c).type_ != libc::SOCK_STREAM || spoke(c) {
                 return DECLINED;
+            }
+            if exiting() {
+                // Too late for nginx to ask it to end.
+                return sys::NGX_STREAM_SERVICE_UNAVAILABLE as sys::ngx_int_t;
             }
             let read = (*c).read;
             let waiting = ffi::owned_by_pool((*c).pool, Waiting { then: (*read).handler });
