@@ -114,7 +114,8 @@ impl Incoming {
             Ok(Applied::Full) => {
                 if let Some(count) = self.full.happened(cx.t) {
                     let text = format!(
-                        "zone \"{name}\" is full: {count} records of a peer were left out; give it more memory"
+                        "zone \"{name}\" is full: {count} records of a peer were left out; give it more \
+                         memory (keyval_zone zone={name}:SIZE)"
                     );
                     cx.notes.add(NoteLevel::Error, text);
                 }
@@ -123,8 +124,8 @@ impl Incoming {
                 self.hold(cx, record.version.origin);
                 if let Some(count) = self.future.happened(cx.t) {
                     let text = format!(
-                        "zone \"{name}\": {count} records of node {} are more than {} ms ahead of this node's clock and \
-                         are refused for now; check the time service of both",
+                        "zone \"{name}\": {count} records of node {} are more than {} ms ahead of this node's clock \
+                         and are refused for now; check the time service of both",
                         record.version.origin, cx.node.limits.max_drift
                     );
                     cx.notes.add(NoteLevel::Warn, text);
@@ -158,12 +159,16 @@ impl Incoming {
         }
     }
 
-    /// Empties the zone as the peer did. Clear stamps aren't covered by positions: nothing is held back.
+    /// Empties the zone as the peer did. Refused, it holds back all positions: the peer no longer sends what it removed,
+    /// so what they cover isn't all here.
     pub fn clear(&mut self, cx: &mut Context<'_>, stamp: Stamp) {
         let Some(zone) = cx.node.zones.get(self.index) else { return };
         match zone.zone.apply_clear(stamp, cx.now, cx.node.limits.max_drift) {
             Ok(Applied::Newer | Applied::Stale | Applied::Full) => {}
-            Ok(Applied::Future) | Err(_) => self.ask_again(cx.t),
+            Ok(Applied::Future) | Err(_) => {
+                self.hold_all = true;
+                self.ask_again(cx.t);
+            }
         }
     }
 
@@ -187,7 +192,7 @@ impl Incoming {
                 && let Some(count) = self.origins.happened(cx.t)
             {
                 let text = format!(
-                    "zone \"{name}\" has no room for {count} more origins; their records are sent again at each reconnect"
+                    "zone \"{name}\" has no room for {count} more origins; their records come again at each reconnect"
                 );
                 cx.notes.add(NoteLevel::Warn, text);
             }

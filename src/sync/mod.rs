@@ -1,7 +1,7 @@
 //! The replication protocol, sans-IO: bytes, feed positions and the time go in, frames and operations come out.
 //!
-//! The node that dials pushes ([`Push`]), the node that was dialled pulls ([`Pull`]): data flows one way on a connection,
-//! and two nodes have two. `docs/protocol.md` tells what they say to each other and which promises hold.
+//! The node that dials pushes ([`Push`]), the node that was dialled pulls ([`Pull`]): data flows one way on a
+//! connection, and two nodes have two. `docs/protocol.md` tells what they say to each other and which promises hold.
 //!
 //! `frame` and `message` are the wire; `outgoing` and `incoming` are one zone of a session; `push` and `pull` are the
 //! session around them.

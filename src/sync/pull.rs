@@ -83,7 +83,8 @@ impl Pull {
         }
     }
 
-    /// Bytes came from the peer; replies are appended to `out`. On an error `out` may hold a goodbye that is worth sending.
+    /// Bytes came from the peer; replies are appended to `out`. On an error `out` may hold a goodbye that is worth
+    /// sending.
     pub fn handle(&mut self, bytes: &[u8], out: &mut Vec<u8>, now: Millis) -> Result<(), SessionError> {
         self.check()?;
         let t = self.pace.advance(now);
@@ -318,14 +319,14 @@ impl Pull {
         }
         let Some(at) = taken else {
             let reason = match index {
-                None => "it has no zone of this name with sync",
-                Some(_) => "its zone of this name is of another kind or type",
+                None => "there is no zone of this name with sync",
+                Some(_) => "the zone of this name is of another kind or type",
             };
             write::refuse(out, number, reason);
             self.zones.insert(number, None);
             if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
-                let reason = reason.replace("it has", "this node has").replace("its", "this node's");
-                let text = format!("zone \"{}\" of the peer is not synchronized: {reason}", message::printable(name));
+                let name = message::printable(name);
+                let text = format!("zone \"{name}\" of the peer is not synchronized: on this node {reason}");
                 self.notes.add(NoteLevel::Warn, text);
             }
             return Ok(());
@@ -363,7 +364,8 @@ impl Pull {
         Ok((incoming, (cx, &self.defined)))
     }
 
-    /// Takes a part of a record; the whole one when that was the last. Grows with what came, not with what was announced.
+    /// Takes a part of a record; gives the whole one when that was the last. Grows with what came, not with what was
+    /// announced.
     fn chunk(
         &mut self,
         zone: u64,

@@ -43,6 +43,8 @@ pub struct Push {
     told: u64,
     /// `fill` stopped because it had worked enough, not because there was nothing to do.
     working: bool,
+    /// `tick` was called and `fill` was not since: a caller whose output is stuck isn't asked again and again.
+    owed: bool,
     notes: Notes,
     lacked: Seldom,
 }
@@ -70,6 +72,7 @@ impl Push {
             telling: None,
             told: 0,
             working: false,
+            owed: false,
             notes: Notes::default(),
             lacked: Seldom::default(),
             node,
@@ -103,7 +106,7 @@ impl Push {
         self.check()?;
         let t = self.pace.advance(now);
         let start = out.len();
-        self.working = false;
+        self.owed = false;
         if !self.said_hello {
             self.said_hello = true;
             write::hello(out, &own_hello(&self.node, now));
@@ -133,6 +136,7 @@ impl Push {
         if t.saturating_sub(self.heard) > self.node.limits.timeout {
             return Err(self.end(Ending::silent(self.node.limits.timeout)));
         }
+        self.owed = true;
         if self.peer.is_some() && self.telling.is_none() && t >= self.told.saturating_add(self.beat()) {
             self.told = t;
             self.telling = Some(0);
@@ -143,14 +147,14 @@ impl Push {
     /// When `tick` wants to be called next.
     pub fn deadline(&self) -> Millis {
         let silent = self.heard.saturating_add(self.node.limits.timeout).saturating_add(1);
-        let mut next = silent;
-        if self.peer.is_some() {
-            next = next.min(self.ping_due()).min(self.told.saturating_add(self.beat()));
-            next = self.zones.iter().filter_map(|zone| zone.wakes(self.pace.t)).fold(next, u64::min);
+        if self.owed || self.peer.is_none() {
+            return self.pace.wall_at(silent);
         }
         if self.working || self.telling.is_some() {
-            next = self.pace.t;
+            return self.pace.wall_at(self.pace.t);
         }
+        let zones = self.zones.iter().filter_map(|zone| zone.wakes(self.pace.t));
+        let next = zones.fold(silent.min(self.ping_due()).min(self.told.saturating_add(self.beat())), u64::min);
         self.pace.wall_at(next)
     }
 
@@ -278,7 +282,7 @@ impl Push {
             outgoing.refuse();
             outgoing.close(&zone.zone);
             let text =
-                format!("zone \"{}\" is not synchronized: the peer says: {}", zone.name, message::printable(reason));
+                format!("zone \"{}\" is not synchronized: on the peer {}", zone.name, message::printable(reason));
             self.notes.add(NoteLevel::Warn, text);
         }
         Ok(())

@@ -145,7 +145,8 @@ pub fn check_hello(hello: &Hello, own: Identity) -> Result<usize, Ending> {
     }
     if hello.lowest > hello.highest || hello.highest < LOWEST || hello.lowest > HIGHEST {
         let text = format!(
-            "the peer speaks versions {} to {} of the protocol and this node {LOWEST} to {HIGHEST}: upgrade the older of the two",
+            "the peer speaks versions {} to {} of the protocol and this node {LOWEST} to {HIGHEST}: \
+             upgrade the older of the two",
             hello.lowest, hello.highest
         );
         return Err(Ending { code: BYE_VERSION, error: SessionError::Protocol(text) });

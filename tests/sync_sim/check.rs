@@ -109,11 +109,14 @@ pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<BTreeMap<Vec
     let mut records = BTreeMap::new();
     let mut place = Some(ScanPlace::default());
     while let Some(at) = place {
-        place = node.zone(zone).scan(at, now, &mut |key, value, found| {
-            let live = Live { value: value.to_vec(), version: found.version, expires: found.expires };
-            let again = records.insert(key.to_vec(), live);
+        let mut met = Vec::new();
+        place =
+            node.zone(zone).scan(at, now, &mut |key, value, found| met.push((key.to_vec(), value.to_vec(), found)))?;
+        for (key, value, found) in met {
+            let live = Live { value, version: node.zone(zone).version(&found), expires: found.expires };
+            let again = records.insert(key.clone(), live);
             assert!(again.is_none(), "a listing met the key {key:?} twice");
-        })?;
+        }
     }
     Ok(records)
 }

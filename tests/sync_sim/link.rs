@@ -1,4 +1,4 @@
-//! A connection between two nodes: two pipes of bytes that are cut, delayed, held up and lost, and a session at each end.
+//! A connection between two nodes: two pipes of bytes that are cut, delayed, held up and lost; a session at each end.
 
 use crate::lies::Lie;
 use crate::rng::Rng;

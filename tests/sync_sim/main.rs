@@ -77,7 +77,8 @@ fn simulate(seeds: u64) -> bool {
     }
     settled.sort_unstable();
     println!(
-        "simulator: {seeds} seeds in {:.1} s, {failed} failed; {} operations, {} writes acknowledged, {} sessions, {} bytes in {} pieces",
+        "simulator: {seeds} seeds in {:.1} s, {failed} failed; {} operations, {} writes acknowledged, {} sessions, \
+         {} bytes in {} pieces",
         begun.elapsed().as_secs_f64(),
         total.operations,
         total.acknowledged,

@@ -315,7 +315,9 @@ impl World {
         let found = self.nodes[at].zone(zone_at).get(key, now, &mut value);
         let act = match found {
             _ if deleted => Act::Delete,
-            Ok(Some(found)) if found.version == version => Act::Put { value, expires: found.expires },
+            Ok(Some(found)) if self.nodes[at].zone(zone_at).version(&found) == version => {
+                Act::Put { value, expires: found.expires }
+            }
             found => panic!("node {at} acknowledged {version:?} for {key:?} and then found {found:?}"),
         };
         self.trace(|| {

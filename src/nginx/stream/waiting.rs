@@ -37,7 +37,7 @@ pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
             let each = *servers.elts.cast::<*mut sys::ngx_stream_core_srv_conf_t>().add(index);
             let table = (*(*each).ctx).srv_conf;
             if server(table).zone_sync.is_some() {
-                let tls = (*table.add((*ssl).ctx_index)).cast::<sys::ngx_stream_ssl_conf_t>();
+                let tls = (*table.add((*ssl).ctx_index)).cast::<symbols::SslServer>();
                 let patience = own.limits.timeout as sys::ngx_msec_t;
                 (*tls).handshake_timeout = (*tls).handshake_timeout.min(patience);
             }

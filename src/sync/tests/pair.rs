@@ -258,3 +258,16 @@ fn a_silent_peer_ends_the_session_and_signs_of_life_keep_it() {
     pair.run(NOW);
     pair.run(NOW - 3_600_000);
 }
+
+#[test]
+fn a_stuck_output_is_not_asked_for_again_and_again() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    let now = pair.push.deadline();
+    assert!(now > NOW);
+    pair.push.tick(now).unwrap();
+    assert!(pair.push.deadline() > now, "nothing was sent, and nothing could be");
+    pair.turn(1 << 16, now);
+    assert!(pair.count(kind::PING) == 1 && pair.push.deadline() > now);
+}
