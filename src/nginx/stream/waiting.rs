@@ -64,6 +64,9 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
             if !ours || (*session).ssl() == 0 || !(*c).ssl.is_null() || (*c).type_ != libc::SOCK_STREAM || spoke(c) {
                 return DECLINED;
             }
+            if sys::ngx_exiting != 0 {
+                return ERROR;
+            }
             let read = (*c).read;
             let waiting = ffi::owned_by_pool((*c).pool, Waiting { then: (*read).handler });
             if waiting.is_null() {
