@@ -80,6 +80,8 @@ unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
             })
         });
         if let Some(symbols) = ended {
+            // The end of TLS may take a moment, and nginx's worker has to wait for it.
+            (*(*c).read).set_cancelable(0);
             symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
         }
     }
