@@ -1,8 +1,8 @@
-//! Clients of a TLS `listen` that say nothing: until the handshake begins, others may have their connection.
+//! Clients of a TLS `listen` that say nothing, or too little: until a handshake begins, others may have the connection.
 //!
 //! nginx waits for a handshake for a minute, and keeps the connection all that time, whoever else needs one, and
 //! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a first
-//! byte, like the session that comes after does for a hello.
+//! record, like the session that comes after does for a hello.
 
 use super::{context, exiting, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
@@ -46,7 +46,7 @@ pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
     }
 }
 
-/// What the session does when its first byte is there.
+/// What the session does when its first record is there.
 struct Waiting {
     then: sys::ngx_event_handler_pt,
 }
@@ -120,17 +120,37 @@ unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
     }
 }
 
-/// Whether there is anything to read, be it the end of the connection.
+/// Whether the TLS module has something to work on: a whole first record, the end of the connection, or what is no TLS.
 ///
 /// # Safety
 /// `c` is a live connection.
 unsafe fn spoke(c: *mut sys::ngx_connection_t) -> bool {
-    let mut byte = 0u8;
-    // SAFETY: the descriptor is open, and there is room for the one byte.
-    let seen = unsafe { libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
-    let waits = seen < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock;
+    const HEADER: usize = 5;
+    const HANDSHAKE: u8 = 22;
+    const LONGEST: usize = 16 * 1024;
+    let mut header = [0u8; HEADER];
+    let mut there: libc::c_int = 0;
+    // SAFETY: the descriptor is open; `recv` has room for the bytes it may give, and the ioctl for the number it writes.
+    let (seen, error) = unsafe {
+        let seen = libc::recv((*c).fd, header.as_mut_ptr().cast(), HEADER, libc::MSG_PEEK);
+        let error = std::io::Error::last_os_error();
+        libc::ioctl((*c).fd, libc::FIONREAD, &raw mut there);
+        (seen, error)
+    };
+    let waits = match usize::try_from(seen) {
+        Err(_) => error.kind() == std::io::ErrorKind::WouldBlock,
+        Ok(0) => false,
+        Ok(_) if header[0] != HANDSHAKE => false,
+        Ok(seen) => {
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            let whole = seen == HEADER && usize::try_from(there).unwrap_or(0) >= HEADER + length;
+            // SAFETY: the read event of a live connection; nginx has seen that the peer sends no more.
+            let ended = unsafe { (*(*c).read).pending_eof() } != 0;
+            !whole && !ended && length <= LONGEST
+        }
+    };
     if waits {
-        // SAFETY: its read event is live. nginx would otherwise take it that there is still something to read.
+        // SAFETY: as above. nginx would otherwise take it that there is something to read, and wait for no event.
         unsafe { (*(*c).read).set_ready(0) };
     }
     !waits
