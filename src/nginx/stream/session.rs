@@ -1,8 +1,8 @@
 //! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
 //!
-//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be sent is
-//! bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said hello, when
-//! connections run short.
+//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be
+//! sent is bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
+//! hello, when connections run short.
 
 use super::{Symbols, context, exiting};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
@@ -123,8 +123,8 @@ impl From<SessionError> for Why {
 impl Session {
     /// Does what can be done now, and asks to be called again.
     fn advance(&mut self) -> Result<(), Why> {
-        // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference to
-        // any of them exists elsewhere.
+        // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference
+        // to any of them exists elsewhere.
         let (c, read, write) =
             unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
         if exiting() {
@@ -169,8 +169,8 @@ impl Session {
         let mut buffer = [0; READ];
         let len = READ.min(self.node.limits.recv_buffer.max(1));
         for _ in 0..READS {
-            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes of
-            // the buffer at most.
+            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes
+            // of the buffer at most.
             let received = unsafe {
                 if self.unsent() > UNSENT || (*(*self.connection).read).ready() == 0 {
                     return Ok(false);
@@ -190,8 +190,8 @@ impl Session {
 
     /// What phases before ours have read already.
     fn take_preread(&mut self, now: u64) -> Result<(), Why> {
-        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The copy
-        // ends the borrow before anything else can touch the buffer.
+        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The
+        // copy ends the borrow before anything else can touch the buffer.
         let preread = unsafe {
             let Some(buffer) = (*self.connection).buffer.as_mut() else { return Ok(()) };
             let Ok(len) = usize::try_from(buffer.last.offset_from(buffer.pos)) else { return Ok(()) };

@@ -1,8 +1,8 @@
 //! Clients of a TLS `listen` that say nothing, or too little: until a handshake begins, others may have the connection.
 //!
 //! nginx waits for a handshake for a minute, and keeps the connection all that time, whoever else needs one, and
-//! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a first
-//! record, like the session that comes after does for a hello.
+//! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a
+//! first record, like the session that comes after does for a hello.
 
 use super::{context, exiting, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
@@ -19,8 +19,8 @@ const AGAIN: sys::ngx_int_t = sys::NGX_AGAIN as sys::ngx_int_t;
 /// # Safety
 /// `cf` is that of the stream block, at its end.
 pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
-    // SAFETY: the context is a `ngx_stream_conf_ctx_t` with a slot for each stream module, filled with that module's own
-    // structure; arrays and their elements are those of the configuration that was just read.
+    // SAFETY: the context is a `ngx_stream_conf_ctx_t` with a slot for each stream module, filled with that module's
+    // own structure; arrays and their elements are those of the configuration that was just read.
     unsafe {
         let absent = || Fault::new("the stream module is not loaded");
         let core = (*symbols::module((*cf).cycle, "ngx_stream_core_module").ok_or_else(absent)?).ctx_index;
@@ -85,8 +85,8 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
 }
 
 unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with the read event of a live connection whose data is a stream session, with the context that
-    // the phase handler put there. Nothing is touched after `finalize` or after the session went on.
+    // SAFETY: nginx calls with the read event of a live connection whose data is a stream session, with the context
+    // that the phase handler put there. Nothing is touched after `finalize` or after the session went on.
     unsafe {
         let c = (*read).data.cast::<sys::ngx_connection_t>();
         let session = (*c).data.cast::<sys::ngx_stream_session_t>();
@@ -130,7 +130,8 @@ unsafe fn spoke(c: *mut sys::ngx_connection_t) -> bool {
     const LONGEST: usize = 16 * 1024;
     let mut header = [0u8; HEADER];
     let mut there: libc::c_int = 0;
-    // SAFETY: the descriptor is open; `recv` has room for the bytes it may give, and the ioctl for the number it writes.
+    // SAFETY: the descriptor is open; `recv` has room for the bytes it may give, and the ioctl for the number it
+    // writes.
     let (seen, error) = unsafe {
         let seen = libc::recv((*c).fd, header.as_mut_ptr().cast(), HEADER, libc::MSG_PEEK);
         let error = std::io::Error::last_os_error();
