@@ -64,12 +64,11 @@ impl Hub {
         self.finishing.get()
     }
 
-    /// Whether every peer that can be reached has acknowledged everything.
-    pub(super) fn flushed(&self) -> bool {
+    /// Whether every peer has acknowledged everything, of those that can be reached, or `reached` already are.
+    pub(super) fn flushed(&self, reached: bool) -> bool {
         self.links.iter().all(|link| match link.state.get() {
             State::Connected => link.flushed.get(),
-            // One that couldn't be reached the last time isn't waited for.
-            State::Dialling => link.unreachable.get(),
+            State::Dialling => reached || link.unreachable.get(),
             State::Over => true,
         })
     }

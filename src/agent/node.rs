@@ -18,6 +18,8 @@ use tokio::task::{JoinError, JoinSet, LocalSet};
 const BEAT: Duration = Duration::from_millis(500);
 /// While it finishes, between two looks for changes that came in late.
 const FINISHING: Duration = Duration::from_millis(20);
+/// While it finishes, for peers that aren't connected just then. This node's own workers accept no more, for example.
+const REACH: Duration = Duration::from_secs(1);
 /// For goodbyes.
 const FAREWELL: Duration = Duration::from_millis(150);
 
@@ -85,15 +87,17 @@ fn dial_all(config: &Config, hub: &Rc<Hub>) -> JoinSet<()> {
 
 /// Lets the sessions send what was accepted; no more is coming.
 async fn finish(config: &Config, hub: &Rc<Hub>, mut dials: JoinSet<()>, until: Instant) -> io::Result<()> {
+    let reach = Instant::now() + REACH;
     hub.distribute();
     hub.finish();
     while hub.holds() && Instant::now() < until {
         config.control.beat(&config.lease, now());
-        if !hub.distribute() && hub.flushed() {
+        let reached = Instant::now() > reach;
+        if !hub.distribute() && hub.flushed(reached) {
             break;
         }
         tokio::select! {
-            () = hub.until(Hub::flushed) => {}
+            () = hub.until(|hub| hub.flushed(reached)) => {}
             Some(ended) = dials.join_next() => pass_on_panic(ended),
             () = tokio::time::sleep(FINISHING.min(until.saturating_duration_since(Instant::now()))) => {}
         }

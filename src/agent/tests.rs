@@ -32,7 +32,7 @@ impl TestNode {
         let eventfd = test_eventfd();
         control.set_eventfd(eventfd.as_raw_fd());
         control.next_generation();
-        let params = Params { node: control.identity(), timeout: None, sync: true };
+        let params = Params { timeout: None, sync: true, ..Params::new(control.identity()) };
         let zone = Zone::create(memory(1 << 20), &params).unwrap();
         zone.set_joined();
         let limits = Limits { timeout: 2000, frame_size: 8192, window: 65536, recv_buffer: 65536, max_drift: 60_000 };

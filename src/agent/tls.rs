@@ -105,7 +105,7 @@ impl Tls {
             let verifier = verify::Named::new(chain.clone(), self.depth, names.clone());
             config.dangerous().set_certificate_verifier(Arc::new(verifier));
         }
-        let name = names.into_iter().next().unwrap_or_else(localhost);
+        let name = names.into_iter().next().unwrap_or_else(loopback);
         PeerTls { connector: TlsConnector::from(Arc::new(config)), name, certificate: self.certificate }
     }
 }
@@ -140,11 +140,11 @@ fn names_of(target: &Target) -> Vec<ServerName<'static>> {
             let address = Some(address).filter(|address| host.as_ref() != Some(address));
             host.into_iter().chain(address).collect()
         }
-        Target::Unix(_) => vec![localhost()],
+        Target::Unix(_) => ServerName::try_from("localhost").into_iter().chain([loopback()]).collect(),
     }
 }
 
-fn localhost() -> ServerName<'static> {
+fn loopback() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::from(std::net::IpAddr::from(std::net::Ipv4Addr::LOCALHOST)))
 }
 

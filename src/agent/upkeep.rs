@@ -42,25 +42,43 @@ enum Step {
     Nothing,
 }
 
-/// Goes round the zones, from `place` on, until all were visited or the time is over.
+/// Goes round the zones, from `place` on, until none has anything left or the time is over.
 fn step(zones: &[Zone], place: &mut usize) -> Step {
     let began = Instant::now();
     let mut worked = false;
-    let mut unfinished = false;
-    for visited in 1..=zones.len() {
+    let mut through = 0;
+    while through < zones.len() {
+        if began.elapsed() >= STEP {
+            return Step::Unfinished;
+        }
         *place = (*place + 1) % zones.len();
         let Some(zone) = zones.get(*place) else { break };
         let done = zone.upkeep(now(), BUDGET);
         worked |= done > 0;
-        unfinished |= done >= BUDGET;
-        if began.elapsed() >= STEP {
-            unfinished |= visited < zones.len();
-            break;
-        }
+        through = if done < BUDGET { through + 1 } else { 0 };
     }
-    match (unfinished, worked) {
-        (true, _) => Step::Unfinished,
-        (false, true) => Step::Worked,
-        (false, false) => Step::Nothing,
+    if worked { Step::Worked } else { Step::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Identity;
+    use crate::store::{Condition, Life, Params, Region};
+
+    #[test]
+    fn what_is_over_goes_from_all_zones_and_then_there_is_nothing_to_do() {
+        let params = Params { timeout: Some(1), ..Params::new(Identity([1; 16])) };
+        let memory: Vec<_> = (0..3).map(|_| Region::anonymous(1 << 20).unwrap()).collect();
+        let zones: Vec<_> = memory.iter().map(|memory| Zone::create(memory.region(), &params).unwrap()).collect();
+        for (index, zone) in zones.iter().enumerate() {
+            for number in 0..1000 * (index + 1) {
+                zone.set(&number.to_le_bytes(), b"v", Life::Default, Condition::Always, now() - 1000).unwrap();
+            }
+        }
+        let mut place = 0;
+        let steps = (0..10_000).take_while(|_| step(&zones, &mut place) != Step::Nothing).count();
+        assert!((1..10_000).contains(&steps), "{steps} steps");
+        assert_eq!(zones.iter().map(|zone| zone.stats().records).sum::<u64>(), 0);
     }
 }

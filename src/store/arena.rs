@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
-use super::layout::{CLASS_SIZES, header, shard};
+use super::layout::{CLASS_SIZES, header, offset, shard};
 use super::lock::{self, Obtained};
 use super::shard::Shard;
 use super::{Slot, StoreError, Zone};
@@ -125,6 +125,25 @@ impl Shard<'_> {
                 self.link_page(class, page);
             }
         }
+    }
+
+    /// The pages of this shard, with how many blocks of each are in use.
+    pub fn own_pages(&self) -> Vec<(u16, usize)> {
+        let owned = |page: &usize| self.page_and_class(self.zone.geometry.page(*page)).is_some();
+        let used = |page| (self.usage(self.zone.geometry.descriptor(page)).0, page);
+        (0..self.zone.geometry.pages).filter(owned).map(used).collect()
+    }
+
+    /// The pages that a record's blocks lie in.
+    pub fn pages_of(&self, at: usize) -> Vec<usize> {
+        let mut pages: Vec<usize> = self.zone.geometry.page_of(at).into_iter().collect();
+        let mut overflow = self.block(at).overflow();
+        while overflow != 0 && pages.len() < self.zone.geometry.pages {
+            let block = offset(overflow);
+            pages.extend(self.zone.geometry.page_of(block));
+            overflow = self.zone.region.load32(block, Relaxed);
+        }
+        pages
     }
 
     /// Figures of a class.

@@ -90,6 +90,23 @@ impl Shard<'_> {
         }
     }
 
+    /// Up to `count` of the records that will end soonest, as far as the wheel tells without being turned.
+    pub fn timer_sample(&self, count: usize) -> Vec<(usize, Fields)> {
+        let draining = self.load(self.field(shard::DRAINING));
+        let first = match self.next_slot() {
+            _ if draining != 0 => draining,
+            Some((level, slot, _)) => self.load(self.head(level, slot)),
+            None => 0,
+        };
+        let mut sample = Vec::new();
+        let mut at = offset(first);
+        while at != 0 && sample.len() < count {
+            sample.push((at, self.block(at).fields()));
+            at = offset(self.block(at).link(TIMER_NEXT));
+        }
+        sample
+    }
+
     /// Empties the list taken from a slot: what is due expires, the rest goes down to a lower level.
     fn drain(&self, now: Millis, budget: &mut usize, expire: &mut impl FnMut(usize, Fields)) -> bool {
         let draining = self.field(shard::DRAINING);

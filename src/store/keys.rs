@@ -2,6 +2,8 @@
 
 use super::arena::Need;
 use super::block::Fields;
+use super::evict::Wish;
+use super::matching::{Matching, Wanted};
 use super::shard::{Met, Place, Shard};
 use super::upkeep::RETENTION;
 use super::{MAX_KEY, MAX_VALUE, StoreError, Zone};
@@ -75,7 +77,7 @@ const UNLOCKED_TRIES: usize = 16;
 const RECORDS_A_HOLD: usize = 32;
 const BUCKETS_A_HOLD: usize = 256;
 /// How often room is made for one write before it is refused.
-const RELIEF_ROUNDS: usize = 64;
+const RELIEF_ROUNDS: usize = 128;
 
 impl Zone {
     /// Looks `key` up and puts its value into `sink`. Takes no lock, unless the shard keeps changing under its eyes.
@@ -87,17 +89,24 @@ impl Zone {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(None);
         }
-        let place = self.place(key);
-        let shard = self.shard_unlocked(place.shard);
-        for _ in 0..UNLOCKED_TRIES {
-            let sequence = shard.sequence();
-            let found = self.read(place, key, now, sink);
-            if shard.is_unmoved(sequence) {
-                return found;
-            }
+        self.probe(self.place(key), Wanted::Key(key), now, sink)
+    }
+
+    /// Looks up what answers for `key`: in a zone of networks or prefixes, the longest that contains it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::get`].
+    pub fn look_up<S: Sink + ?Sized>(
+        &self,
+        key: &[u8],
+        now: Millis,
+        sink: &mut S,
+    ) -> Result<Option<Found>, StoreError> {
+        if self.matching == Matching::Exact || key.is_empty() {
+            return self.get(key, now, sink);
         }
-        let _locked = self.shard(place.shard)?;
-        self.read(place, key, now, sink)
+        self.candidates(key, |place, wanted| self.probe(place, wanted, now, sink).transpose()).transpose()
     }
 
     /// The version of what was found.
@@ -119,10 +128,11 @@ impl Zone {
         condition: Condition,
         now: Millis,
     ) -> Result<Written, StoreError> {
-        check_lengths(key, value)?;
+        self.check_key(key, value)?;
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
-        shard.with_relief(now, true, || {
+        let wish = Wish { place, key, payload: key.len() + value.len() };
+        shard.with_relief(now, true, &wish, || {
             let met = self.find(place, key);
             let live = met.filter(|met| met.fields.is_live(now, self.cleared()));
             match condition {
@@ -141,11 +151,13 @@ impl Zone {
     ///
     /// As [`Zone::set`].
     pub fn touch(&self, key: &[u8], life: Life, now: Millis) -> Result<Written, StoreError> {
-        check_lengths(key, &[])?;
+        self.check_key(key, &[])?;
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
+        let payload = self.find(place, key).map_or(0, |met| met.fields.payload());
+        let wish = Wish { place, key, payload };
         let mut payload = Vec::new();
-        shard.with_relief(now, true, || {
+        shard.with_relief(now, true, &wish, || {
             let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
             shard.payload(&met, &mut payload);
             let expires = self.end_of(life, Some(&met), now);
@@ -160,7 +172,7 @@ impl Zone {
     ///
     /// `BadKey` or `Busy`: a full zone deletes as well as any.
     pub fn delete(&self, key: &[u8], now: Millis) -> Result<Written, StoreError> {
-        check_lengths(key, &[])?;
+        self.check_key(key, &[])?;
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
@@ -220,6 +232,15 @@ impl Zone {
         Ok(empty)
     }
 
+    /// Whether a record may have this key and value.
+    pub(super) fn check_key(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        match () {
+            () if key.is_empty() || key.len() > MAX_KEY || !self.matching.accepts(key) => Err(StoreError::BadKey),
+            () if value.len() > MAX_VALUE => Err(StoreError::BadValue),
+            () => Ok(()),
+        }
+    }
+
     pub(super) fn node(&self) -> Identity {
         self.params().node
     }
@@ -229,15 +250,42 @@ impl Zone {
         self.find(place, key).filter(|met| met.fields.is_live(now, self.cleared()))
     }
 
+    /// Reads one candidate. Takes no lock, unless the shard keeps changing under its eyes.
+    #[inline]
+    fn probe<S: Sink + ?Sized>(
+        &self,
+        place: Place,
+        wanted: Wanted<'_>,
+        now: Millis,
+        sink: &mut S,
+    ) -> Result<Option<Found>, StoreError> {
+        let shard = self.shard_unlocked(place.shard);
+        for _ in 0..UNLOCKED_TRIES {
+            let sequence = shard.sequence();
+            let found = self.read(place, wanted, now, sink);
+            if shard.is_unmoved(sequence) {
+                return found;
+            }
+        }
+        let _locked = self.shard(place.shard)?;
+        self.read(place, wanted, now, sink)
+    }
+
     #[inline]
     fn read<S: Sink + ?Sized>(
         &self,
         place: Place,
-        key: &[u8],
+        wanted: Wanted<'_>,
         now: Millis,
         sink: &mut S,
     ) -> Result<Option<Found>, StoreError> {
-        let Some(met) = self.find_live(place, key, now) else { return Ok(None) };
+        let cleared = self.cleared();
+        let Some(met) = self.find_wanted(place, wanted, |met| met.fields.is_live(now, cleared)) else {
+            return Ok(None);
+        };
+        if self.evict {
+            self.mark_used(place);
+        }
         let room = sink.room(met.fields.value_len).ok_or(StoreError::NoMemory)?;
         let block = super::block::Block { region: &self.region, at: met.at };
         // A failed copy means that the record was reused meanwhile, which the sequence tells the caller.
@@ -332,11 +380,14 @@ impl Shard<'_> {
         &self,
         now: Millis,
         count_refusal: bool,
+        wish: &Wish<'_>,
         mut write: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let mut evictions = 0;
         for _ in 0..RELIEF_ROUNDS {
             match write() {
                 Err(StoreError::NoMemory) if self.relieve(now) => {}
+                Err(StoreError::NoMemory) if self.evict(wish, evictions) => evictions += 1,
                 Err(StoreError::NoMemory) => break,
                 done => return done,
             }
@@ -348,7 +399,7 @@ impl Shard<'_> {
     }
 
     /// The records of one bucket.
-    fn chain_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
+    pub fn chain_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
         let mut from = self.zone.geometry.bucket(self.index, bucket);
         loop {
             let at = super::layout::offset(self.zone.region.load32(from, std::sync::atomic::Ordering::Relaxed));
@@ -358,13 +409,5 @@ impl Shard<'_> {
             each(&Met { at, from, fields: self.block(at).fields() });
             from = at + super::block::CHAIN_NEXT;
         }
-    }
-}
-
-pub(super) fn check_lengths(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-    match () {
-        () if key.is_empty() || key.len() > MAX_KEY => Err(StoreError::BadKey),
-        () if value.len() > MAX_VALUE => Err(StoreError::BadValue),
-        () => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Where everything is in a zone's region.
 //!
 //! ```text
-//! header | shards | buckets | markers of feed walkers | origins | page descriptors | pages ...
+//! header | shards | buckets | marks of use | markers of feed walkers | origins | page descriptors | pages ...
 //! ```
 //!
 //! Links between blocks are 32-bit numbers of 16-byte units from the start of the region; 0 is "none". So a region can be
@@ -15,7 +15,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes in a unit of a link.
 pub const UNIT: usize = 16;
 /// Largest zone, bytes: what links can reach.
@@ -54,7 +54,14 @@ pub mod header {
     pub const PENDING: usize = 400;
     /// The greatest stamp of a tombstone that was taken away before its time.
     pub const PURGE_FLOOR: usize = 408;
-    pub const LEN: usize = 512;
+    /// The greatest stamp of a record that was evicted.
+    pub const EVICTED_STAMP: usize = 416;
+    /// How keys are compared, and whether a full zone evicts.
+    pub const MATCHING: usize = 60;
+    pub const EVICT: usize = 424;
+    /// A bit for each length of key in use, where that matters.
+    pub const LENGTHS: usize = 512;
+    pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.
@@ -77,14 +84,18 @@ pub mod shard {
     pub const EXPIRED: usize = 88;
     /// Writes of this node; the difference tells a walker how much it lags.
     pub const WRITES: usize = 96;
+    /// Records given up for others.
+    pub const EVICTED: usize = 104;
     /// The end of the feed, a block of which only the links are used.
     pub const FEED: usize = 112;
     /// Expiry: the tick up to which all is done, the tick of the next that is due, a list being emptied.
     pub const TICK: usize = 128;
     pub const NEXT_DUE: usize = 136;
     pub const DRAINING: usize = 144;
+    /// Where the clock's hand stands.
+    pub const HAND: usize = 152;
     /// A bit for each slot in use, a word for each level.
-    pub const OCCUPIED: usize = 152;
+    pub const OCCUPIED: usize = 160;
     pub const LEVELS: usize = 6;
     pub const SLOTS: usize = 64;
     pub const WHEEL: usize = OCCUPIED + LEVELS * 8;
@@ -124,6 +135,7 @@ pub struct Geometry {
     pub longest_chain: usize,
     shards_at: usize,
     buckets_at: usize,
+    marks_at: usize,
     walkers_at: usize,
     markers_at: usize,
     origins_at: usize,
@@ -160,7 +172,9 @@ impl Geometry {
 
         let shards_at = header::LEN;
         let buckets_at = shards_at + shards as usize * shard::LEN;
-        let walkers_at = buckets_at + (buckets * 4).next_multiple_of(UNIT);
+        let marks_at = buckets_at + (buckets * 4).next_multiple_of(UNIT);
+        let walkers_at = marks_at + buckets.div_ceil(64) * 8;
+        let walkers_at = walkers_at.next_multiple_of(UNIT);
         let markers_at = walkers_at + walkers * WALKER_LEN;
         let origins_at = markers_at + walkers * shards as usize * MARKER_LEN;
         let descriptors_at = origins_at + origins * ORIGIN_LEN;
@@ -182,6 +196,7 @@ impl Geometry {
             longest_chain: size / CLASS_SIZES[0],
             shards_at,
             buckets_at,
+            marks_at,
             walkers_at,
             markers_at,
             origins_at,
@@ -200,6 +215,13 @@ impl Geometry {
     #[inline]
     pub fn bucket(&self, shard: u32, bucket: usize) -> usize {
         self.buckets_at + (shard as usize * self.buckets_per_shard + bucket) * 4
+    }
+
+    /// Where a bucket's mark is: offset of the word, and the bit.
+    #[inline]
+    pub fn mark(&self, shard: u32, bucket: usize) -> (usize, u64) {
+        let number = shard as usize * self.buckets_per_shard + bucket;
+        (self.marks_at + number / 64 * 8, 1 << (number % 64))
     }
 
     /// Offset of the owner of a walker.

@@ -6,17 +6,20 @@
 //! - [`region`]: the memory, by offsets; the only `unsafe` here. `layout`: what is where in it.
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
-//! - `origins`: who wrote what, up to where. `keys`, `replicate`, `upkeep`: what a zone does.
+//! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
+//!   zone does.
 //! - [`control`]: what belongs to the node and not to a zone.
 
 mod arena;
 mod block;
 pub mod control;
+mod evict;
 mod expiry;
 mod feed;
 mod keys;
 mod layout;
 mod lock;
+mod matching;
 mod origins;
 pub mod region;
 mod repair;
@@ -30,6 +33,7 @@ mod tests;
 
 pub use control::Control;
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
+pub use matching::{MAX_PREFIX, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::arena::Need;
 use super::block::Fields;
-use super::keys::check_lengths;
+use super::evict::Wish;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
 use super::upkeep::{LAPSED_RETENTION, RETENTION};
@@ -56,7 +56,7 @@ impl Zone {
     ///
     /// `BadKey`, `BadValue` or `Busy`; what doesn't fit is `Applied::Full`.
     pub fn apply(&self, record: &Record<'_>, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
-        check_lengths(record.key, record.value.unwrap_or_default())?;
+        self.check_key(record.key, record.value.unwrap_or_default())?;
         let origin = self.origin_for(record.version.origin);
         let place = self.place(record.key);
         let shard = self.shard(place.shard)?;
@@ -73,7 +73,9 @@ impl Zone {
             shard.bump(shard::INCOMPLETE);
             return Ok(Applied::Full);
         };
-        let merged = shard.with_relief(now, false, || {
+        let payload = record.key.len() + record.value.map_or(0, <[u8]>::len);
+        let wish = Wish { place, key: record.key, payload };
+        let merged = shard.with_relief(now, false, &wish, || {
             let met = self.find(place, record.key);
             if let Some(met) = &met
                 && !shard.is_beaten(met, record)

@@ -59,10 +59,9 @@ impl Zone {
         UnlockedShard { zone: self, base: self.geometry.shard(index) }
     }
 
-    /// Where `key` belongs.
+    /// Where a key of this hash belongs.
     #[inline]
-    pub(super) fn place(&self, key: &[u8]) -> Place {
-        let hash = self.hash(key);
+    pub(super) fn place_of_hash(&self, hash: u64) -> Place {
         Place {
             shard: (hash >> 58) as u32 & (self.geometry.shards - 1),
             bucket: hash as usize & (self.geometry.buckets_per_shard - 1),
@@ -87,6 +86,28 @@ impl Zone {
             from = at + CHAIN_NEXT;
         }
         None
+    }
+
+    /// Hands every record of a chain to `each`, as [`Zone::find`] would meet them.
+    pub(super) fn find_each(&self, place: Place, mut each: impl FnMut(&Met)) {
+        let mut from = self.geometry.bucket(place.shard, place.bucket);
+        for _ in 0..self.geometry.longest_chain {
+            let at = layout::offset(self.region.load32(from, Acquire));
+            if at == 0 {
+                return;
+            }
+            let fields = Block { region: &self.region, at }.fields();
+            if fields.tag == place.tag {
+                each(&Met { at, from, fields });
+            }
+            from = at + CHAIN_NEXT;
+        }
+    }
+
+    /// Copies a record's key into `to`, which has its length.
+    pub(super) fn read_key(&self, met: &Met, to: &mut [u8]) -> bool {
+        let block = Block { region: &self.region, at: met.at };
+        block.read_payload(&self.geometry, met.fields.payload(), 0, to)
     }
 }
 
@@ -118,6 +139,7 @@ impl<'a> Shard<'a> {
                 }
             }
         }
+        self.zone.note_length(key);
         record.set_fields(fields);
         record.write_payload(geometry, key, value);
         Ok(at)

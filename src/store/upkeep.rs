@@ -121,7 +121,7 @@ impl Shard<'_> {
         self.bury(self.zone.place(&key), &key, &met, fields.stamp, fields.origin, until);
     }
 
-    fn remove_at(&self, at: usize) {
+    pub fn remove_at(&self, at: usize) {
         match self.met_at(at) {
             Some((met, _)) => self.remove(&met),
             None => self.timer_remove(at, &self.block(at).fields()),

@@ -6,6 +6,7 @@ use siphasher::sip::SipHasher13;
 
 use super::Region;
 use super::layout::{Geometry, MAGIC, header, shard};
+use super::matching::Matching;
 use crate::record::{Identity, Millis, Stamp};
 
 /// Handle of a zone; a copy is the same zone. Used from any thread of any process that maps the region.
@@ -14,6 +15,8 @@ pub struct Zone {
     pub(super) region: Region,
     pub(super) geometry: Geometry,
     hasher: SipHasher13,
+    pub(super) matching: Matching,
+    pub(super) evict: bool,
 }
 
 /// What a zone is made with, and what attaching to it again may change.
@@ -25,6 +28,17 @@ pub struct Params {
     pub timeout: Option<Millis>,
     /// Deletes and ends leave tombstones, and changes are announced to the agent.
     pub sync: bool,
+    /// How keys are compared; stays as it was made.
+    pub matching: Matching,
+    /// A full zone gives up old records for new ones.
+    pub evict: bool,
+}
+
+impl Params {
+    /// Those of a plain zone of a node: no timeout, not shared, exact keys, no eviction.
+    pub const fn new(node: Identity) -> Params {
+        Params { node, timeout: None, sync: false, matching: Matching::Exact, evict: false }
+    }
 }
 
 /// Why an operation failed. Nothing was changed.
@@ -56,6 +70,9 @@ pub enum AttachError {
     /// Not a zone, of another layout, or damaged.
     #[error("the memory holds nothing that this version can use: {0}")]
     Foreign(&'static str),
+    /// Its keys are compared otherwise.
+    #[error("its keys are of another type")]
+    OtherMatching,
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     NoRandom,
@@ -76,6 +93,8 @@ pub struct Stats {
     pub future: u64,
     /// Records taken away because their end had come.
     pub expired: u64,
+    /// Records given up for others.
+    pub evicted: u64,
     /// Pages in use.
     pub pages_used: u64,
     /// Free pages.
@@ -121,7 +140,8 @@ impl Zone {
     /// The region is too small or too large.
     pub fn create_with(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
         let geometry = Geometry::new(region.len())?;
-        let zone = Zone { region, geometry, hasher: SipHasher13::new_with_key(&seed) };
+        let hasher = SipHasher13::new_with_key(&seed);
+        let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
         region.zero(0, geometry.page(0));
         geometry.describe(&region);
         region.write(header::SEED, &seed);
@@ -147,7 +167,11 @@ impl Zone {
         geometry.check(&region)?;
         let mut seed = [0; 16];
         region.read(header::SEED, &mut seed);
-        let zone = Zone { region, geometry, hasher: SipHasher13::new_with_key(&seed) };
+        if region.load32(header::MATCHING, Relaxed) != params.matching as u32 {
+            return Err(AttachError::OtherMatching);
+        }
+        let hasher = SipHasher13::new_with_key(&seed);
+        let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
         zone.set_params(params)?;
         Ok(zone)
     }
@@ -158,6 +182,8 @@ impl Zone {
             node: self.origin_identity(self.own_origin()).unwrap_or(Identity([0; 16])),
             timeout: self.timeout(),
             sync: self.is_sync(),
+            matching: self.matching,
+            evict: self.region.load32(header::EVICT, Relaxed) != 0,
         }
     }
 
@@ -172,6 +198,7 @@ impl Zone {
             incomplete: sum(shard::INCOMPLETE),
             future: sum(shard::FUTURE),
             expired: sum(shard::EXPIRED),
+            evicted: sum(shard::EVICTED),
             pages_used: self.geometry.pages as u64 - free,
             pages_free: free,
             page_size: self.geometry.page_size as u64,
@@ -229,6 +256,8 @@ impl Zone {
     fn set_params(&self, params: &Params) -> Result<(), AttachError> {
         self.region.store64(header::TIMEOUT, params.timeout.unwrap_or(u64::MAX), Relaxed);
         self.region.store32(header::SYNC, params.sync.into(), Relaxed);
+        self.region.store32(header::EVICT, params.evict.into(), Relaxed);
+        self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
         let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
         self.region.store32(header::SELF, own.into(), Relaxed);
         Ok(())

@@ -14,7 +14,8 @@ package ZoneMesh;
 # It gives all of Test::More, and what @EXPORT names. Each node has a prefix folder of its own (ZoneMesh::Node); answers
 # are ZoneMesh::Http objects. `done_testing` also stops the nodes and looks for crashes and alerts in their error logs.
 #
-# TEST_NGINX_BINARY, TEST_NGINX_MODULES, TEST_ZONEMESH_MODULE choose what is run. ZONEMESH_KEEP=1 keeps the folders.
+# TEST_NGINX_BINARY, TEST_NGINX_MODULES, TEST_ZONEMESH_MODULE choose what is run. ZONEMESH_KEEP=1 keeps the folders,
+# ZONEMESH_LOG=debug makes nginx tell more.
 
 use strict;
 use warnings;

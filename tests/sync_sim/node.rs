@@ -46,7 +46,7 @@ impl SimNode {
         let zones: Vec<SyncZone> = ZONES
             .iter()
             .map(|(name, size, timeout)| {
-                let params = Params { node: identity, timeout: *timeout, sync: true };
+                let params = Params { timeout: *timeout, sync: true, ..Params::new(identity) };
                 SyncZone {
                     name: (*name).into(),
                     zone: Zone::create_with(region(*size), &params, bytes).expect("a zone"),

@@ -49,7 +49,7 @@ impl Fake {
 
     fn zone(&mut self, name: &str, len: usize, timeout: Option<Millis>, sync: bool) -> NamedZone {
         let mapping = Region::anonymous(len).unwrap();
-        let params = Params { node: Identity([7; 16]), timeout, sync };
+        let params = Params { timeout, sync, ..Params::new(Identity([7; 16])) };
         let zone = Zone::create(mapping.region(), &params).unwrap();
         self.mappings.push(mapping);
         NamedZone { name: name.to_owned(), zone, timeout: timeout.is_some() }

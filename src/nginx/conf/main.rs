@@ -52,7 +52,7 @@ pub struct KeyvalZone {
 impl KeyvalZone {
     /// What the store is to know, once there is a control zone.
     pub fn params(&self, control: &Control) -> Params {
-        Params { node: control.identity(), timeout: self.timeout, sync: self.sync }
+        Params { timeout: self.timeout, sync: self.sync, ..Params::new(control.identity()) }
     }
 }
 

@@ -123,7 +123,9 @@ impl Session {
         // any of them exists elsewhere.
         let (c, read, write) =
             unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
-        if c.close() != 0 {
+        // nginx asks idle connections once; a handshake that was under way then wasn't idle, and is a session now.
+        // SAFETY: a flag that this thread alone reads and writes.
+        if c.close() != 0 || unsafe { sys::ngx_exiting } != 0 {
             return Err(Why::Wanted);
         }
         read.set_timedout(0);

@@ -4,6 +4,13 @@ use crate::nginx::conf::Fault;
 use nginx_sys as sys;
 use std::ffi::CStr;
 
+/// What stream's TLS module keeps of a server.
+#[cfg(not(nginx_1_25_5))]
+pub use sys::ngx_stream_ssl_conf_t as SslServer;
+/// What stream's TLS module keeps of a server.
+#[cfg(nginx_1_25_5)]
+pub use sys::ngx_stream_ssl_srv_conf_t as SslServer;
+
 type Finalize = unsafe extern "C" fn(*mut sys::ngx_stream_session_t, sys::ngx_uint_t);
 
 /// Functions of the stream module of this cycle.

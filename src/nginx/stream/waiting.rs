@@ -37,7 +37,7 @@ pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
             let each = *servers.elts.cast::<*mut sys::ngx_stream_core_srv_conf_t>().add(index);
             let table = (*(*each).ctx).srv_conf;
             if server(table).zone_sync.is_some() {
-                let tls = (*table.add((*ssl).ctx_index)).cast::<sys::ngx_stream_ssl_conf_t>();
+                let tls = (*table.add((*ssl).ctx_index)).cast::<symbols::SslServer>();
                 let patience = own.limits.timeout as sys::ngx_msec_t;
                 (*tls).handshake_timeout = (*tls).handshake_timeout.min(patience);
             }
@@ -63,6 +63,9 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
             // A handshake that is under way must not be held up: it may have read all there is.
             if !ours || (*session).ssl() == 0 || !(*c).ssl.is_null() || (*c).type_ != libc::SOCK_STREAM || spoke(c) {
                 return DECLINED;
+            }
+            if sys::ngx_exiting != 0 {
+                return ERROR;
             }
             let read = (*c).read;
             let waiting = ffi::owned_by_pool((*c).pool, Waiting { then: (*read).handler });

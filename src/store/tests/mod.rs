@@ -2,8 +2,10 @@
 
 mod check;
 mod crash;
+mod evict;
 mod expire;
 mod feed;
+mod matching;
 mod model;
 mod replicate;
 mod small;
@@ -27,8 +29,11 @@ impl Fixture {
 
     /// A zone of the node whose identity is sixteen times `node`.
     pub fn of(node: u8, size: usize, timeout: Option<Millis>, sync: bool) -> Fixture {
+        Fixture::with(size, Params { timeout, sync, ..Params::new(identity(node)) })
+    }
+
+    pub fn with(size: usize, params: Params) -> Fixture {
         let mapping = Region::anonymous(size).expect("memory");
-        let params = Params { node: identity(node), timeout, sync };
         let zone = Zone::create(mapping.region(), &params).expect("a zone");
         Fixture { zone, _mapping: mapping }
     }

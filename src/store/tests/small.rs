@@ -90,7 +90,7 @@ fn emptying_removes_everything_and_later_writes_stay() {
 #[test]
 fn a_region_of_something_else_is_refused() {
     let mapping = Region::anonymous(64 << 10).expect("memory");
-    let params = Params { node: identity(1), timeout: None, sync: false };
+    let params = Params::new(identity(1));
     assert!(matches!(Zone::attach(mapping.region(), &params), Err(AttachError::Foreign(_))));
     Zone::create(mapping.region(), &params).expect("a zone");
     let again = Zone::attach(mapping.region(), &Params { timeout: Some(5), sync: true, ..params }).expect("attached");

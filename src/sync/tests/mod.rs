@@ -28,7 +28,7 @@ fn region(size: usize) -> Region {
 /// A node with zones of these names, which have to be sorted.
 fn node(number: u8, names: &[&str], limits: Limits) -> Node {
     let identity = Identity([number; 16]);
-    let params = Params { node: identity, timeout: None, sync: true };
+    let params = Params { sync: true, ..Params::new(identity) };
     let zones: Vec<_> = names
         .iter()
         .map(|name| SyncZone { name: (*name).into(), zone: Zone::create(region(512 * 1024), &params).unwrap() })

@@ -82,7 +82,7 @@ sub assemble {
         $text .= "user $user $group;\n";
     }
     $text .= 'worker_processes ' . ($self->{workers} // 1) . ";\n";
-    $text .= "error_log logs/error.log info;\npid logs/nginx.pid;\n" . ($self->{main} // '') . "\n";
+    $text .= "error_log logs/error.log " . ($ENV{ZONEMESH_LOG} || 'info') . ";\npid logs/nginx.pid;\n" . ($self->{main} // '') . "\n";
     $text .= 'events { ' . ($self->{events} // 'worker_connections 512;') . " }\n";
     if (defined $self->{http}) {
         my $temp = join '', map { "    ${_}_temp_path tmp/$_;\n" } qw(client_body proxy fastcgi uwsgi scgi);

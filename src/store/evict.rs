@@ -1,0 +1,117 @@
+//! Eviction: what a full zone with `evict` gives up so that a write fits.
+//!
+//! Expired records and tombstones went before (`upkeep`). Then goes what will end soonest, of a bounded sample; then what
+//! was not looked up for long, after Corbató's CLOCK: a mark for each bucket, set by readers, cleared as the hand passes.
+//! The record that is being written never goes. Eviction is local: it leaves no tombstone.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::Zone;
+use super::layout::{header, shard};
+use super::shard::{Met, Place, Shard};
+
+/// Of how many records the one that ends soonest is chosen.
+const SAMPLE: usize = 16;
+/// Records given up one by one for one write; after that it isn't their number that hinders but their size, and whole
+/// pages go.
+const SINGLES: usize = 32;
+/// How often pages are given up for one write.
+const PAGE_ROUNDS: usize = 8;
+
+/// The write that room is made for.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    pub place: Place,
+    pub key: &'a [u8],
+    /// Bytes of key and value.
+    pub payload: usize,
+}
+
+impl Zone {
+    /// A look-up found something in this bucket. A mark that is lost or set for nothing does no harm.
+    #[inline]
+    pub(super) fn mark_used(&self, place: Place) {
+        let (word, bit) = self.geometry.mark(place.shard, place.bucket);
+        if let Some(word) = self.region.word64(word)
+            && word.load(Relaxed) & bit == 0
+        {
+            word.fetch_or(bit, Relaxed);
+        }
+    }
+}
+
+impl Shard<'_> {
+    /// Gives something up for `wish`; `round` counts how often that was done. `false`: there is nothing that may go.
+    pub fn evict(&self, wish: &Wish<'_>, round: usize) -> bool {
+        if !self.zone.params().evict || round >= SINGLES + PAGE_ROUNDS {
+            return false;
+        }
+        let keep = self.zone.find(wish.place, wish.key).map(|met| met.at);
+        if round >= SINGLES {
+            return self.evict_pages(keep, 1 + wish.payload / (self.zone.geometry.page_size / 2));
+        }
+        let soonest = self
+            .timer_sample(SAMPLE)
+            .into_iter()
+            .filter(|(at, fields)| Some(*at) != keep && !fields.tombstone)
+            .min_by_key(|(_, fields)| fields.expires);
+        match soonest {
+            Some((at, _)) => self.give_up(at),
+            None => self.evict_unused(keep),
+        }
+    }
+
+    /// Turns the clock's hand to the first bucket that nobody looked into since it last passed, and empties that.
+    fn evict_unused(&self, keep: Option<usize>) -> bool {
+        let buckets = self.zone.geometry.buckets_per_shard;
+        let hand = self.get(shard::HAND) as usize;
+        // Twice round: the first time it may do no more than clear marks.
+        for step in 0..=2 * buckets {
+            let bucket = (hand + step) & (buckets - 1);
+            let (word, bit) = self.zone.geometry.mark(self.index, bucket);
+            let marks = self.zone.region.word64(word);
+            if marks.is_some_and(|word| word.load(Relaxed) & bit != 0 && word.fetch_and(!bit, Relaxed) & bit != 0) {
+                continue;
+            }
+            let mut chosen = Vec::new();
+            self.chain_each(bucket, |met: &Met| {
+                if Some(met.at) != keep && !met.fields.tombstone {
+                    chosen.push(met.at);
+                }
+            });
+            if !chosen.is_empty() {
+                self.set(shard::HAND, (bucket + 1) as u64);
+                return chosen.into_iter().fold(false, |any, at| self.give_up(at) | any);
+            }
+        }
+        false
+    }
+
+    /// Gives up all records in those of this shard's pages that hold least, so that the pages can be cut anew.
+    fn evict_pages(&self, keep: Option<usize>, count: usize) -> bool {
+        let kept: HashSet<usize> = keep.into_iter().flat_map(|at| self.pages_of(at)).collect();
+        let mut pages = self.own_pages();
+        pages.retain(|(_, page)| !kept.contains(page));
+        pages.sort_unstable();
+        let chosen: HashSet<usize> = pages.into_iter().take(count).map(|(_, page)| page).collect();
+        let mut doomed = Vec::new();
+        self.feed_each(|at| {
+            if self.pages_of(at).iter().any(|page| chosen.contains(page)) {
+                doomed.push(at);
+            }
+            true
+        });
+        doomed.into_iter().fold(false, |any, at| self.give_up(at) | any)
+    }
+
+    fn give_up(&self, at: usize) -> bool {
+        let fields = self.block(at).fields();
+        self.remove_at(at);
+        self.bump(shard::EVICTED);
+        if let Some(word) = self.zone.region.word64(header::EVICTED_STAMP) {
+            word.fetch_max(fields.stamp.0, SeqCst);
+        }
+        true
+    }
+}

@@ -1,0 +1,78 @@
+//! Eviction: a full zone with `evict` takes what is written, and gives up what matters least.
+
+use super::check::check;
+use super::*;
+use crate::store::{Condition, Life, Written};
+
+fn zone_of(size: usize) -> Fixture {
+    Fixture::with(size, Params { evict: true, ..Params::new(identity(1)) })
+}
+
+fn key(n: u32) -> Vec<u8> {
+    format!("key {n:08}").into_bytes()
+}
+
+#[test]
+fn a_full_zone_takes_every_write() {
+    for size in [32 << 10, 256 << 10, 2 << 20] {
+        let zone = zone_of(size);
+        let count = (size / 50) as u32;
+        for n in 0..count {
+            let written = zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START);
+            assert!(matches!(written, Ok(Written::Done(_))), "{n} of {count} in {size}: {written:?}");
+            assert!(value(&zone, &key(n), START).is_some(), "the record that was written is there");
+        }
+        assert!(zone.stats().evicted > 0);
+        assert_eq!(zone.stats().refused, 0);
+        check(&zone);
+    }
+}
+
+#[test]
+fn what_is_looked_up_stays_longer_than_what_is_not() {
+    let zone = zone_of(256 << 10);
+    for n in 0..200 {
+        zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START).expect("room");
+    }
+    for n in 1000..20_000 {
+        zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START).expect("room");
+        value(&zone, &key(n % 200), START);
+    }
+    let kept = (0..200).filter(|n| value(&zone, &key(*n), START).is_some()).count();
+    assert!(kept > 150, "{kept} of 200 records in use are left");
+}
+
+#[test]
+fn what_ends_soon_goes_first() {
+    let zone = zone_of(64 << 10);
+    for n in 0..100 {
+        zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START).expect("room");
+        zone.set(&key(n + 1000), &[1; 40], Life::For(60_000), Condition::Always, START).expect("room");
+    }
+    let mut n = 2000;
+    while zone.stats().evicted < 100 {
+        zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START).expect("room");
+        n += 1;
+    }
+    assert_eq!((0..100).filter(|n| value(&zone, &key(*n), START).is_some()).count(), 100);
+    assert!((1000..1100).filter(|n| value(&zone, &key(*n), START).is_some()).count() < 5);
+}
+
+#[test]
+fn mixed_sizes_make_room_for_each_other() {
+    let zone = zone_of(256 << 10);
+    let mut x = 7u64;
+    for n in 0..20_000u32 {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        let len = [10, 40, 200, 900, 3000, 20_000][(x % 6) as usize];
+        let key = key((x >> 8) as u32 % 500);
+        let written = zone.set(&key, &vec![n as u8; len], Life::Default, Condition::Always, START);
+        assert!(matches!(written, Ok(Written::Done(_))), "write {n} of {len} bytes: {written:?}");
+        assert_eq!(value(&zone, &key, START).map(|value| value.len()), Some(len));
+        if n % 500 == 0 {
+            check(&zone);
+        }
+    }
+}
