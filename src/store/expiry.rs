@@ -45,6 +45,7 @@ impl Shard<'_> {
         done(Step::TimerIn);
         self.set(occupied, self.get(occupied) | 1 << slot);
         self.set(shard::NEXT_DUE, self.get(shard::NEXT_DUE).min(due));
+        self.zone.due_at(due);
     }
 
     /// Takes a record out.

@@ -124,6 +124,11 @@ impl<'a> Shard<'a> {
         let geometry = &self.zone.geometry;
         let (overflow, last) = block::overflow_blocks(geometry, fields.payload());
         let head = if overflow == 0 { block::HEAD + fields.payload() } else { geometry.page_size };
+        if let Some(largest) = self.zone.region.word64(header::LARGEST)
+            && largest.load(Relaxed) < overflow as u64 + 1
+        {
+            largest.fetch_max(overflow as u64 + 1, Relaxed);
+        }
         let at = self.allocate(head, need)?;
         let record = self.block(at);
         record.set_overflow(0);
