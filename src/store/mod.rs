@@ -16,6 +16,7 @@ pub mod control;
 mod evict;
 mod expiry;
 mod feed;
+mod hash;
 mod keys;
 mod layout;
 mod lock;
