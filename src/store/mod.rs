@@ -17,6 +17,7 @@ mod evict;
 mod expiry;
 mod failpoint;
 mod feed;
+mod hash;
 mod keys;
 mod layout;
 mod lock;

@@ -109,8 +109,8 @@ impl Zone {
                 }
                 _ => {
                     let need = if met.is_some() { Need::Replacement } else { Need::Growth };
-                    let at = shard.make(&fields, record.key, value.unwrap_or_default(), need)?;
-                    shard.publish(place, at, met.as_ref());
+                    let at = shard.make(record.key, value.unwrap_or_default(), need)?;
+                    shard.publish(place, at, &fields, met.as_ref());
                 }
             }
             shard.witness(record.version.stamp);
