@@ -46,7 +46,7 @@ fn main() {
         space::fill(32 << 10);
     }
     if wanted("ip") {
-        ip::measure(number("--prefixes", 1_000_000), rounds as usize, time);
+        ip::measure(number("--prefixes", 1_000_000) as usize, rounds as usize, time);
     }
 }
 

@@ -145,16 +145,13 @@ sub fill {
     my ($self, $networks) = @_;
     for my $size (@SIZES) {
         my ($name, $count) = @$size;
-        for (my $at = 0; $at < $count; $at += 20_000) {
-            my $end = $at + 20_000 < $count ? $at + 20_000 : $count;
-            $self->post("z$name", join ',', map { sprintf '"key%013d":"val%013d"', $_, $_ } $at .. $end - 1);
-        }
+        # Many at once can be added to an empty zone only.
+        $self->post("z$name", join ',', map { sprintf '"key%013d":"val%013d"', $_, $_ } 0 .. $count - 1);
         my $said = $self->{node}->get("/fill?dict=d$name&n=$count")->body;
         die "lua_shared_dict d$name: $said\n" unless $said =~ /^filled/;
     }
     return if $self->{without_ip};
-    my @left = @$networks;
-    while (my @some = splice @left, 0, 20_000) { $self->post('ip', join ',', map { qq("$_":"1") } @some) }
+    $self->post('ip', join ',', map { qq("$_":"1") } @$networks);
     return;
 }
 
