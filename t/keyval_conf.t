@@ -35,6 +35,7 @@ my @zone_mistakes = (
     [ 'keyval_zone zone=one;',         'no size',        qr/"one"/, qr/size/ ],
     [ 'keyval_zone zone=one:;',        'an empty size',  qr/"one/, qr/size/ ],
     [ 'keyval_zone zone=:1m;',         'an empty name',  qr/keyval_zone/, qr/name/ ],
+    [ 'keyval_zone zone=one:65g;',     'a size too large', qr/"one/, qr/too large/ ],
     [ 'keyval_zone zone=one:abc;',     'a bad size',     qr/"one/, qr/size/ ],
     [ 'keyval_zone zone=one:-1m;',     'a negative size', qr/"one/, qr/size/ ],
     [ 'keyval_zone zone=one:31k;',     'too small',      qr/"one"/, qr/too small/, qr/32k/ ],

@@ -3,7 +3,7 @@
 //! It knows nothing of nginx or of sockets: it is given a region and the time. [`Zone`] is its face; below it, from the
 //! ground up:
 //!
-//! - [`region`]: the memory, by offsets; the only `unsafe` here. `layout`: what is where in it.
+//! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
