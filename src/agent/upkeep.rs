@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 const BUDGET: usize = 128;
 /// A step ends after this time; the sessions' turn comes before the next.
 const STEP: Duration = Duration::from_micros(500);
-/// Between two rounds while there is something to take away now and then.
-const BUSY: Duration = Duration::from_millis(100);
-/// Between two rounds while there was nothing for long.
-const IDLE: Duration = Duration::from_millis(1000);
+/// Between two rounds. A zone with nothing due costs one look at a word, and what ends is gone within 100 ms: the wheel's
+/// tick of 64 ms and this.
+const PAUSE: Duration = Duration::from_millis(30);
 
 /// Runs until it is dropped.
 pub(super) async fn upkeep(zones: Vec<Zone>) {
@@ -19,14 +18,12 @@ pub(super) async fn upkeep(zones: Vec<Zone>) {
         std::future::pending::<()>().await;
     }
     let mut place = 0;
-    let mut pause = BUSY;
     loop {
         let began = Instant::now();
-        pause = match step(&zones, &mut place) {
+        let pause = match step(&zones, &mut place) {
             // As long as it took, and so at most half of the thread's time.
             Step::Unfinished => began.elapsed().max(Duration::from_millis(1)),
-            Step::Worked => BUSY,
-            Step::Nothing => (pause * 2).clamp(BUSY, IDLE),
+            Step::Done => PAUSE,
         };
         tokio::time::sleep(pause).await;
     }
@@ -36,16 +33,13 @@ pub(super) async fn upkeep(zones: Vec<Zone>) {
 enum Step {
     /// There is more to do now.
     Unfinished,
-    /// Something was done, and every zone was visited.
-    Worked,
-    /// There was nothing to do in any zone.
-    Nothing,
+    /// Nothing is left in any zone.
+    Done,
 }
 
 /// Goes round the zones, from `place` on, until none has anything left or the time is over.
 fn step(zones: &[Zone], place: &mut usize) -> Step {
     let began = Instant::now();
-    let mut worked = false;
     let mut through = 0;
     while through < zones.len() {
         if began.elapsed() >= STEP {
@@ -54,10 +48,9 @@ fn step(zones: &[Zone], place: &mut usize) -> Step {
         *place = (*place + 1) % zones.len();
         let Some(zone) = zones.get(*place) else { break };
         let done = zone.upkeep(now(), BUDGET);
-        worked |= done > 0;
         through = if done < BUDGET { through + 1 } else { 0 };
     }
-    if worked { Step::Worked } else { Step::Nothing }
+    Step::Done
 }
 
 #[cfg(test)]
@@ -77,8 +70,8 @@ mod tests {
             }
         }
         let mut place = 0;
-        let steps = (0..10_000).take_while(|_| step(&zones, &mut place) != Step::Nothing).count();
-        assert!((1..10_000).contains(&steps), "{steps} steps");
+        let steps = (0..10_000).take_while(|_| step(&zones, &mut place) != Step::Done).count();
+        assert!(steps < 10_000, "{steps} steps");
         assert_eq!(zones.iter().map(|zone| zone.stats().records).sum::<u64>(), 0);
     }
 }

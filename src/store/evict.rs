@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
+use super::failpoint::{Step, done};
 use super::layout::{header, shard};
 use super::shard::{Met, Place, Shard};
 
@@ -108,6 +109,7 @@ impl Shard<'_> {
     fn give_up(&self, at: usize) -> bool {
         let fields = self.block(at).fields();
         self.remove_at(at);
+        done(Step::GivenUp);
         self.bump(shard::EVICTED);
         if let Some(word) = self.zone.region.word64(header::EVICTED_STAMP) {
             word.fetch_max(fields.stamp.0, SeqCst);

@@ -59,6 +59,10 @@ pub mod header {
     /// How keys are compared, and whether a full zone evicts.
     pub const MATCHING: usize = 60;
     pub const EVICT: usize = 424;
+    /// Nothing ends before this tick: upkeep passes a quiet zone by with one look.
+    pub const NEXT_DUE: usize = 432;
+    /// Blocks that the largest record ever made has beyond its first.
+    pub const LARGEST: usize = 440;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
     pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);

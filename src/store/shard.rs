@@ -10,6 +10,7 @@ use std::thread;
 
 use super::arena::Need;
 use super::block::{self, Block, CHAIN_NEXT, Fields};
+use super::failpoint::{Step, done};
 use super::layout::{self, header, link, shard};
 use super::lock::{self, Obtained};
 use super::{StoreError, Zone};
@@ -123,6 +124,11 @@ impl<'a> Shard<'a> {
         let geometry = &self.zone.geometry;
         let (overflow, last) = block::overflow_blocks(geometry, fields.payload());
         let head = if overflow == 0 { block::HEAD + fields.payload() } else { geometry.page_size };
+        if let Some(largest) = self.zone.region.word64(header::LARGEST)
+            && largest.load(Relaxed) < overflow as u64 + 1
+        {
+            largest.fetch_max(overflow as u64 + 1, Relaxed);
+        }
         let at = self.allocate(head, need)?;
         let record = self.block(at);
         record.set_overflow(0);
@@ -132,6 +138,7 @@ impl<'a> Shard<'a> {
                 Ok(more) => {
                     self.zone.region.store32(more, record.overflow(), Relaxed);
                     record.set_overflow(link(more));
+                    done(Step::OverflowTaken);
                 }
                 Err(error) => {
                     self.discard(at);
@@ -142,6 +149,7 @@ impl<'a> Shard<'a> {
         self.zone.note_length(key);
         record.set_fields(fields);
         record.write_payload(geometry, key, value);
+        done(Step::RecordFilled);
         Ok(at)
     }
 
@@ -161,8 +169,9 @@ impl<'a> Shard<'a> {
                 from
             }
         };
+        done(Step::ChainContinued);
         self.zone.region.store32(from, link(at), Release);
-
+        done(Step::Published);
         self.feed_append(at);
         self.timer_insert(at, &fields);
         self.count(&fields, 1);
@@ -174,6 +183,7 @@ impl<'a> Shard<'a> {
     /// Takes a record out of its chain, and then out of everything.
     pub fn remove(&self, met: &Met) {
         self.zone.region.store32(met.from, self.block(met.at).chain_next(), Release);
+        done(Step::Removed);
         self.detach(met);
     }
 
@@ -188,6 +198,7 @@ impl<'a> Shard<'a> {
         let last = Stamp(self.get(shard::LAST)).max(self.zone.closed()).max(self.zone.cleared());
         let stamp = Stamp::at(now).max(last.next());
         self.set(shard::LAST, stamp.0);
+        done(Step::Stamped);
         self.set(shard::LAST_OWN, stamp.0);
         self.set(shard::WRITES, self.get(shard::WRITES) + 1);
         stamp
@@ -224,6 +235,7 @@ impl<'a> Shard<'a> {
     pub fn count(&self, fields: &Fields, by: i64) {
         let field = if fields.tombstone { shard::TOMBSTONES } else { shard::RECORDS };
         self.set(field, self.get(field).wrapping_add_signed(by));
+        done(if by > 0 { Step::Counted } else { Step::Uncounted });
     }
 
     /// The agent is to look at this shard. Under the lock, so that no change slips between its look and its walk.
@@ -233,6 +245,7 @@ impl<'a> Shard<'a> {
             && dirty.load(Relaxed) & bit == 0
         {
             dirty.fetch_or(bit, std::sync::atomic::Ordering::SeqCst);
+            done(Step::Dirtied);
         }
     }
 
