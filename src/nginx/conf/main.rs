@@ -11,7 +11,7 @@ use crate::nginx::shm::Figures;
 use crate::nginx::{ffi, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
-use crate::store::{Control, Params, Region, Zone};
+use crate::store::{Control, Matching, Params, Region, Zone};
 use crate::sync::{Node, SyncZone};
 use nginx_sys as sys;
 use std::sync::Arc;
@@ -37,6 +37,10 @@ pub struct KeyvalZone {
     pub timeout: Option<Millis>,
     /// `sync`
     pub sync: bool,
+    /// `type=`
+    pub matching: Matching,
+    /// `evict`
+    pub evict: bool,
     /// For messages.
     pub place: Place,
     /// The configuration it belongs to.
@@ -52,7 +56,13 @@ pub struct KeyvalZone {
 impl KeyvalZone {
     /// What the store is to know, once there is a control zone.
     pub fn params(&self, control: &Control) -> Params {
-        Params { timeout: self.timeout, sync: self.sync, ..Params::new(control.identity()) }
+        Params {
+            node: control.identity(),
+            timeout: self.timeout,
+            sync: self.sync,
+            matching: self.matching,
+            evict: self.evict,
+        }
     }
 }
 
