@@ -15,7 +15,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes in a unit of a link.
 pub const UNIT: usize = 16;
 /// Largest zone, bytes: what links can reach.
@@ -59,6 +59,8 @@ pub mod header {
     /// How keys are compared, and whether a full zone evicts.
     pub const MATCHING: usize = 60;
     pub const EVICT: usize = 424;
+    /// While records move to or from another zone: the greatest stamp that may be promised; see `resize`. 0: no bound.
+    pub const LIMIT: usize = 432;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
     pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);

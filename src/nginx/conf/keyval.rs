@@ -149,6 +149,7 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
         region: None,
         zone: None,
         inherited: false,
+        resized: None,
     })
 }
 

@@ -8,6 +8,7 @@ use super::{Fault, Place};
 use crate::agent::{Cluster, Config};
 use crate::api::NamedZone;
 use crate::nginx::shm::Figures;
+use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::{ffi, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
@@ -51,6 +52,8 @@ pub struct KeyvalZone {
     pub zone: Option<Zone>,
     /// The memory was there before this configuration: parameters are still those of the last one.
     pub inherited: bool,
+    /// The memory of the last configuration had another size, and its records move to this one.
+    pub resized: Option<Resized>,
 }
 
 impl KeyvalZone {
@@ -170,7 +173,10 @@ impl MainConf {
     }
 
     /// The configuration is in force: gives inherited zones their new parameters and lists what is there.
-    pub fn complete(&mut self) -> Result<(), String> {
+    ///
+    /// # Safety
+    /// In `init_module`.
+    pub unsafe fn complete(&mut self) -> Result<(), String> {
         let control = self.control.ok_or("the control zone is missing")?;
         for zone in &mut self.zones {
             let region = zone.region.ok_or_else(|| format!("keyval_zone \"{}\" has no memory", zone.name))?;
@@ -181,6 +187,8 @@ impl MainConf {
                 );
             }
         }
+        // SAFETY: the caller's promise.
+        unsafe { resize::commit(&mut self.zones, &control) }?;
         self.http_zones = self.named(Block::Http);
         self.stream_zones = self.named(Block::Stream);
         let mut synchronized: Vec<SyncZone> = self
@@ -261,6 +269,7 @@ impl MainConf {
             tls: sync.tls.clone(),
         });
         let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
-        Some(Config { control: self.control?, lease, zones, cluster })
+        let handovers = resize::handovers(&self.zones);
+        Some(Config { control: self.control?, lease, zones, handovers, cluster })
     }
 }

@@ -8,6 +8,7 @@ mod feed;
 mod matching;
 mod model;
 mod replicate;
+mod resize;
 mod small;
 
 use super::{Mapping, Params, Region, Zone};
