@@ -9,7 +9,7 @@ allow_log(qr/exited on signal 9/);
 
 my $workers = 3;
 my $node = node(workers => $workers, events => 'worker_connections 512; accept_mutex off;', http => <<'CONF')->start;
-    keyval_zone zone=one:256k timeout=1h sync;
+    keyval_zone zone=one:1m timeout=1h sync;
     keyval $arg_key $value zone=one;
     client_body_buffer_size 64k;
     server {
@@ -40,7 +40,7 @@ sub storm {
                 my $began = time;
                 my $status = eval {
                     my $known = $last{$key};
-                    if ($i % 50 == 0) { $node->keyvals('one'); return }
+                    if ($i % 12 == 0) { $node->keyvals('one'); return }
                     if (!defined $known) { return $node->get("/set?key=$key&v=x")->status == 204 ? 'x' : undef if $i % 2; return }
                     if ($i % 5 == 0) { return $known eq '-' ? undef : $node->drop('one', $key) == 204 ? '-' : undef }
                     my $done = $known eq '-' ? $node->add('one', $key, $value) == 201 : $node->change('one', $key, $value) == 204;
@@ -48,7 +48,7 @@ sub storm {
                 };
                 my $took = time - $began;
                 $longest = $took if $took > $longest;
-                next if $i % 50 == 0;
+                next if $i % 12 == 0;
                 $last{$key} = $status;    # undef: it isn't known whether it happened
             }
             syswrite $in, join '', "longest $longest\n", map { defined $last{$_} ? "$_ $last{$_}\n" : () } keys %last;
