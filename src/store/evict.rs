@@ -49,7 +49,10 @@ impl Zone {
 impl Shard<'_> {
     /// Gives something up for `wish`; `round` counts how often that was done. `false`: there is nothing that may go.
     pub fn evict(&self, wish: &Wish<'_>, round: usize) -> bool {
-        if !self.zone.params().evict || round >= SINGLES + PAGE_ROUNDS {
+        // A write that can't fit, whatever went, must not empty the zone first; a new one has to leave room for its next
+        // version, so it needs its pages twice.
+        let pages = 1 + wish.payload / self.zone.geometry.page_size;
+        if !self.zone.evict || round >= SINGLES + PAGE_ROUNDS || 2 * pages > self.zone.geometry.pages {
             return false;
         }
         let keep = self.zone.find(wish.place, wish.key).map(|met| met.at);

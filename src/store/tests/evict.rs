@@ -76,3 +76,15 @@ fn mixed_sizes_make_room_for_each_other() {
         }
     }
 }
+
+#[test]
+fn what_can_never_fit_costs_nobody_a_place() {
+    let zone = zone_of(64 << 10);
+    for n in 0..100 {
+        zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, START).expect("room");
+    }
+    let written = zone.set(b"large", &vec![1; 60_000], Life::Default, Condition::Always, START);
+    assert_eq!(written, Err(crate::store::StoreError::NoMemory));
+    assert_eq!(listing(&zone, START).len(), 100);
+    assert_eq!(zone.stats().evicted, 0);
+}
