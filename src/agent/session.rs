@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
         let stop = poll_fn(|cx| self.poll(cx, tell)).await;
         let greeted = self.push.peer().is_some();
         let bye = match &stop {
-            Stop::Told => "this node ends its sessions".into(),
+            Stop::Told => "it reloads or quits".into(),
             Stop::Session(error) => error.to_string(),
             Stop::Io(..) | Stop::Closed => String::new(),
         };
@@ -148,6 +148,8 @@ impl<'a> Session<'a> {
         let mut buffer = ReadBuf::new(&mut self.input);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => return Ok(false),
+            // Over TLS, a connection that was closed without the words that TLS has for it.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Stop::Closed),
             Poll::Ready(Err(error)) => return Err(Stop::Io("recv()", error)),
             Poll::Ready(Ok(())) => {}
         }

@@ -1,9 +1,9 @@
 //! The life of the processes: who runs the agent, and how it ends.
 //!
-//! Every worker looks ten times a second whether the lease of the node can be had; who gets it starts the helper thread.
-//! After a reload its holder is of an older generation and gives it back at once, before its last requests are done, as
-//! the new workers are there already. When nginx quits, the holder waits for the other workers, so that what they still
-//! write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
+//! Every worker looks ten times a second whether the lease of the node can be had; who gets it starts the helper
+//! thread. After a reload its holder is of an older generation and gives it back at once, before its last requests are
+//! done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
+//! they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
 
 mod lines;
 mod timer;
@@ -209,7 +209,8 @@ impl Worker {
         self.join(limit + MARGIN);
     }
 
-    /// Until no other worker can change a zone. One that takes longer finds the lease free, and sends its changes itself.
+    /// Until no other worker can change a zone. One that takes longer finds the lease free, and sends its changes
+    /// itself.
     fn wait_for_others(&self) {
         let until = Instant::now() + OTHERS;
         while self.control.other_workers() > 0 && Instant::now() < until {

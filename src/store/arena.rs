@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
+use super::failpoint::{Step, done};
 use super::layout::{CLASS_SIZES, header, offset, shard};
 use super::lock::{self, Obtained};
 use super::shard::Shard;
@@ -53,6 +54,7 @@ impl Shard<'_> {
         if next == 0 {
             self.unlink_page(class, page);
         }
+        done(Step::BlockTaken);
         self.class_add(class, USED, 1);
         Ok(block)
     }
@@ -64,18 +66,22 @@ impl Shard<'_> {
         let sequence = self.get(shard::SEQUENCE);
         self.set(shard::SEQUENCE, sequence.wrapping_add(1));
         fence(Release);
+        done(Step::SequenceMoved);
 
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
         let index = (block - self.zone.geometry.page(page)) as u32 / CLASS_SIZES[class] as u32;
         self.zone.region.store32(block, u32::from(free), Relaxed);
+        done(Step::BlockLinked);
         self.set_usage(descriptor, used.saturating_sub(1), index as u16 + 1);
+        done(Step::BlockFreed);
         self.class_add(class, USED, -1);
         if free == 0 {
             self.link_page(class, page);
         }
         if used <= 1 && self.can_return(class, page) {
             self.unlink_page(class, page);
+            done(Step::PageUnlinked);
             if !self.zone.give_page(page) {
                 self.link_page(class, page);
             }
@@ -183,6 +189,7 @@ impl Shard<'_> {
         }
         self.set_usage(self.zone.geometry.descriptor(page), 0, 1);
         self.link_page(class, page);
+        done(Step::PageLinked);
         Ok(page as u32 + 1)
     }
 
@@ -281,7 +288,8 @@ impl Zone {
 
     /// Pages that new records can't have, so that updates and deletes go on in a full zone.
     fn reserve(&self) -> u32 {
-        (self.geometry.pages / 64).max(1) as u32
+        let largest = self.region.load64(header::LARGEST, Relaxed) as usize;
+        (self.geometry.pages / 128).max(largest).max(1).min(self.geometry.pages / 2) as u32
     }
 
     fn take_page(&self, owner: u32, need: Need) -> Result<usize, StoreError> {
@@ -294,7 +302,9 @@ impl Zone {
             let descriptor = self.geometry.descriptor(page);
             // The owner first: whoever repairs the pool then leaves the page to its shard, whose repair sorts it out.
             self.region.store32(descriptor + OWNER, owner, Relaxed);
+            done(Step::PageOwned);
             self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
+            done(Step::PoolMoved);
             self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
             Ok(page)
         })?
@@ -306,6 +316,7 @@ impl Zone {
             let descriptor = self.geometry.descriptor(page);
             self.region.store32(descriptor + NEXT, self.region.load32(header::POOL_HEAD, Relaxed), Relaxed);
             self.region.store32(descriptor + OWNER, 0, Relaxed);
+            done(Step::PageDisowned);
             self.region.store32(header::POOL_HEAD, page as u32 + 1, Relaxed);
             self.region.store32(header::POOL_FREE, self.free_pages() + 1, Relaxed);
         })

@@ -9,6 +9,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use super::failpoint::{Step, done};
 use super::layout::{Geometry, offset};
 use super::region::Region;
 use super::{MAX_KEY, MAX_VALUE};
@@ -147,6 +148,7 @@ impl<'a> Block<'a> {
             | u64::from(fields.tag) << TAG_SHIFT;
         self.region.store64(self.at + LENGTHS, lengths, Relaxed);
         self.region.store64(self.at + STAMP, fields.stamp.0, Relaxed);
+        done(Step::BuriedStamp);
         self.set_meta(fields);
     }
 

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
+use super::failpoint::{Step, done};
 use super::layout::{BUCKET_LINKS, header, shard};
 use super::shard::{Met, Place, Shard};
 
@@ -113,6 +114,7 @@ impl Shard<'_> {
     fn give_up(&self, at: usize) -> bool {
         let fields = self.block(at).fields();
         self.remove_at(at);
+        done(Step::GivenUp);
         self.bump(shard::EVICTED);
         if let Some(word) = self.zone.region.word64(header::EVICTED_STAMP) {
             word.fetch_max(fields.stamp.0, SeqCst);

@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Fields, TIMER_NEXT, TIMER_PREV};
+use super::failpoint::{Step, done};
 use super::layout::{link, offset, shard};
 use super::shard::Shard;
 use crate::record::Millis;
@@ -41,8 +42,10 @@ impl Shard<'_> {
         let (level, slot) = self.slot_for(due);
         self.push(self.head(level, slot), at);
         let occupied = shard::OCCUPIED + level * 8;
+        done(Step::TimerIn);
         self.set(occupied, self.get(occupied) | 1 << slot);
         self.set(shard::NEXT_DUE, self.get(shard::NEXT_DUE).min(due));
+        self.zone.due_at(due);
     }
 
     /// Takes a record out.
@@ -52,6 +55,7 @@ impl Shard<'_> {
         let (next, prev) = (block.link(TIMER_NEXT), block.link(TIMER_PREV));
         if next != 0 {
             self.block(offset(next)).set_link(TIMER_PREV, prev);
+            done(Step::TimerHalfOut);
         }
         if prev != 0 {
             self.block(offset(prev)).set_link(TIMER_NEXT, next);
@@ -84,6 +88,7 @@ impl Shard<'_> {
             self.set(shard::TICK, starts.max(self.get(shard::TICK)));
             let head = self.head(level, slot);
             self.store(self.field(shard::DRAINING), self.load(head));
+            done(Step::SlotTaken);
             self.store(head, 0);
             let occupied = shard::OCCUPIED + level * 8;
             self.set(occupied, self.get(occupied) & !(1 << slot));
@@ -181,6 +186,7 @@ impl Shard<'_> {
         if first != 0 {
             self.block(offset(first)).set_link(TIMER_PREV, link(at));
         }
+        done(Step::TimerHalfIn);
         self.store(head, link(at));
     }
 

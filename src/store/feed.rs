@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::{FEED_NEXT, FEED_PREV};
+use super::failpoint::{Step, done};
 use super::layout::{link, offset, shard};
 use super::shard::{Met, Shard};
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
@@ -33,6 +34,7 @@ impl Shard<'_> {
     pub fn feed_unlink(&self, at: usize) {
         let (prev, next) = (self.prev(at), self.next(at));
         self.set_next(prev, next);
+        done(Step::FeedHalfOut);
         self.set_prev(next, prev);
     }
 
@@ -42,7 +44,9 @@ impl Shard<'_> {
         self.set_next(at, next);
         self.set_prev(at, prev);
         self.set_next(prev, at);
+        done(Step::FeedHalfIn);
         self.set_prev(next, at);
+        done(Step::FeedIn);
     }
 
     /// The records of the ring, oldest change first, as long as `each` returns true. `each` may remove the record it
@@ -221,6 +225,7 @@ impl Shard<'_> {
         }
         if passed != marker {
             self.feed_unlink(marker);
+            done(Step::MarkerOut);
             self.feed_insert(marker, passed);
         }
         outcome

@@ -3,6 +3,7 @@
 use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
+use super::failpoint::{Step, done};
 use super::layout::BUCKET_LINKS;
 use super::matching::{Matching, Wanted};
 use super::shard::{Met, Place, Shard};
@@ -389,6 +390,7 @@ impl Shard<'_> {
         self.count(&met.fields, -1);
         let fields = Fields { value_len: met.fields.value_len, ..fields };
         self.block(met.at).set_fields(&fields);
+        done(Step::Buried);
         self.feed_unlink(met.at);
         self.feed_append(met.at);
         self.timer_insert(met.at, &fields);

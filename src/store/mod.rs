@@ -15,6 +15,7 @@ mod block;
 pub mod control;
 mod evict;
 mod expiry;
+mod failpoint;
 mod feed;
 mod hash;
 mod keys;

@@ -4,6 +4,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 
+use super::failpoint::{Step, done};
 use super::layout::header;
 use super::lock;
 use super::{StoreError, Zone};
@@ -65,6 +66,7 @@ impl Zone {
             };
             let at = self.geometry.origin(index);
             self.region.write(at, &origin.0);
+            done(Step::OriginHalf);
             self.region.store64(at + POSITION, 0, Relaxed);
             self.set_state(index, USED);
             Ok(index as u16)

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
+use super::failpoint::{Step, done};
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
 use super::upkeep::{LAPSED_RETENTION, RETENTION};
@@ -133,6 +134,7 @@ impl Zone {
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
         let stamp = shards.iter().map(|shard| shard.stamp(now)).max().unwrap_or_default();
         self.region.store64(header::CLEARED, stamp.0, SeqCst);
+        done(Step::Cleared);
         for shard in &shards {
             shard.set(shard::LAST_OWN, stamp.0);
             shard.witness(stamp);

@@ -10,6 +10,7 @@ use std::thread;
 
 use super::arena::Need;
 use super::block::{self, Block, CHAIN_NEXT, FEED_NEXT, FEED_PREV, Fields, TIMER_NEXT, TIMER_PREV};
+use super::failpoint::{Step, done};
 use super::layout::{self, BUCKET_LINKS, header, link, shard};
 use super::lock::{self, Obtained};
 use super::{StoreError, Zone};
@@ -200,7 +201,13 @@ impl<'a> Shard<'a> {
             self.zone.note_length(key);
             self.zone.region.write(at + block::HEAD, key);
             self.zone.region.write(at + block::HEAD + key.len(), value);
+            done(Step::RecordFilled);
             return Ok(at);
+        }
+        if let Some(largest) = self.zone.region.word64(header::LARGEST)
+            && largest.load(Relaxed) < overflow as u64 + 1
+        {
+            largest.fetch_max(overflow as u64 + 1, Relaxed);
         }
         record.set_overflow(0);
         // Each block is linked in front of those before it, the last one of the record first.
@@ -209,6 +216,7 @@ impl<'a> Shard<'a> {
                 Ok(more) => {
                     self.zone.region.store32(more, record.overflow(), Relaxed);
                     record.set_overflow(link(more));
+                    done(Step::OverflowTaken);
                 }
                 Err(error) => {
                     self.discard(at);
@@ -218,6 +226,7 @@ impl<'a> Shard<'a> {
         }
         self.zone.note_length(key);
         record.write_payload(geometry, key, value);
+        done(Step::RecordFilled);
         Ok(at)
     }
 
@@ -237,8 +246,9 @@ impl<'a> Shard<'a> {
                 from
             }
         };
+        done(Step::ChainContinued);
         self.zone.region.store32(from, link(at) | place.mark, Release);
-
+        done(Step::Published);
         self.feed_append(at);
         self.timer_insert(at, fields);
         self.count(fields, 1);
@@ -250,6 +260,7 @@ impl<'a> Shard<'a> {
     /// Takes a record out of its chain, and then out of everything.
     pub fn remove(&self, met: &Met) {
         self.zone.region.store32(met.from, self.block(met.at).chain_next(), Release);
+        done(Step::Removed);
         self.detach(met);
     }
 
@@ -297,6 +308,7 @@ impl<'a> Shard<'a> {
         let last = Stamp(self.get(shard::LAST)).max(self.zone.closed()).max(self.zone.cleared());
         let stamp = Stamp::at(now).max(last.next());
         self.set(shard::LAST, stamp.0);
+        done(Step::Stamped);
         self.set(shard::LAST_OWN, stamp.0);
         self.set(shard::WRITES, self.get(shard::WRITES) + 1);
         stamp
@@ -333,6 +345,7 @@ impl<'a> Shard<'a> {
     pub fn count(&self, fields: &Fields, by: i64) {
         let field = if fields.tombstone { shard::TOMBSTONES } else { shard::RECORDS };
         self.set(field, self.get(field).wrapping_add_signed(by));
+        done(if by > 0 { Step::Counted } else { Step::Uncounted });
     }
 
     /// The agent is to look at this shard. Under the lock, so that no change slips between its look and its walk.
@@ -342,6 +355,7 @@ impl<'a> Shard<'a> {
             && dirty.load(Relaxed) & bit == 0
         {
             dirty.fetch_or(bit, std::sync::atomic::Ordering::SeqCst);
+            done(Step::Dirtied);
         }
     }
 

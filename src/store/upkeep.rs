@@ -26,6 +26,12 @@ impl Zone {
     /// Takes away expired records, old tombstones and what an emptying left, about `budget` at most; returns how many
     /// steps that took: less than `budget` means that nothing is left to do now.
     pub fn upkeep(&self, now: Millis, budget: usize) -> usize {
+        let cleared = self.cleared().0;
+        if !expiry::is_due(self.next_due(), now) && (cleared == 0 || self.purged() >= cleared) {
+            return 0;
+        }
+        // Set anew below; who writes meanwhile lowers it.
+        self.region.store64(header::NEXT_DUE, expiry::NEVER, SeqCst);
         let mut left = budget;
         for index in 0..self.geometry.shards {
             while left > 0 && self.has_work(index, now) {
@@ -36,6 +42,7 @@ impl Zone {
                 shard.expire(now, &mut hold);
                 left += hold;
             }
+            self.due_at(self.shard_unlocked(index).get(shard::NEXT_DUE));
         }
         budget - left
     }
@@ -43,6 +50,25 @@ impl Zone {
     /// Removes the first of what an emptying made invisible.
     pub(super) fn purge_some(&self, now: Millis) {
         self.upkeep(now, PURGED_AT_ONCE);
+    }
+
+    /// Something ends at this tick.
+    pub(super) fn due_at(&self, tick: u64) {
+        if let Some(word) = self.region.word64(header::NEXT_DUE)
+            && tick < word.load(SeqCst)
+        {
+            word.fetch_min(tick, SeqCst);
+        }
+    }
+
+    fn next_due(&self) -> u64 {
+        self.region.load64(header::NEXT_DUE, SeqCst)
+    }
+
+    /// Up to which emptying every shard was purged.
+    fn purged(&self) -> u64 {
+        let shards = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::PURGED));
+        shards.min().unwrap_or(0)
     }
 
     fn has_work(&self, index: u32, now: Millis) -> bool {

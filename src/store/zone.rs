@@ -145,6 +145,7 @@ impl Zone {
         geometry.describe(&region);
         region.write(header::SEED, &seed);
         zone.fill_pool();
+        region.store64(header::NEXT_DUE, u64::MAX, Relaxed);
         for index in 0..geometry.shards {
             if let Ok(shard) = zone.shard(index) {
                 shard.feed_clear();

@@ -8,8 +8,6 @@ use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
 use crate::store::{Applied, StoreError};
 
-/// Origins whose positions are held back one by one; beyond, all are.
-const MAX_HELD: usize = 64;
 /// First and longest wait before what was refused is asked for again, milliseconds.
 const AGAIN: (u64, u64) = (1_000, 30_000);
 
@@ -45,9 +43,9 @@ pub struct Incoming {
     mode: Mode,
     /// The full state that this epoch asked for is on its way.
     filling: bool,
-    /// Origins of records that were refused in this epoch: their positions don't count.
-    held: Vec<Identity>,
-    hold_all: bool,
+    /// Something was refused in this epoch: its positions don't count. Those of other origins neither, as the peer no
+    /// longer has what the refused record replaced.
+    held: bool,
     again_at: Option<u64>,
     again_after: u64,
     have: Vec<Have>,
@@ -81,8 +79,7 @@ impl Incoming {
             epoch: 0,
             mode: Mode::None,
             filling: false,
-            held: Vec::new(),
-            hold_all: false,
+            held: false,
             again_at: None,
             again_after: AGAIN.0,
             have: Vec::new(),
@@ -121,7 +118,7 @@ impl Incoming {
                 }
             }
             Ok(Applied::Future) => {
-                self.hold(cx, record.version.origin);
+                self.hold(cx.t);
                 if let Some(count) = self.future.happened(cx.t) {
                     let text = format!(
                         "zone \"{name}\": {count} records of node {} are more than {} ms ahead of this node's clock \
@@ -132,7 +129,7 @@ impl Incoming {
                 }
             }
             Err(StoreError::Busy) => {
-                self.hold(cx, record.version.origin);
+                self.hold(cx.t);
                 if let Some(count) = self.busy.happened(cx.t) {
                     cx.notes.add(NoteLevel::Warn, format!("zone \"{name}\" is busy: {count} records of a peer wait"));
                 }
@@ -159,16 +156,12 @@ impl Incoming {
         }
     }
 
-    /// Empties the zone as the peer did. Refused, it holds back all positions: the peer no longer sends what it removed,
-    /// so what they cover isn't all here.
+    /// Empties the zone as the peer did. Refused, it holds positions back too: the peer no longer sends what it removed.
     pub fn clear(&mut self, cx: &mut Context<'_>, stamp: Stamp) {
         let Some(zone) = cx.node.zones.get(self.index) else { return };
         match zone.zone.apply_clear(stamp, cx.now, cx.node.limits.max_drift) {
             Ok(Applied::Newer | Applied::Stale | Applied::Full) => {}
-            Ok(Applied::Future) | Err(_) => {
-                self.hold_all = true;
-                self.ask_again(cx.t);
-            }
+            Ok(Applied::Future) | Err(_) => self.hold(cx.t),
         }
     }
 
@@ -185,7 +178,7 @@ impl Incoming {
             return;
         }
         for Entry { identity, stamp, .. } in positions {
-            if identity == cx.own || self.holds(identity) {
+            if identity == cx.own || self.held {
                 continue;
             }
             if !zone.advance(identity, stamp)
@@ -203,7 +196,7 @@ impl Incoming {
         if complete && self.filling {
             self.complete(cx);
         }
-        if self.held.is_empty() && !self.hold_all && self.again_at.is_none() {
+        if !self.held {
             self.again_after = AGAIN.0;
         }
     }
@@ -221,10 +214,10 @@ impl Incoming {
             );
         }
         zone.release_donor(cx.token);
-        let (held, hold_all) = (&self.held, self.hold_all);
+        let held = self.held;
         for have in self.have.iter_mut().filter(|have| have.relaying) {
             have.relaying = false;
-            have.relayed = !hold_all && !held.contains(&have.entry.identity);
+            have.relayed = !held;
         }
     }
 
@@ -292,8 +285,7 @@ impl Incoming {
         self.epoch += 1;
         self.mode = mode;
         self.filling = mode == Mode::Full;
-        self.held.clear();
-        self.hold_all = false;
+        self.held = false;
         self.again_at = None;
         self.ack = None;
         let positions: Vec<Entry> = match mode {
@@ -308,23 +300,9 @@ impl Incoming {
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
 
-    /// Holds an origin's positions back until its records have been offered again.
-    fn hold(&mut self, cx: &Context<'_>, origin: Identity) {
-        if !self.holds(origin) {
-            if self.held.len() < MAX_HELD {
-                self.held.push(origin);
-            } else {
-                self.hold_all = true;
-            }
-        }
-        self.ask_again(cx.t);
-    }
-
-    fn holds(&self, origin: Identity) -> bool {
-        self.hold_all || self.held.contains(&origin)
-    }
-
-    fn ask_again(&mut self, t: u64) {
+    /// Holds the epoch's positions back until what was refused has been offered again.
+    fn hold(&mut self, t: u64) {
+        self.held = true;
         if self.again_at.is_none() {
             self.again_at = Some(t.saturating_add(self.again_after));
             self.again_after = (self.again_after * 2).min(AGAIN.1);
@@ -335,7 +313,7 @@ impl Incoming {
     fn relay_due(&mut self, cx: &Context<'_>) -> bool {
         let timeout = cx.node.limits.timeout;
         let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return false };
-        if cx.t < self.look_at || cx.t <= timeout.saturating_mul(2) {
+        if self.again_at.is_some() || cx.t < self.look_at || cx.t <= timeout.saturating_mul(2) {
             return false;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);

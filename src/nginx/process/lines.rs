@@ -25,8 +25,8 @@ impl LinesReady {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: `ngx_cycle` is live and its log outlives this. A connection from nginx has both its events, zeroed, and
-        // is ours until it is closed. Function pointers and data pointers are of one size here. It isn't `idle`, so
+        // SAFETY: `ngx_cycle` is live and its log outlives this. A connection from nginx has both its events, zeroed,
+        // and is ours until it is closed. Function pointers and data pointers are of one size here. It isn't `idle`, so
         // that nginx leaves it open until the worker has said its last; and it has no timer, so that nobody waits.
         let connection = unsafe {
             let log = (*sys::ngx_cycle).log;
@@ -56,8 +56,8 @@ impl LinesReady {
 
 impl Drop for LinesReady {
     fn drop(&mut self) {
-        // SAFETY: the connection is one that we got and haven't closed, and nginx closes its descriptor; without one, the
-        // descriptor is ours alone.
+        // SAFETY: the connection is one that we got and haven't closed, and nginx closes its descriptor; without one,
+        // the descriptor is ours alone.
         unsafe {
             if self.connection.is_null() {
                 libc::close(self.fd);
@@ -81,11 +81,11 @@ unsafe extern "C" fn readable(event: *mut sys::ngx_event_t) {
     guard("the helper thread's lines", (), handler);
 }
 
-/// Keeps this shared object in memory until the process ends: nginx unloads it together with the cycle, and a thread that
-/// takes its time then would run into nothing. `false`: it can't be found.
+/// Keeps this shared object in memory until the process ends: nginx unloads it together with the cycle, and a thread
+/// that takes its time then would run into nothing. `false`: it can't be found.
 pub fn stay_loaded() -> bool {
-    // SAFETY: `dladdr` is given the address of a function of this object and a structure to fill; the name that it gives
-    // is a string that lives as long as the object. `dlopen` of what is loaded already only counts it.
+    // SAFETY: `dladdr` is given the address of a function of this object and a structure to fill; the name that it
+    // gives is a string that lives as long as the object. `dlopen` of what is loaded already only counts it.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         if libc::dladdr(stay_loaded as *const c_void, &raw mut info) == 0 || info.dli_fname.is_null() {

@@ -61,8 +61,8 @@ impl Drop for Timer {
 }
 
 unsafe extern "C" fn expired(event: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with the event that was set, which is the first field of a `Parts`; the pointer that nginx was
-    // given was one into the whole, which is live until its event is deleted.
+    // SAFETY: nginx calls with the event that was set, which is the first field of a `Parts`; the pointer that nginx
+    // was given was one into the whole, which is live until its event is deleted.
     let handler = unsafe { (*event.cast::<Parts>()).handler };
     guard("a timer", (), handler);
 }

@@ -136,6 +136,12 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
     })
 }
 
+/// Whether this worker is to end.
+fn exiting() -> bool {
+    // SAFETY: a number that nginx sets in the thread of the event loop, which this is.
+    unsafe { sys::ngx_exiting != 0 || (&raw const sys::ngx_terminate).read_volatile() != 0 }
+}
+
 /// Our context of a session.
 ///
 /// # Safety

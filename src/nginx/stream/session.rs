@@ -1,10 +1,10 @@
 //! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
 //!
-//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be sent is
-//! bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said hello, when
-//! connections run short.
+//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be
+//! sent is bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
+//! hello, when connections run short.
 
-use super::{Symbols, context};
+use super::{Symbols, context, exiting};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::log;
 use crate::store::control::Counter;
@@ -80,6 +80,8 @@ unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
             })
         });
         if let Some(symbols) = ended {
+            // The end of TLS may take a moment, and nginx's worker has to wait for it.
+            (*(*c).read).set_cancelable(0);
             symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
         }
     }
@@ -106,8 +108,10 @@ enum Why {
     Closed,
     /// nginx has logged the error.
     Broken,
-    /// nginx wants the connection.
+    /// nginx has too few connections left.
     Wanted,
+    /// This worker is to end. nginx tells idle connections so once; one that was in its TLS handshake then wasn't idle.
+    Exiting,
 }
 
 impl From<SessionError> for Why {
@@ -119,10 +123,13 @@ impl From<SessionError> for Why {
 impl Session {
     /// Does what can be done now, and asks to be called again.
     fn advance(&mut self) -> Result<(), Why> {
-        // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference to
-        // any of them exists elsewhere.
+        // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference
+        // to any of them exists elsewhere.
         let (c, read, write) =
             unsafe { (&mut *self.connection, &mut *(*self.connection).read, &mut *(*self.connection).write) };
+        if exiting() {
+            return Err(Why::Exiting);
+        }
         if c.close() != 0 {
             return Err(Why::Wanted);
         }
@@ -162,8 +169,8 @@ impl Session {
         let mut buffer = [0; READ];
         let len = READ.min(self.node.limits.recv_buffer.max(1));
         for _ in 0..READS {
-            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes of
-            // the buffer at most.
+            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes
+            // of the buffer at most.
             let received = unsafe {
                 if self.unsent() > UNSENT || (*(*self.connection).read).ready() == 0 {
                     return Ok(false);
@@ -183,8 +190,8 @@ impl Session {
 
     /// What phases before ours have read already.
     fn take_preread(&mut self, now: u64) -> Result<(), Why> {
-        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The copy
-        // ends the borrow before anything else can touch the buffer.
+        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The
+        // copy ends the borrow before anything else can touch the buffer.
         let preread = unsafe {
             let Some(buffer) = (*self.connection).buffer.as_mut() else { return Ok(()) };
             let Ok(len) = usize::try_from(buffer.last.offset_from(buffer.pos)) else { return Ok(()) };
@@ -247,7 +254,8 @@ impl Session {
         self.tell();
         let goodbye = match why {
             Why::Protocol(error) => error.to_string(),
-            Why::Wanted => "the connection is wanted for something else, or nginx ends".into(),
+            Why::Wanted => "it needs the connection for others".into(),
+            Why::Exiting => "its worker ends, as nginx reloads or quits".into(),
             Why::Closed | Why::Broken => String::new(),
         };
         self.close(&goodbye);
@@ -259,7 +267,8 @@ impl Session {
             Why::Protocol(error) => (log::INFO, error.to_string()),
             Why::Closed => (log::INFO, "the peer closed the connection".into()),
             Why::Broken => (log::INFO, "the connection broke".into()),
-            Why::Wanted => (log::INFO, "nginx closes it".into()),
+            Why::Wanted => (log::INFO, "nginx needs the connection for others".into()),
+            Why::Exiting => (log::INFO, "this worker ends".into()),
         };
         let peer = self.pull.peer().map_or_else(|| "an unknown node".into(), |peer| format!("node {peer}"));
         // SAFETY: as in `tell`.

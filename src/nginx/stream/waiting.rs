@@ -1,10 +1,10 @@
-//! Clients of a TLS `listen` that say nothing: until the handshake begins, others may have their connection.
+//! Clients of a TLS `listen` that say nothing, or too little: until a handshake begins, others may have the connection.
 //!
 //! nginx waits for a handshake for a minute, and keeps the connection all that time, whoever else needs one, and
-//! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a first
-//! byte, like the session that comes after does for a hello.
+//! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a
+//! first record, like the session that comes after does for a hello.
 
-use super::{context, server, symbols};
+use super::{context, exiting, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::log;
@@ -19,8 +19,8 @@ const AGAIN: sys::ngx_int_t = sys::NGX_AGAIN as sys::ngx_int_t;
 /// # Safety
 /// `cf` is that of the stream block, at its end.
 pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
-    // SAFETY: the context is a `ngx_stream_conf_ctx_t` with a slot for each stream module, filled with that module's own
-    // structure; arrays and their elements are those of the configuration that was just read.
+    // SAFETY: the context is a `ngx_stream_conf_ctx_t` with a slot for each stream module, filled with that module's
+    // own structure; arrays and their elements are those of the configuration that was just read.
     unsafe {
         let absent = || Fault::new("the stream module is not loaded");
         let core = (*symbols::module((*cf).cycle, "ngx_stream_core_module").ok_or_else(absent)?).ctx_index;
@@ -46,7 +46,7 @@ pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
     }
 }
 
-/// What the session does when its first byte is there.
+/// What the session does when its first record is there.
 struct Waiting {
     then: sys::ngx_event_handler_pt,
 }
@@ -63,6 +63,10 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
             // A handshake that is under way must not be held up: it may have read all there is.
             if !ours || (*session).ssl() == 0 || !(*c).ssl.is_null() || (*c).type_ != libc::SOCK_STREAM || spoke(c) {
                 return DECLINED;
+            }
+            if exiting() {
+                // Too late for nginx to ask it to end.
+                return sys::NGX_STREAM_SERVICE_UNAVAILABLE as sys::ngx_int_t;
             }
             let read = (*c).read;
             let waiting = ffi::owned_by_pool((*c).pool, Waiting { then: (*read).handler });
@@ -81,8 +85,8 @@ unsafe extern "C" fn phase_handler(session: *mut sys::ngx_stream_session_t) -> s
 }
 
 unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with the read event of a live connection whose data is a stream session, with the context that
-    // the phase handler put there. Nothing is touched after `finalize` or after the session went on.
+    // SAFETY: nginx calls with the read event of a live connection whose data is a stream session, with the context
+    // that the phase handler put there. Nothing is touched after `finalize` or after the session went on.
     unsafe {
         let c = (*read).data.cast::<sys::ngx_connection_t>();
         let session = (*c).data.cast::<sys::ngx_stream_session_t>();
@@ -116,17 +120,38 @@ unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
     }
 }
 
-/// Whether there is anything to read, be it the end of the connection.
+/// Whether the TLS module has something to work on: a whole first record, the end of the connection, or what is no TLS.
 ///
 /// # Safety
 /// `c` is a live connection.
 unsafe fn spoke(c: *mut sys::ngx_connection_t) -> bool {
-    let mut byte = 0u8;
-    // SAFETY: the descriptor is open, and there is room for the one byte.
-    let seen = unsafe { libc::recv((*c).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
-    let waits = seen < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock;
+    const HEADER: usize = 5;
+    const HANDSHAKE: u8 = 22;
+    const LONGEST: usize = 16 * 1024;
+    let mut header = [0u8; HEADER];
+    let mut there: libc::c_int = 0;
+    // SAFETY: the descriptor is open; `recv` has room for the bytes it may give, and the ioctl for the number it
+    // writes.
+    let (seen, error) = unsafe {
+        let seen = libc::recv((*c).fd, header.as_mut_ptr().cast(), HEADER, libc::MSG_PEEK);
+        let error = std::io::Error::last_os_error();
+        libc::ioctl((*c).fd, libc::FIONREAD, &raw mut there);
+        (seen, error)
+    };
+    let waits = match usize::try_from(seen) {
+        Err(_) => error.kind() == std::io::ErrorKind::WouldBlock,
+        Ok(0) => false,
+        Ok(_) if header[0] != HANDSHAKE => false,
+        Ok(seen) => {
+            let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+            let whole = seen == HEADER && usize::try_from(there).unwrap_or(0) >= HEADER + length;
+            // SAFETY: the read event of a live connection; nginx has seen that the peer sends no more.
+            let ended = unsafe { (*(*c).read).pending_eof() } != 0;
+            !whole && !ended && length <= LONGEST
+        }
+    };
     if waits {
-        // SAFETY: its read event is live. nginx would otherwise take it that there is still something to read.
+        // SAFETY: as above. nginx would otherwise take it that there is something to read, and wait for no event.
         unsafe { (*(*c).read).set_ready(0) };
     }
     !waits

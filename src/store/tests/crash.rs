@@ -5,76 +5,224 @@ use std::time::{Duration, Instant};
 
 use super::check::check;
 use super::*;
-use crate::store::{Condition, Life};
+use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::failpoint::{Step, armed};
+use crate::store::{Condition, Life, StoreError, lock};
 
 const KEYS: u64 = 64;
-const ROUNDS: u64 = 200;
+/// Children killed at random in a run of the tests.
+const RANDOM_KILLS: u64 = 1500;
 
-/// The child writes a counter to each key in turn and then notes it in `acknowledged`; the value is the counter, three
-/// times over, so that a torn one shows.
-fn write_for_ever(zone: &Zone, acknowledged: &Region) -> ! {
-    for n in 1u64.. {
-        let key = n % KEYS;
-        if n % 11 == 3 {
-            let _ = zone.delete(&(key + 1000).to_be_bytes(), START);
-        } else {
-            let _ = zone.set(
-                &(key + 1000).to_be_bytes(),
-                b"of no matter",
-                Life::For(1 + n % 200),
-                Condition::Always,
-                START,
-            );
-        }
-        let value = n.to_be_bytes().repeat(3 + (n % 90) as usize);
-        if zone.set(&key.to_be_bytes(), &value, Life::Default, Condition::Always, START).is_ok() {
-            acknowledged.store64(key as usize * 8, n, SeqCst);
-        }
-        zone.upkeep(START + n % 300, 5);
+/// Memory in which a child notes what was acknowledged to it: for each key the last number written to it.
+struct Ledger {
+    region: Region,
+    _mapping: Mapping,
+}
+
+impl Ledger {
+    fn new() -> Ledger {
+        let mapping = Region::anonymous(4096).expect("memory");
+        Ledger { region: mapping.region(), _mapping: mapping }
     }
-    unreachable!("numbers end")
+
+    fn noted(&self, key: u64) -> u64 {
+        self.region.load64(key as usize * 8, SeqCst)
+    }
+
+    fn note(&self, key: u64, n: u64) {
+        self.region.store64(key as usize * 8, n, SeqCst);
+    }
+}
+
+fn value_of(n: u64) -> Vec<u8> {
+    n.to_be_bytes().repeat(3 + (n % 90) as usize)
+}
+
+/// One step of a child's work: everything that changes a zone comes up in it. Numbered values go to the keys that the
+/// ledger follows; whatever is done besides is done to other keys.
+fn work(zone: &Zone, ledger: &Ledger, n: u64) {
+    let now = START + n;
+    let key = n % KEYS;
+    let aside = (key + 1000).to_be_bytes();
+    match n % 13 {
+        3 => drop(zone.delete(&aside, now)),
+        5 => drop(zone.touch(&aside, Life::For(100), now)),
+        7 => {
+            let mut node = [n as u8; 16];
+            node[1..9].copy_from_slice(&n.to_be_bytes());
+            let version = Version { stamp: Stamp::at(now), origin: Identity(node) };
+            let value = (n % 2 == 0).then_some(&b"theirs"[..]);
+            let record =
+                Record { kind: Kind::Register, version, key: &aside, value, expires: Some(now + 50), shortened: false };
+            let _ = zone.apply(&record, now, 60_000);
+        }
+        9 => {
+            let large = vec![n as u8; (n % 7) as usize * 3000];
+            let _ = zone.set(&(key % 3 + 2000).to_be_bytes(), &large, Life::Default, Condition::Always, now);
+        }
+        _ => drop(zone.set(&aside, b"of no matter", Life::For(1 + n % 200), Condition::Always, now)),
+    }
+    if zone.set(&key.to_be_bytes(), &value_of(n), Life::For(10_000_000), Condition::Always, now).is_ok() {
+        ledger.note(key, n);
+    }
+    zone.upkeep(now, 5);
+    zone.take_dirty();
+    if n % 17 == 0
+        && let Some(mut cursor) = zone.feed_open(1)
+    {
+        let _ = zone.feed(&mut cursor, 0, &mut |_| true);
+        zone.feed_close(cursor);
+    }
+}
+
+/// Runs `child` in a process of its own.
+fn fork(child: impl FnOnce()) -> libc::pid_t {
+    // SAFETY: the child touches shared memory and its own copy of this process, and ends without unwinding.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "fork");
+    if pid == 0 {
+        child();
+        // SAFETY: ends the child at once, without what this process has to do at its end.
+        unsafe { libc::_exit(0) };
+    }
+    pid
+}
+
+/// Sends a signal to a child and waits for its end; returns the signal that ended it, if one did.
+fn end(pid: libc::pid_t, signal: i32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: a child of ours that wasn't waited for yet.
+    unsafe {
+        if signal != 0 {
+            libc::kill(pid, signal);
+        }
+        libc::waitpid(pid, &mut status, 0);
+    }
+    libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
+}
+
+/// After a death: an ordinary call provokes the repair, and then everything must be there, and whole.
+fn examine(zone: &Zone, ledger: &Ledger, what: &str) {
+    zone.set(b"alive", b"yes", Life::Default, Condition::Always, START).unwrap_or_else(|e| panic!("{what}: {e}"));
+    for key in 0..KEYS {
+        let noted = ledger.noted(key);
+        let Some(found) = value(zone, &key.to_be_bytes(), START) else {
+            assert_eq!(noted, 0, "{what}: key {key} is lost");
+            continue;
+        };
+        let n = u64::from_be_bytes(found[..8].try_into().expect("eight bytes"));
+        assert!(n >= noted, "{what}: key {key} is older than acknowledged: {n} < {noted}");
+        assert_eq!(found, value_of(n), "{what}: key {key} is torn");
+    }
+    check(zone);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_to_kill_9() {
     let zone = Fixture::new(256 << 10, None, true);
-    let mapping = Region::anonymous(4096).expect("memory");
-    let acknowledged = mapping.region();
-    let mut repairs = 0;
-    for round in 0..ROUNDS {
-        // SAFETY: the child only touches shared memory, and ends by being killed.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            write_for_ever(&zone, &acknowledged);
+    let ledger = Ledger::new();
+    let (mut with_lock, mut n) = (0, 1);
+    for round in 0..RANDOM_KILLS {
+        let child = fork(|| (n..).for_each(|n| work(&zone, &ledger, n)));
+        let begun = Instant::now();
+        let before = ledger.noted(n % KEYS);
+        while ledger.noted(n % KEYS) == before {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the child writes");
+            std::hint::spin_loop();
         }
-        assert!(child > 0, "fork");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let before = acknowledged.load64(0, Relaxed);
-        while acknowledged.load64(0, Relaxed) == before {
-            assert!(Instant::now() < deadline, "the child writes");
-            std::thread::sleep(Duration::from_micros(100 + round % 7 * 50));
-        }
-        // SAFETY: a child of ours, not waited for yet.
-        unsafe {
-            libc::kill(child, libc::SIGKILL);
-            libc::waitpid(child, std::ptr::null_mut(), 0);
-        }
-        let held = zone.region.load64(zone.geometry.shard(0), Relaxed);
-        repairs += u64::from(held != 0);
-        for key in 0..KEYS {
-            let noted = acknowledged.load64(key as usize * 8, SeqCst);
-            let found = value(&zone, &key.to_be_bytes(), START);
-            let Some(found) = found else {
-                assert_eq!(noted, 0, "key {key} is lost");
-                continue;
-            };
-            let n = u64::from_be_bytes(found[..8].try_into().expect("eight bytes"));
-            assert!(n >= noted, "key {key} is older than acknowledged: {n} < {noted}");
-            assert_eq!(found, n.to_be_bytes().repeat(3 + (n % 90) as usize), "key {key} is torn");
-        }
-        // An ordinary call of this process provokes the repair.
-        zone.set(b"alive", b"yes", Life::Default, Condition::Always, START).expect("the zone goes on");
-        check(&zone);
+        std::thread::sleep(Duration::from_micros(round * 7 % 250));
+        end(child, libc::SIGKILL);
+        with_lock += u64::from(zone.region.load64(zone.geometry.shard(0), Relaxed) != 0);
+        examine(&zone, &ledger, "a random kill");
+        n = (0..KEYS).map(|key| ledger.noted(key)).max().unwrap_or(0) + 1;
     }
-    assert!(repairs > 0, "no child died with the lock: the test shows nothing");
+    println!("{RANDOM_KILLS} children killed, {with_lock} of them with the lock in hand; {n} rounds of work");
+    assert!(with_lock > RANDOM_KILLS / 20, "too few died with the lock in hand for this to show something");
+}
+
+#[test]
+fn a_death_after_any_step_loses_nothing() {
+    let mut deaths = 0;
+    for step in armed::ALL {
+        for nth in [1, 2, 5, 40] {
+            // Small, so that the pool runs dry and tombstones are made in place; another one evicts.
+            let zone = match step {
+                Step::GivenUp => {
+                    Fixture::with(32 << 10, Params { evict: true, sync: true, ..Params::new(identity(1)) })
+                }
+                _ => Fixture::new(32 << 10, None, true),
+            };
+            let ledger = Ledger::new();
+            let child = fork(|| {
+                armed::arm(step, nth, libc::SIGKILL);
+                for n in 1..6000 {
+                    work(&zone, &ledger, n);
+                    if n % 1500 == 0 {
+                        // What the ledger follows goes with it, and is forgotten first.
+                        (0..KEYS).for_each(|key| ledger.note(key, 0));
+                        let _ = zone.clear(START + n);
+                    }
+                }
+            });
+            let killed = end(child, 0);
+            if killed.is_none() && nth > 2 {
+                break;
+            }
+            assert_eq!(killed, Some(libc::SIGKILL), "nobody died after step {step:?}, time {nth}: it never came");
+            if step != Step::GivenUp {
+                examine(&zone, &ledger, &format!("{step:?}, time {nth}"));
+            } else {
+                zone.set(b"alive", b"yes", Life::Default, Condition::Always, START).expect("it goes on");
+                check(&zone);
+            }
+            deaths += 1;
+        }
+    }
+    println!("{deaths} deaths, after each of {} steps", armed::ALL.len());
+}
+
+#[test]
+fn a_stopped_writer_costs_others_a_moment_and_readers_nothing() {
+    let zone = Fixture::new(64 << 10, None, true);
+    zone.set(b"k", b"v", Life::Default, Condition::Always, START).expect("room");
+    let child = fork(|| {
+        armed::arm(Step::Published, 1, libc::SIGSTOP);
+        let _ = zone.set(b"other", b"v", Life::Default, Condition::Always, START);
+    });
+    let mut status = 0;
+    // SAFETY: a child of ours; this returns when it has stopped.
+    unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status));
+    for _ in 0..1000 {
+        assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"v"[..]));
+    }
+    let begun = Instant::now();
+    assert_eq!(zone.set(b"k", b"w", Life::Default, Condition::Always, START), Err(StoreError::Busy));
+    let waited = begun.elapsed();
+    assert!(waited >= lock::PATIENCE && waited < lock::PATIENCE * 20, "waited {waited:?}");
+    assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"v"[..]));
+    // SAFETY: a child of ours goes on.
+    unsafe { libc::kill(child, libc::SIGCONT) };
+    assert_eq!(end(child, 0), None);
+    zone.set(b"k", b"w", Life::Default, Condition::Always, START).expect("free again");
+    check(&zone);
+}
+
+#[test]
+fn a_zombie_that_holds_a_lock_is_dead() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let child = fork(|| {
+        armed::arm(Step::Published, 1, libc::SIGKILL);
+        let _ = zone.set(b"k", b"v", Life::Default, Condition::Always, START);
+    });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Not waited for: it stays a zombie, to which kill(pid, 0) still succeeds.
+    while std::fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "the child dies");
+        std::thread::yield_now();
+    }
+    zone.set(b"l", b"v", Life::Default, Condition::Always, START).expect("taken from the dead");
+    assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"v"[..]), "what was published stays");
+    check(&zone);
+    end(child, 0);
 }

@@ -7,6 +7,8 @@ mod expire;
 mod feed;
 mod matching;
 mod model;
+mod processes;
+mod read_model;
 mod replicate;
 mod small;
 

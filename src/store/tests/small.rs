@@ -99,3 +99,21 @@ fn a_region_of_something_else_is_refused() {
     let small = Region::anonymous(16 << 10).expect("memory");
     assert!(matches!(Zone::create(small.region(), &params), Err(AttachError::TooSmall(_))));
 }
+
+#[test]
+fn records_of_many_blocks_can_be_updated_in_a_full_zone() {
+    for len in [900, 5_000, 20_000] {
+        let zone = Fixture::new(512 << 10, None, true);
+        let key = |n: u32| format!("key {n:012}").into_bytes();
+        let mut count = 0;
+        while zone.set(&key(count), &vec![7; len], Life::Default, Condition::Absent, START).is_ok() {
+            count += 1;
+        }
+        assert!(count >= 8, "{count} records of {len} bytes");
+        for n in (0..count).chain(0..count) {
+            let written = zone.set(&key(n), &vec![8; len], Life::Default, Condition::Present, START);
+            assert!(matches!(written, Ok(Written::Done(_))), "update {n} of {count} of {len} bytes: {written:?}");
+        }
+        check(&zone);
+    }
+}

@@ -1,0 +1,113 @@
+//! Steps between which a process may be killed. In tests each can be armed: who reaches it dies there, or stops.
+//!
+//! Outside of tests nothing of this is left in the code.
+
+/// The steps of everything that changes a zone, each named after what has just been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+#[cfg_attr(not(test), allow(dead_code))]
+pub enum Step {
+    PageOwned = 1,
+    PoolMoved,
+    PageLinked,
+    BlockTaken,
+    SequenceMoved,
+    BlockLinked,
+    BlockFreed,
+    PageUnlinked,
+    PageDisowned,
+    OverflowTaken,
+    RecordFilled,
+    Stamped,
+    ChainContinued,
+    Published,
+    Removed,
+    FeedHalfIn,
+    FeedIn,
+    FeedHalfOut,
+    TimerHalfIn,
+    TimerIn,
+    TimerHalfOut,
+    SlotTaken,
+    Counted,
+    Uncounted,
+    Dirtied,
+    BuriedStamp,
+    Buried,
+    Cleared,
+    MarkerOut,
+    OriginHalf,
+    GivenUp,
+}
+
+/// A step was done.
+#[inline(always)]
+pub fn done(_step: Step) {
+    #[cfg(test)]
+    armed::reach(_step);
+}
+
+#[cfg(test)]
+pub mod armed {
+    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::Step;
+
+    /// Every step.
+    pub const ALL: [Step; 31] = {
+        use Step::*;
+        [
+            PageOwned,
+            PoolMoved,
+            PageLinked,
+            BlockTaken,
+            SequenceMoved,
+            BlockLinked,
+            BlockFreed,
+            PageUnlinked,
+            PageDisowned,
+            OverflowTaken,
+            RecordFilled,
+            Stamped,
+            ChainContinued,
+            Published,
+            Removed,
+            FeedHalfIn,
+            FeedIn,
+            FeedHalfOut,
+            TimerHalfIn,
+            TimerIn,
+            TimerHalfOut,
+            SlotTaken,
+            Counted,
+            Uncounted,
+            Dirtied,
+            BuriedStamp,
+            Buried,
+            Cleared,
+            MarkerOut,
+            OriginHalf,
+            GivenUp,
+        ]
+    };
+
+    static STEP: AtomicU32 = AtomicU32::new(0);
+    static COUNTDOWN: AtomicU32 = AtomicU32::new(0);
+    static SIGNAL: AtomicU32 = AtomicU32::new(0);
+
+    /// From now on this process gets `signal` when it does `step` for the `nth` time (from 1).
+    pub fn arm(step: Step, nth: u32, signal: i32) {
+        SIGNAL.store(signal as u32, SeqCst);
+        COUNTDOWN.store(nth, SeqCst);
+        STEP.store(step as u32, SeqCst);
+    }
+
+    pub fn reach(step: Step) {
+        if STEP.load(SeqCst) == step as u32 && COUNTDOWN.fetch_sub(1, SeqCst) == 1 {
+            STEP.store(0, SeqCst);
+            // SAFETY: a signal to this process itself, which is a child that a test made for this.
+            unsafe { libc::kill(libc::getpid(), SIGNAL.load(SeqCst) as i32) };
+        }
+    }
+}
