@@ -153,5 +153,19 @@ config_fails({ http => $zone, stream => "zone_sync; server { $listen $peer }" },
 config_fails({ http => "$zone server { zone_sync; }" }, qr/"zone_sync" directive is not allowed here/, 'refused: zone_sync in http');
 warns({ http => $zone, stream => "server { $listen $peer return x; }" }, [ qr/zone_sync_server/, qr/no effect/ ],
     'zone_sync_server in a server without zone_sync is warned about');
+warns({ http => $zone, stream => "server { $listen zone_sync_timeout 1s; $tls return x; }" }, [ qr/"zone_sync_timeout"/, qr/no effect/ ],
+    'so is any other directive of zone_sync there');
+unlike((config_check(http => $zone, stream => "zone_sync_timeout 1s; server { $listen return x; }"))[1], qr/\[warn\]/,
+    '... but not one that such a server inherits');
+(my $forgotten = $tls) =~ s/zone_sync_ssl on;//;
+warns(server("zone_sync; $peer $forgotten"), [ qr/"zone_sync_ssl_certificate"/, qr/zone_sync_ssl on/ ],
+    'a directive of TLS is warned about if nothing turns TLS on');
+warns(server("zone_sync; $peer", $forgotten), [ qr/"zone_sync_ssl_certificate"/, qr/zone_sync_ssl on/ ], '... in stream too');
+unlike((config_check(%{ server("zone_sync; $peer zone_sync_ssl off;", $forgotten) }))[1], qr/\[warn\]/,
+    '... and not if TLS is turned off in so many words');
+warns(server("zone_sync; $peer $tls zone_sync_ssl_trusted_certificate @{[ $ca->file ]};"),
+    [ qr/"zone_sync_ssl_trusted_certificate"/, qr/zone_sync_ssl_verify on/ ], 'authorities are warned about if nothing turns verification on');
+config_fails({ http => $zone, stream => "server { listen 127.0.0.1:%%SYNC%% udp; zone_sync; $peer }" }, [ qr/zone_sync/, qr/udp/ ],
+    'refused: zone_sync over UDP');
 
 done_testing;

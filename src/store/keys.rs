@@ -439,7 +439,7 @@ impl Shard<'_> {
     }
 
     /// The records of one bucket.
-    fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
+    pub fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
         (bucket * BUCKET_LINKS..(bucket + 1) * BUCKET_LINKS).for_each(|link| self.link_each(link, &mut each));
     }
 }

@@ -73,6 +73,8 @@ pub mod header {
     pub const NEXT_DUE: usize = 432;
     /// Blocks that the largest record ever made has beyond its first.
     pub const LARGEST: usize = 440;
+    /// While records move to or from another zone: the greatest stamp that may be promised; see `resize`. 0: no bound.
+    pub const LIMIT: usize = 448;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
     pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);

@@ -36,6 +36,15 @@ impl Matching {
         [Matching::Exact, Matching::Ip, Matching::Prefix].into_iter().find(|matching| *matching as u8 == byte)
     }
 
+    /// As `type=` of a zone's configuration says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Matching::Exact => "string",
+            Matching::Ip => "ip",
+            Matching::Prefix => "prefix",
+        }
+    }
+
     /// Whether a zone of this type can have such a key.
     pub fn accepts(self, key: &[u8]) -> bool {
         match self {

@@ -231,6 +231,16 @@ impl Region {
         true
     }
 
+    /// Gives the memory back to the system; what is read from now on is zero. `false`: it isn't memory that can be.
+    pub fn discard(&self) -> bool {
+        const PAGE: usize = 4096;
+        let skip = self.base.addr().get().next_multiple_of(PAGE) - self.base.addr().get();
+        let len = self.len.saturating_sub(skip) & !(PAGE - 1);
+        // SAFETY: whole pages within the region, which stay mapped; that their content goes is what a write of zeros
+        // would do as well, and all access is atomic.
+        len > 0 && unsafe { libc::madvise(self.base.add(skip).as_ptr().cast(), len, libc::MADV_REMOVE) } == 0
+    }
+
     /// Sets bytes to zero.
     pub fn zero(&self, offset: usize, len: usize) {
         const ZEROS: [u8; 4096] = [0; 4096];

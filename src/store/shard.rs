@@ -194,6 +194,11 @@ impl<'a> Shard<'a> {
         let payload = key.len() + value.len();
         let (overflow, last) = block::overflow_blocks(geometry, payload);
         let head = if overflow == 0 { block::HEAD + payload } else { geometry.page_size };
+        let pages = overflow as u64 + 1;
+        // A large one must leave room for its own next version. What is refused must not raise the reserve for good.
+        if need == Need::Growth && overflow > 0 && u64::from(self.zone.free_pages()) < 2 * pages {
+            return Err(StoreError::NoMemory);
+        }
         let at = self.allocate(head, need)?;
         let record = self.block(at);
         if overflow == 0 {
@@ -203,11 +208,6 @@ impl<'a> Shard<'a> {
             self.zone.region.write(at + block::HEAD + key.len(), value);
             done(Step::RecordFilled);
             return Ok(at);
-        }
-        if let Some(largest) = self.zone.region.word64(header::LARGEST)
-            && largest.load(Relaxed) < overflow as u64 + 1
-        {
-            largest.fetch_max(overflow as u64 + 1, Relaxed);
         }
         record.set_overflow(0);
         // Each block is linked in front of those before it, the last one of the record first.
@@ -223,6 +223,11 @@ impl<'a> Shard<'a> {
                     return Err(error);
                 }
             }
+        }
+        if let Some(largest) = self.zone.region.word64(header::LARGEST)
+            && largest.load(Relaxed) < pages
+        {
+            largest.fetch_max(pages, Relaxed);
         }
         self.zone.note_length(key);
         record.write_payload(geometry, key, value);

@@ -181,7 +181,7 @@ impl Zone {
         Params {
             node: self.origin_identity(self.own_origin()).unwrap_or(Identity([0; 16])),
             timeout: self.timeout(),
-            sync: self.is_sync(),
+            sync: self.region.load32(header::SYNC, Relaxed) != 0,
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
         }
@@ -243,8 +243,10 @@ impl Zone {
         Some(self.region.load64(header::TIMEOUT, Relaxed)).filter(|timeout| *timeout != u64::MAX)
     }
 
+    /// Whether deletes and ends leave tombstones. Those of a zone that isn't shared do while its records move to other
+    /// memory.
     pub(super) fn is_sync(&self) -> bool {
-        self.region.load32(header::SYNC, Relaxed) != 0
+        self.region.load32(header::SYNC, Relaxed) != 0 || self.region.load64(header::LIMIT, Relaxed) != 0
     }
 
     /// A keyed hash (SipHash-1-3): who doesn't know the seed can't choose keys that share a chain.

@@ -4,11 +4,11 @@ use super::super::ffi;
 use crate::record::Millis;
 use nginx_sys as sys;
 
-/// A size, `32k` or `1m`; `None`: not one.
+/// A size, `32k`, `1m` or `1g`; `None`: not one.
 pub fn size(text: &str) -> Option<usize> {
     let mut text = ffi::borrowed(text.as_bytes());
-    // SAFETY: nginx only reads the string.
-    usize::try_from(unsafe { sys::ngx_parse_size(&mut text) }).ok()
+    // SAFETY: nginx only reads the string. What it reads sizes of files with knows gigabytes too.
+    usize::try_from(unsafe { sys::ngx_parse_offset(&mut text) }).ok()
 }
 
 /// A time, `1h30m`, `500ms` or seconds without a unit, that isn't zero; `None`: not one.

@@ -78,6 +78,10 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
                     format_args!("\"zone_sync_server {}\" has no effect: its server has no \"zone_sync\"", server.text),
                 );
             }
+            if let Some(named) = &inner.settings.first {
+                let text = format_args!("\"{}\" has no effect: its server has no \"zone_sync\"", named.name);
+                conf.warn_at(&named.place, text);
+            }
             return CONF_OK;
         };
         match build(&conf, inner, place).and_then(|server| conf.main()?.set_sync(server)) {
@@ -96,8 +100,14 @@ fn not_alone(place: &Place) -> Fault {
 fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> {
     let set = &own.settings;
     // SAFETY: servers are merged with their own context, once all are read.
-    let (handler, exposed) =
-        unsafe { (stream::core_server(conf.as_ptr())?.handler, listens::plain_and_remote(conf.as_ptr())) };
+    let (handler, exposed, datagrams) = unsafe {
+        let cf = conf.as_ptr();
+        (stream::core_server(cf)?.handler, listens::plain_and_remote(cf), listens::datagrams(cf))
+    };
+    if let Some(address) = datagrams.first() {
+        let why = format!("\"zone_sync\" takes connections, and \"listen {address} udp\" has none; leave out \"udp\"");
+        return Err(Fault::at(&place, why));
+    }
     if !handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, HANDLER)) {
         return Err(not_alone(&place));
     }
@@ -113,6 +123,12 @@ fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> 
         max_drift: set.max_drift.unwrap_or(60_000),
     };
     let tls = if set.ssl.unwrap_or(false) { Some(tls::build(conf, set, &place)?) } else { None };
+    // Who turned it off in so many words knows.
+    if set.ssl.is_none()
+        && let Some(named) = &set.first_tls
+    {
+        conf.warn_at(&named.place, format_args!("\"{}\" has no effect without \"zone_sync_ssl on\"", named.name));
+    }
     if tls.is_none() {
         for server in own.servers.iter().filter(|server| server.is_remote()) {
             conf.warn_at(

@@ -46,6 +46,19 @@ pub struct Settings {
     pub protocols: Option<(bool, bool)>,
     /// `zone_sync_ssl_ciphers`
     pub ciphers: Option<(String, Place)>,
+    /// The first of all these that stands at this very level, for a warning if it has no effect.
+    pub first: Option<Named>,
+    /// The first that sets something of TLS, at this level or around it.
+    pub first_tls: Option<Named>,
+}
+
+/// A directive, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Where.
+    pub place: Place,
 }
 
 /// A file that a directive names.
@@ -68,6 +81,13 @@ impl Directive for Setting {
         let value = conf.text(1).into_owned();
         let set = &mut own.settings;
         let file = || FileName { path: value.clone(), place: conf.place() };
+        if name != "zone_sync_server" {
+            let named = || Named { name: name.clone(), place: conf.place() };
+            set.first.get_or_insert_with(named);
+            if name.starts_with("zone_sync_ssl_") {
+                set.first_tls.get_or_insert_with(named);
+            }
+        }
         match &*name {
             "zone_sync_server" => {
                 own.servers.push(peers::read(conf)?);
@@ -220,5 +240,6 @@ impl Settings {
         take(&mut self.server_name, &outer.server_name);
         take(&mut self.protocols, &outer.protocols);
         take(&mut self.ciphers, &outer.ciphers);
+        take(&mut self.first_tls, &outer.first_tls);
     }
 }

@@ -16,6 +16,15 @@ pub fn build(conf: &Conf, set: &Settings, place: &Place) -> Result<Tls, Fault> {
             "\"zone_sync_ssl_verify on\" has nothing to verify peers with; set \"zone_sync_ssl_trusted_certificate\"",
         ));
     }
+    // Who turned it off in so many words knows.
+    if set.verify.is_none() {
+        let unused = [("zone_sync_ssl_trusted_certificate", &set.trusted), ("zone_sync_ssl_crl", &set.crl)];
+        if let Some((name, Some(file))) = unused.into_iter().find(|(_, file)| file.is_some()) {
+            let text =
+                format_args!("\"{name}\" has no effect without \"zone_sync_ssl_verify on\": peers are not verified");
+            conf.warn_at(&file.place, text);
+        }
+    }
     let file = |name, file: &Option<FileName>| file.as_ref().map(|file| read(conf, name, file)).transpose();
     let (tls12, tls13) = set.protocols.unwrap_or((true, true));
     let options = Options {

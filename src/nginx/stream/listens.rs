@@ -9,6 +9,8 @@ struct Listen {
     sockaddr: *const sys::sockaddr,
     text: sys::ngx_str_t,
     ssl: bool,
+    /// `SOCK_STREAM`, or `SOCK_DGRAM` with `udp`.
+    kind: libc::c_int,
 }
 
 /// The addresses of the server of this context that take plain text from other machines.
@@ -24,6 +26,16 @@ pub unsafe fn plain_and_remote(cf: *mut sys::ngx_conf_t) -> Vec<String> {
             .map(|listen| listen.text.to_string())
             .collect()
     }
+}
+
+/// The addresses of this server that are of UDP.
+///
+/// # Safety
+/// As for [`plain_and_remote`].
+pub unsafe fn datagrams(cf: *mut sys::ngx_conf_t) -> Vec<String> {
+    // SAFETY: the caller's promise.
+    let listens = unsafe { of_server(cf) }.into_iter();
+    listens.filter(|listen| listen.kind != libc::SOCK_STREAM).map(|listen| listen.text.to_string()).collect()
 }
 
 /// # Safety
@@ -50,7 +62,13 @@ unsafe fn listens(
     let all: &[sys::ngx_stream_listen_t] = unsafe { main.listen.as_slice() };
     // SAFETY: both contexts are live.
     let own = all.iter().filter(|listen| unsafe { (*listen.ctx).srv_conf == (*(*server).ctx).srv_conf });
-    own.map(|listen| Listen { sockaddr: listen.sockaddr, text: listen.addr_text, ssl: listen.ssl() != 0 }).collect()
+    own.map(|listen| Listen {
+        sockaddr: listen.sockaddr,
+        text: listen.addr_text,
+        ssl: listen.ssl() != 0,
+        kind: listen.type_,
+    })
+    .collect()
 }
 
 /// # Safety
@@ -71,7 +89,7 @@ unsafe fn listens(
                 servers.contains(&server)
             })
             .map(|address| &address.opt)
-            .map(|opt| Listen { sockaddr: opt.sockaddr, text: opt.addr_text, ssl: opt.ssl() != 0 })
+            .map(|opt| Listen { sockaddr: opt.sockaddr, text: opt.addr_text, ssl: opt.ssl() != 0, kind: opt.type_ })
             .collect()
     }
 }
