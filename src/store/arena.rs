@@ -289,7 +289,7 @@ impl Zone {
     /// Pages that new records can't have, so that updates and deletes go on in a full zone.
     fn reserve(&self) -> u32 {
         let largest = self.region.load64(header::LARGEST, Relaxed) as usize;
-        (self.geometry.pages / 64).max(largest).max(1).min(self.geometry.pages / 2) as u32
+        (self.geometry.pages / 128).max(largest).max(1).min(self.geometry.pages / 2) as u32
     }
 
     fn take_page(&self, owner: u32, need: Need) -> Result<usize, StoreError> {

@@ -16,7 +16,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Bytes in a unit of a link.
 pub const UNIT: usize = 16;
 /// Links in a bucket, which is one cache line. All but the last lead to one record each; the last leads to a chain of
@@ -25,7 +25,7 @@ pub const BUCKET_LINKS: usize = 16;
 /// Bytes of a bucket.
 const BUCKET_LEN: usize = BUCKET_LINKS * 4;
 /// Bytes of a zone for each bucket: filled with records of 80 bytes, a bucket has some 13 of them.
-const BYTES_A_BUCKET: usize = 1088;
+const BYTES_A_BUCKET: usize = 1200;
 /// With fewer bits of a link to spare, a key may be in some slots of its bucket only.
 const FEW_MARK_BITS: u32 = 4;
 /// Largest zone, bytes: what links can reach.

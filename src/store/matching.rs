@@ -201,7 +201,10 @@ impl Zone {
     #[inline(always)]
     pub(super) fn find_wanted(&self, place: Place, wanted: Wanted<'_>, is_live: impl Fn(&Met) -> bool) -> Option<Met> {
         let network = match wanted {
-            Wanted::Key(key) => return self.find(place, key).filter(is_live),
+            Wanted::Key(key) => {
+                let met = self.find(place, key)?;
+                return if is_live(&met) { Some(met) } else { None };
+            }
             Wanted::Network(network) => network,
         };
         let mut best: Option<Met> = None;

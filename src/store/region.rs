@@ -164,7 +164,9 @@ impl Region {
         let (shift, mut at) = (8 * (offset as u32 & 7), offset & !7);
         if shift == 0 && to.len().is_multiple_of(8) {
             for to in to.as_chunks_mut::<8>().0 {
-                *to = self.load64(at, Relaxed).to_le_bytes();
+                // SAFETY: a multiple of 8 within the range that `holds` has checked; the rest as for `word32`.
+                let word = unsafe { self.base.add(at).cast::<AtomicU64>().as_ref() };
+                *to = word.load(Relaxed).to_le_bytes();
                 at += 8;
             }
             return true;
@@ -191,13 +193,15 @@ impl Region {
     #[inline]
     pub fn equals(&self, offset: usize, other: &[u8]) -> bool {
         debug_assert!(offset.is_multiple_of(8));
-        if !self.holds(offset, other.len()) {
+        let mut at = offset & !7;
+        if !self.holds(at, other.len()) {
             return false;
         }
-        let mut at = offset;
         let (words, tail) = other.as_chunks::<8>();
         for word in words {
-            if self.load64(at, Relaxed) != u64::from_le_bytes(*word) {
+            // SAFETY: a multiple of 8 within the range that `holds` has checked; the rest as for `word32`.
+            let own = unsafe { self.base.add(at).cast::<AtomicU64>().as_ref() };
+            if own.load(Relaxed) != u64::from_le_bytes(*word) {
                 return false;
             }
             at += 8;

@@ -26,6 +26,8 @@ my @TARGET_BARE = (4, 20, 65);
 
 sub run {
     my (%given) = @_;
+    my @build = qw(cargo bench --locked --no-default-features --bench compare --no-run);
+    system(@build) == 0 or die "@build failed\n";
     my $began  = time;
     my ($load) = split ' ', slurp('/proc/loadavg');
     my $table  = in_process($given{quick});
@@ -137,7 +139,7 @@ sub page {
         $out .= row($name, with_spread($own->{rate}), with_spread([ ratio($own->{rate}, $constant->{rate}) ]), with_spread($own->{cpu}), $name eq 'constant' ? '' : figure(median(@more)), $goal);
     }
     if (my $ip = $table->{ip}) {
-        $out .= "\n## Networks (type=ip)\n\nIn process, look-ups of addresses as text, mixed prefixes of IPv4 and IPv6; through nginx, `geo` and `keyval ip` above have the same prefixes.\n\n"
+        $out .= "\n## Networks (type=ip)\n\nIn process, look-ups of addresses as text, mixed prefixes of IPv4 and IPv6. Through nginx, `geo` and `keyval ip` above know the same prefixes of IPv4.\n\n"
             . row('prefixes', 'what', 'ns') . row(('---') x 3);
         for my $count (sort { $a <=> $b } keys %$ip) {
             $out .= row($count, $_, with_spread($ip->{$count}{$_})) for sort keys %{ $ip->{$count} };
