@@ -11,6 +11,7 @@ sub http { return { http => $_[0] } }
 
 config_works(http('keyval_zone zone=one:32k;'), 'the smallest zone');
 config_works(http('keyval_zone zone=one:1m type=string timeout=30s sync;'), 'all parameters that exist');
+config_works(http('keyval_zone zone=one:1m type=ip evict; keyval_zone zone=two:1m type=prefix sync;'), 'types and evict');
 config_works(http('keyval_zone zone=one:1M timeout=1h;'), 'sizes as the guide writes them');
 config_works(http('keyval_zone zone=one:1m ttl=1d;'), 'ttl');
 config_works(http('keyval_zone zone=one:1m sync;'), 'sync without a timeout and without zone_sync');
@@ -53,10 +54,10 @@ my @zone_mistakes = (
     [ 'keyval_zone zone=one:1m; keyval_zone zone=one:2m;', '... with another size', qr/"one"/ ],
     [ 'limit_req_zone $uri zone=one:1m rate=1r/s; keyval_zone zone=one:1m;', 'a name that another directive has taken', qr/"one"/ ],
     [ 'keyval_zone zone=one:1m type=tree;', 'an unknown type', qr/type/, qr/tree/ ],
-    [ 'keyval_zone zone=one:1m type=ip;',     'what is not supported yet: type=ip',     qr/type=ip/, qr/not supported by this version of zonemesh/ ],
-    [ 'keyval_zone zone=one:1m type=prefix;', 'what is not supported yet: type=prefix', qr/type=prefix/, qr/not supported by this version of zonemesh/ ],
+    [ 'keyval_zone zone=one:1m type=;',     'an empty type', qr/"one"/, qr/unknown type/ ],
+    [ 'keyval_zone zone=one:1m type=ip type=prefix;', 'two types', qr/"one"/, qr/second "type=prefix"/ ],
     [ 'keyval_zone zone=one:1m state=one.json;', 'what is not supported yet: state', qr/state/, qr/not supported by this version of zonemesh/ ],
-    [ 'keyval_zone zone=one:1m evict;', 'what is not supported yet: evict', qr/keyval_zone/, qr/evict/ ],
+    [ 'keyval_zone zone=one:1m evict=on;', 'evict with a value', qr/"one"/, qr/"evict=on"/ ],
     [ 'server { keyval_zone zone=one:1m; }', 'in a server', qr/"keyval_zone" directive is not allowed here/ ],
 );
 

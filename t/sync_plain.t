@@ -6,7 +6,7 @@ use ZoneMesh;
 use ZoneMesh::Cluster;
 
 my @nodes = my ($a, $b) = cluster(2, zones => <<'CONF');
-    keyval_zone zone=one:1m timeout=1h sync;
+    keyval_zone zone=one:4m timeout=1h sync;
     keyval_zone zone=two:1m sync;
     keyval_zone zone=own:1m timeout=1h;
 CONF

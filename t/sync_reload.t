@@ -74,6 +74,16 @@ connected(2, $first);
 $first->add('one', 'back', 1);
 everywhere(\@nodes, 'back', 1, 'reloaded with them again: all goes on');
 
+# The zone gets another size: it starts anew, and is filled from the others.
+my $before = $second->keyvals('one');
+$second->drop('one', 'in a row');
+delete $before->{'in a row'};
+(my $larger = $second->{http}) =~ s/zone=one:1m/zone=one:2m/ or die;
+$second->reload(http => $larger);
+everywhere_is(\@nodes, sub { $_[0]->keyvals('one') }, $before, 'reloaded with another size, the zone is filled from the others', 10);
+is($second->add('one', 'resized', 1), 201, '... and takes writes');
+everywhere(\@nodes, 'resized', 1, '... which arrive');
+
 # zone_sync leaves the configuration.
 $third->reload(stream => undef);
 is($third->get('/api/9/stream/zone_sync')->status, 404, 'reloaded without a stream block: zone_sync is not in the API');

@@ -8,11 +8,13 @@
 //! ```
 //!
 //! `thread` starts it and catches its panics, `node` is its main loop, `dial` keeps one connection to each peer,
-//! `session` moves the bytes of one, `upkeep` takes away what is over. Nothing here knows of nginx.
+//! `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what workers of the last configuration still
+//! write to the memory of a zone that has another size now. Nothing here knows of nginx.
 
 mod dial;
 mod hub;
 mod log;
+mod moving;
 mod node;
 mod retry;
 mod session;
@@ -26,7 +28,7 @@ pub use log::LogLine;
 pub use thread::Agent;
 
 use crate::record::Millis;
-use crate::store::{Control, Zone, control::Lease};
+use crate::store::{Control, Handover, Zone, control::Lease};
 use crate::sync::Node;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -79,6 +81,8 @@ pub struct Config {
     pub lease: Lease,
     /// Zones to keep up (expiry, tombstones): all of the node.
     pub zones: Vec<Zone>,
+    /// Zones whose records old workers still write to other memory.
+    pub handovers: Vec<Handover>,
     /// Present if the node has a `zone_sync` server.
     pub cluster: Option<Cluster>,
 }

@@ -4,7 +4,7 @@ use super::hub::Hub;
 use super::log::Log;
 use super::thread::Order;
 use super::wake::Wake;
-use super::{Config, dial, now, upkeep};
+use super::{Config, dial, moving, now, upkeep};
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -39,6 +39,7 @@ async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>)
     let wake = config.cluster.as_ref().map(|_| Wake::new(config.control)).transpose()?;
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
     let mut dials = dial_all(config, &hub);
+    let mut moving = pin!(moving::moving(config, hub.log.clone()));
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone()));
     // With an interval, changes that come before this wait for it.
     let mut quiet = Instant::now();
@@ -70,6 +71,7 @@ async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>)
             told = orders.changed() => if told.is_err() { return farewell(&hub, dials).await },
             Some(ended) = dials.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
+            () = &mut moving => {}
             () = tokio::time::sleep(BEAT) => {}
         }
     }

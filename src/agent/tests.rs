@@ -72,7 +72,13 @@ impl TestNode {
             interval: None,
             tls: None,
         };
-        let config = Config { control: self.node.control, lease, zones: vec![self.zone()], cluster: Some(cluster) };
+        let config = Config {
+            control: self.node.control,
+            lease,
+            zones: vec![self.zone()],
+            handovers: Vec::new(),
+            cluster: Some(cluster),
+        };
         let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
         Started { agent, lines, said: Vec::new() }
     }

@@ -2,7 +2,7 @@
 
 use super::json::{self, Object};
 use super::{Response, args::Fields};
-use crate::store::{MAX_KEY, MAX_VALUE, StoreError};
+use crate::store::{MAX_KEY, MAX_PREFIX, MAX_VALUE, StoreError};
 
 /// Where the endpoints and codes are described.
 const REFERENCE: &str = "https://nginx.org/en/docs/http/ngx_http_api_module.html";
@@ -26,6 +26,8 @@ pub(super) enum Error {
     Json(String),
     #[error("slab zone not found")]
     SlabNotFound,
+    #[error("zone not found")]
+    ZoneNotFound,
     #[error("keyval not found")]
     KeyvalNotFound,
     #[error("keyval key not found")]
@@ -51,6 +53,12 @@ pub(super) enum FormatError {
     KeyEmpty,
     #[error("invalid key: it is longer than {MAX_KEY} bytes")]
     KeyTooLong,
+    #[error("invalid key: a zone of type=ip has addresses and networks, such as 10.0.0.1 and 2001:db8::/32")]
+    KeyNoNetwork,
+    #[error("invalid key: it is longer than {MAX_PREFIX} bytes, the most that a zone of type=prefix takes")]
+    KeyNoPrefix,
+    #[error("invalid key: it doesn't fit the zone")]
+    KeyRefused,
     #[error("invalid key: it is given twice")]
     KeyTwice,
     #[error("only one key can be added, unless the zone is empty")]
@@ -87,6 +95,7 @@ impl Error {
             Error::BodyTooLarge => (413, "BodyTooLarge"),
             Error::Json(_) => (415, "JsonError"),
             Error::SlabNotFound => (404, "SlabNotFound"),
+            Error::ZoneNotFound => (404, "ZoneNotFound"),
             Error::KeyvalNotFound => (404, "KeyvalNotFound"),
             Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),
             Error::KeyvalKeyExists => (409, "KeyvalKeyExists"),
@@ -125,7 +134,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::NoMemory => Error::KeyvalNoMemory,
             StoreError::Busy => Error::KeyvalBusy,
-            StoreError::BadKey => FormatError::KeyTooLong.into(),
+            StoreError::BadKey => FormatError::KeyRefused.into(),
             StoreError::BadValue => FormatError::ValueTooLong.into(),
         }
     }

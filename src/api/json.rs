@@ -181,6 +181,11 @@ pub(super) fn collection(fields: &Fields, fill: impl FnOnce(&mut Object<'_>)) ->
     object(&outer, fill)
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
 /// An array of names as a body.
 pub(super) fn names<'a>(list: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     object(&Fields::Names, |array| {

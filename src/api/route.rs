@@ -57,6 +57,10 @@ enum Endpoint<'h> {
     Keyval(&'h [NamedZone], Vec<u8>),
     /// A collection of things that don't exist here: clients insist on an answer, and `{}` is the true one.
     Nothing,
+    /// Our own: the names below `/zonemesh/`, those of zones, and one zone.
+    Zonemesh,
+    Zones,
+    Zone(Vec<u8>),
 }
 
 /// Which methods an endpoint has.
@@ -127,12 +131,17 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("slabs", _) => Endpoint::Slab(String::from_utf8_lossy(&zone_name(rest)).into_owned()),
         ("http", "keyvals") => keyval_endpoint(host.http_zones(), third),
         ("stream", "keyvals") if in_stream => keyval_endpoint(host.stream_zones(), third),
+        ("zonemesh", "zones") => match zone_name(third) {
+            name if name.is_empty() => Endpoint::Zones,
+            name => Endpoint::Zone(name),
+        },
         _ if !segment(third).0.is_empty() => return Err(Error::PathNotFound),
         ("", "") => Endpoint::Root,
         ("nginx", "") => Endpoint::Nginx,
         ("processes", "") => Endpoint::Processes(host.respawned().ok_or(Error::PathNotFound)?),
         ("connections", "") => Endpoint::Connections,
         ("resolvers" | "ssl", "") => Endpoint::Nothing,
+        ("zonemesh", "") => Endpoint::Zonemesh,
         ("http", "") => Endpoint::Http,
         ("http", "requests") => Endpoint::Requests,
         ("stream", "") if in_stream => Endpoint::Stream,
@@ -162,6 +171,16 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Root => json::names(root_names(host)),
         Endpoint::Http => json::names(HTTP_NAMES),
         Endpoint::Stream => json::names(stream_names(host)),
+        Endpoint::Zonemesh => json::names(["zones"]),
+        Endpoint::Zones => {
+            let mut names: Vec<&str> = own_zones(host).map(|zone| zone.name.as_str()).collect();
+            names.sort_unstable();
+            json::names(names)
+        }
+        Endpoint::Zone(name) => {
+            let found = own_zones(host).find(|zone| zone.name.as_bytes() == name);
+            status::zone(&found.ok_or(Error::ZoneNotFound)?.zone, &fields)
+        }
         Endpoint::Nothing => json::collection(&fields, |_| ()),
         Endpoint::Nginx => status::nginx(&host.nginx(), request.now, &fields),
         Endpoint::Processes(respawned) => status::processes(*respawned, &fields),
@@ -180,6 +199,11 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         }
     };
     Ok(Response::ok(body))
+}
+
+/// All zones of zonemesh, whichever block they are declared in: a name is there once.
+fn own_zones(host: &dyn Host) -> impl Iterator<Item = &NamedZone> {
+    host.http_zones().iter().chain(host.stream_zones())
 }
 
 /// DELETE of figures.

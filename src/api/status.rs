@@ -6,6 +6,7 @@ use super::args::Fields;
 use super::json::{self, Object};
 use super::{Connections, Nginx, Requests, Slab, ZoneSync, time};
 use crate::record::Millis;
+use crate::store::Zone;
 
 /// `/nginx`
 pub(super) fn nginx(nginx: &Nginx, now: Millis, fields: &Fields) -> Vec<u8> {
@@ -80,6 +81,36 @@ fn slab_into(out: &mut Vec<u8>, zone: &Slab, fields: &Fields) {
         }
     });
     object.end();
+}
+
+/// `/zonemesh/zones/{zone}`: what it is, how full, and what became of its records. `timeout` is in milliseconds.
+pub(super) fn zone(zone: &Zone, fields: &Fields) -> Vec<u8> {
+    let (params, stats) = (zone.params(), zone.stats());
+    let bytes = |pages: u64| pages.saturating_mul(stats.page_size);
+    json::object(fields, |object| {
+        object
+            .string("type", params.matching.name())
+            .member(b"sync", |out| json::boolean(out, params.sync))
+            .member(b"evict", |out| json::boolean(out, params.evict))
+            .member(b"timeout", |out| match params.timeout {
+                Some(timeout) => out.extend_from_slice(timeout.to_string().as_bytes()),
+                None => out.extend_from_slice(b"null"),
+            })
+            .object(b"pages", |pages| {
+                pages.number("used", stats.pages_used).number("free", stats.pages_free);
+            })
+            .object(b"bytes", |all| {
+                all.number("used", bytes(stats.pages_used)).number("free", bytes(stats.pages_free));
+            })
+            .number("records", stats.records)
+            .number("tombstones", stats.tombstones)
+            .number("evictions", stats.evicted)
+            .number("refusals", stats.refused)
+            .number("incomplete", stats.incomplete)
+            .number("future", stats.future)
+            .number("expired", stats.expired)
+            .number("pending", stats.pending);
+    })
 }
 
 /// `/stream/zone_sync/`

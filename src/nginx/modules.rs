@@ -107,6 +107,7 @@ unsafe extern "C" fn init_module(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t
         // SAFETY: the cycle is complete, and nothing else looks at its configuration yet.
         unsafe {
             let Some(main) = MainConf::of_mut(cycle) else { return OK };
+            process::reconfiguring();
             let result = main.complete().and_then(|()| match main.control() {
                 Some(control) => wake::prepare(control).map_err(|error| format!("eventfd: {error}")),
                 None => Ok(()),

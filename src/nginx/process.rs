@@ -41,13 +41,17 @@ thread_local! {
     static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
 }
 
+/// A configuration is about to come into force. Without a master, the helper thread of this process works with memory that
+/// is about to go.
+pub fn reconfiguring() {
+    with_worker(Worker::stop_now);
+}
+
 /// A configuration came into force: for `init_module`, once the control zone counts the new generation.
 pub fn configured(control: &Control) {
     GENERATION.store(control.generation(), Ordering::Relaxed);
-    // Without a master, this process goes on with the new configuration, and nginx is about to unmap the zones that are
-    // not in it.
+    // Without a master, this process goes on with the new configuration.
     with_worker(|worker| {
-        worker.stop_now();
         worker.control = *control;
         worker.generation = control.generation();
         worker.control.worker_enter(worker.generation);

@@ -5,6 +5,7 @@
 //! that the next configuration takes the address over from the last.
 
 mod figures;
+pub mod resize;
 
 pub use figures::{Base, Figures};
 
@@ -70,6 +71,8 @@ pub fn add_keyval(conf: &Conf, zone: *mut KeyvalZone) -> Result<(), Fault> {
                 (*zone).name
             )));
         }
+        // What can't be read isn't taken over: nginx gives the zone memory of its own.
+        (*shared).noreuse = sys::ngx_uint_t::from(resize::is_unreadable(&*zone));
         (*shared).init = Some(init_keyval);
         (*shared).data = zone.cast();
     }
@@ -133,15 +136,11 @@ unsafe extern "C" fn init_keyval(shared: *mut sys::ngx_shm_zone_t, old: *mut c_v
             let zone = &mut *(*shared).data.cast::<KeyvalZone>();
             match old.cast::<KeyvalZone>().as_ref() {
                 // Parameters wait until the configuration is in force: what fails after this must change nothing.
-                Some(old) => {
+                Some(old) => resize::same_type(old, zone).map(|()| {
                     (zone.region, zone.zone) = (old.region, old.zone);
                     zone.inherited = true;
-                    Ok(())
-                }
-                None => {
-                    warn_if_resized(shared, zone);
-                    make(shared, zone)
-                }
+                }),
+                None => make(shared, zone).and_then(|()| resize::prepare(shared, zone)),
             }
         };
         report(shared, result)
@@ -169,32 +168,6 @@ unsafe fn block(pool: *mut sys::ngx_slab_pool_t, size: usize) -> Result<*mut u8,
     // SAFETY: the caller hands over a live pool.
     let block: *mut u8 = unsafe { sys::ngx_slab_alloc(pool, size) }.cast();
     if block.is_null() { Err(format!("no room for {size} bytes")) } else { Ok(block) }
-}
-
-/// nginx gives a zone with another size new memory, and what was in the old is gone. Say so.
-unsafe fn warn_if_resized(shared: *const sys::ngx_shm_zone_t, zone: &KeyvalZone) {
-    // SAFETY: until the new cycle is in force, `ngx_cycle` is the last one, whose zones are mapped; before the first it
-    // is a zeroed one with an empty list.
-    unsafe {
-        let old = sys::ngx_cycle;
-        if old.is_null() {
-            return;
-        }
-        for other in ffi::list::<sys::ngx_shm_zone_t>(&(*old).shared_memory) {
-            let (same, size) = ((*other).tag == (*shared).tag, (*other).shm.size);
-            if same && size != zone.size && ffi::bytes((*other).shm.name) == zone.name.as_bytes() {
-                let refill = if zone.sync { "; synchronized peers fill it again" } else { "" };
-                log::write(
-                    (*shared).shm.log,
-                    log::WARN,
-                    format_args!(
-                        "keyval_zone \"{}\" has {} bytes now instead of {size}: it starts empty{refill}",
-                        zone.name, zone.size
-                    ),
-                );
-            }
-        }
-    }
 }
 
 fn report(shared: *mut sys::ngx_shm_zone_t, result: Result<(), String>) -> sys::ngx_int_t {

@@ -70,7 +70,7 @@ impl Shard<'_> {
 
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
-        let index = (block - self.zone.geometry.page(page)) / CLASS_SIZES[class];
+        let index = (block - self.zone.geometry.page(page)) as u32 / CLASS_SIZES[class] as u32;
         self.zone.region.store32(block, u32::from(free), Relaxed);
         done(Step::BlockLinked);
         self.set_usage(descriptor, used.saturating_sub(1), index as u16 + 1);

@@ -99,7 +99,7 @@ impl<'a> Block<'a> {
     }
 
     /// Whether the record has this key, which hashes to `tag`: most records that don't are told by one word.
-    #[inline]
+    #[inline(always)]
     pub fn has_key(&self, geometry: &Geometry, tag: u16, key: &[u8]) -> bool {
         let lengths = self.region.load64(self.at + LENGTHS, Relaxed);
         if lengths & KEY_MASK != key.len() as u64 | u64::from(tag) << TAG_SHIFT {
@@ -112,7 +112,7 @@ impl<'a> Block<'a> {
     }
 
     /// Copies the value out, of a record with these fields. `false`: the block isn't what it seemed.
-    #[inline]
+    #[inline(always)]
     pub fn read_value(&self, geometry: &Geometry, fields: &Fields, to: &mut [u8]) -> bool {
         if fields.payload() <= geometry.page_size - HEAD {
             return self.region.read(self.at + HEAD + fields.key_len, to);
@@ -121,7 +121,7 @@ impl<'a> Block<'a> {
     }
 
     /// Decodes the header. Read without the lock, it may be anything: lengths are clamped to what records can have.
-    #[inline]
+    #[inline(always)]
     pub fn fields(&self) -> Fields {
         let meta = self.region.load64(self.at + META, Relaxed);
         let lengths = self.region.load64(self.at + LENGTHS, Relaxed);

@@ -1,7 +1,8 @@
 //! Eviction: what a full zone with `evict` gives up so that a write fits.
 //!
 //! Expired records and tombstones went before (`upkeep`). Then goes what will end soonest, of a bounded sample; then what
-//! was not looked up for long, after Corbató's CLOCK: a mark for each bucket, set by readers, cleared as the hand passes.
+//! was not looked up for long, after Corbató's CLOCK: a mark for each link of a bucket, set by readers, cleared as the hand
+//! passes.
 //! The record that is being written never goes. Eviction is local: it leaves no tombstone.
 
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
 use super::failpoint::{Step, done};
-use super::layout::{header, shard};
+use super::layout::{BUCKET_LINKS, header, shard};
 use super::shard::{Met, Place, Shard};
 
 /// Of how many records the one that ends soonest is chosen.
@@ -30,10 +31,13 @@ pub struct Wish<'a> {
 }
 
 impl Zone {
-    /// A look-up found something in this bucket. A mark that is lost or set for nothing does no harm.
+    /// A look-up found this. A mark that is lost or set for nothing does no harm.
     #[inline]
-    pub(super) fn mark_used(&self, place: Place) {
-        let (word, bit) = self.geometry.mark(place.shard, place.bucket);
+    pub(super) fn mark_used(&self, place: Place, met: &Met) {
+        let bucket = self.geometry.bucket(place.shard, place.bucket);
+        // What isn't in a slot of the bucket is in its chain.
+        let slot = (met.from.wrapping_sub(bucket) / 4).min(BUCKET_LINKS - 1);
+        let (word, bit) = self.geometry.use_mark(place.shard, place.bucket * BUCKET_LINKS + slot);
         if let Some(word) = self.region.word64(word)
             && word.load(Relaxed) & bit == 0
         {
@@ -63,26 +67,27 @@ impl Shard<'_> {
         }
     }
 
-    /// Turns the clock's hand to the first bucket that nobody looked into since it last passed, and empties that.
+    /// Turns the clock's hand to the first link behind which nobody found anything since it last passed, and gives up what
+    /// is behind it.
     fn evict_unused(&self, keep: Option<usize>) -> bool {
-        let buckets = self.zone.geometry.buckets_per_shard;
+        let links = self.zone.geometry.buckets_per_shard * BUCKET_LINKS;
         let hand = self.get(shard::HAND) as usize;
         // Twice round: the first time it may do no more than clear marks.
-        for step in 0..=2 * buckets {
-            let bucket = (hand + step) & (buckets - 1);
-            let (word, bit) = self.zone.geometry.mark(self.index, bucket);
+        for step in 0..=2 * links {
+            let link = (hand + step) % links;
+            let (word, bit) = self.zone.geometry.use_mark(self.index, link);
             let marks = self.zone.region.word64(word);
             if marks.is_some_and(|word| word.load(Relaxed) & bit != 0 && word.fetch_and(!bit, Relaxed) & bit != 0) {
                 continue;
             }
             let mut chosen = Vec::new();
-            self.chain_each(bucket, |met: &Met| {
+            self.link_each(link, |met: &Met| {
                 if Some(met.at) != keep && !met.fields.tombstone {
                     chosen.push(met.at);
                 }
             });
             if !chosen.is_empty() {
-                self.set(shard::HAND, (bucket + 1) as u64);
+                self.set(shard::HAND, (link + 1) as u64);
                 return chosen.into_iter().fold(false, |any, at| self.give_up(at) | any);
             }
         }

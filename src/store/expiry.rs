@@ -39,8 +39,8 @@ impl Shard<'_> {
     pub fn timer_insert(&self, at: usize, fields: &Fields) {
         let Some(end) = fields.expires else { return };
         let due = self.due(end);
-        self.push(self.head_for(due), at);
         let (level, slot) = self.slot_for(due);
+        self.push(self.head(level, slot), at);
         let occupied = shard::OCCUPIED + level * 8;
         done(Step::TimerIn);
         self.set(occupied, self.get(occupied) | 1 << slot);

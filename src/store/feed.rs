@@ -232,7 +232,7 @@ impl Shard<'_> {
     }
 
     /// Hands one record to `each`. One that a clear removed, or whose origin isn't known any more, is passed over.
-    fn show(&self, at: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> bool {
+    pub fn show(&self, at: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> bool {
         let fields = self.block(at).fields();
         let Some(origin) = self.zone.origin_identity(fields.origin) else { return true };
         if fields.stamp <= self.zone.cleared() || !self.payload(&Met { at, from: 0, fields }, scratch) {

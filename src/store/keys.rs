@@ -4,6 +4,7 @@ use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
 use super::failpoint::{Step, done};
+use super::layout::BUCKET_LINKS;
 use super::matching::{Matching, Wanted};
 use super::shard::{Met, Place, Shard};
 use super::upkeep::RETENTION;
@@ -90,7 +91,7 @@ impl Zone {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(None);
         }
-        self.probe(self.place(key), Wanted::Key(key), now, sink)
+        self.probe(self.hash_of(key), Wanted::Key(key), now, sink)
     }
 
     /// Looks up what answers for `key`: in a zone of networks or prefixes, the longest that contains it.
@@ -107,7 +108,7 @@ impl Zone {
         if self.matching == Matching::Exact || key.is_empty() {
             return self.get(key, now, sink);
         }
-        self.candidates(key, |place, wanted| self.probe(place, wanted, now, sink).transpose()).transpose()
+        self.candidates(key, |hash, wanted| self.probe(hash, wanted, now, sink).transpose()).transpose()
     }
 
     /// The version of what was found.
@@ -131,17 +132,18 @@ impl Zone {
     ) -> Result<Written, StoreError> {
         self.check_key(key, value)?;
         let place = self.place(key);
+        self.region.prefetch(self.geometry.bucket(place.shard, place.bucket));
         let shard = self.shard(place.shard)?;
         let wish = Wish { place, key, payload: key.len() + value.len() };
         shard.with_relief(now, true, &wish, || {
             let met = self.find(place, key);
-            let live = met.filter(|met| met.fields.is_live(now, self.cleared()));
+            let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
             match condition {
                 Condition::Absent if live.is_some() => return Ok(Written::Unmet),
                 Condition::Present if live.is_none() => return Ok(Written::Unmet),
                 _ => {}
             }
-            let expires = self.end_of(life, live.as_ref(), now);
+            let expires = self.end_of(life, live, now);
             shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
         })
     }
@@ -204,7 +206,7 @@ impl Zone {
         let (mut payload, mut shown, mut bucket) = (Vec::new(), 0, (place.0 % per_shard) as usize);
         let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
         while bucket < end && shown < RECORDS_A_HOLD {
-            shard.chain_each(bucket, |met| {
+            shard.bucket_each(bucket, |met| {
                 if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
                     let (key, value) = payload.split_at(met.fields.key_len);
                     each(key, value, self.found(&met.fields));
@@ -243,7 +245,7 @@ impl Zone {
     }
 
     pub(super) fn node(&self) -> Identity {
-        self.params().node
+        self.origin_identity(self.own_origin()).unwrap_or(Identity([0; 16]))
     }
 
     #[inline]
@@ -252,27 +254,45 @@ impl Zone {
     }
 
     /// Reads one candidate. Takes no lock, unless the shard keeps changing under its eyes.
-    #[inline]
+    #[inline(always)]
     fn probe<S: Sink + ?Sized>(
         &self,
-        place: Place,
+        hash: u64,
         wanted: Wanted<'_>,
         now: Millis,
         sink: &mut S,
     ) -> Result<Option<Found>, StoreError> {
-        let shard = self.shard_unlocked(place.shard);
-        for _ in 0..UNLOCKED_TRIES {
+        let shard = self.shard_unlocked(self.place_of_hash(hash).shard);
+        let sequence = shard.sequence();
+        let found = self.read(self.place_of_hash(hash), wanted, now, sink);
+        if shard.is_unmoved(sequence) {
+            return found;
+        }
+        self.probe_again(hash, wanted, now, sink)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn probe_again<S: Sink + ?Sized>(
+        &self,
+        hash: u64,
+        wanted: Wanted<'_>,
+        now: Millis,
+        sink: &mut S,
+    ) -> Result<Option<Found>, StoreError> {
+        let shard = self.shard_unlocked(self.place_of_hash(hash).shard);
+        for _ in 1..UNLOCKED_TRIES {
             let sequence = shard.sequence();
-            let found = self.read(place, wanted, now, sink);
+            let found = self.read(self.place_of_hash(hash), wanted, now, sink);
             if shard.is_unmoved(sequence) {
                 return found;
             }
         }
-        let _locked = self.shard(place.shard)?;
-        self.read(place, wanted, now, sink)
+        let _locked = self.shard(self.place_of_hash(hash).shard)?;
+        self.read(self.place_of_hash(hash), wanted, now, sink)
     }
 
-    #[inline]
+    #[inline(always)]
     fn read<S: Sink + ?Sized>(
         &self,
         place: Place,
@@ -285,7 +305,7 @@ impl Zone {
             return Ok(None);
         };
         if self.evict {
-            self.mark_used(place);
+            self.mark_used(place, &met);
         }
         let room = sink.room(met.fields.value_len).ok_or(StoreError::NoMemory)?;
         let block = super::block::Block { region: &self.region, at: met.at };
@@ -319,8 +339,12 @@ impl Shard<'_> {
         met: Option<&Met>,
         now: Millis,
     ) -> Result<Version, StoreError> {
+        let need = if met.is_some() { Need::Replacement } else { Need::Growth };
+        met.inspect(|met| self.prepare(met));
+        let at = self.make(key, value, need)?;
+        let stamp = self.stamp(now);
         let fields = Fields {
-            stamp: Stamp::ZERO,
+            stamp,
             origin: self.zone.own_origin(),
             kind: Kind::Register as u8,
             expires,
@@ -330,11 +354,7 @@ impl Shard<'_> {
             value_len: value.len(),
             tag: place.tag,
         };
-        let need = if met.is_some() { Need::Replacement } else { Need::Growth };
-        let at = self.make(&fields, key, value, need)?;
-        let stamp = self.stamp(now);
-        self.block(at).set_fields(&Fields { stamp, ..fields });
-        self.publish(place, at, met);
+        self.publish(place, at, &fields, met);
         if self.zone.is_sync() {
             self.mark_dirty();
         }
@@ -362,8 +382,8 @@ impl Shard<'_> {
             tag: place.tag,
             ..met.fields
         };
-        if let Ok(at) = self.make(&fields, key, &[], Need::Replacement) {
-            self.publish(place, at, Some(met));
+        if let Ok(at) = self.make(key, &[], Need::Replacement) {
+            self.publish(place, at, &fields, Some(met));
             return;
         }
         self.timer_remove(met.at, &met.fields);
@@ -385,12 +405,30 @@ impl Shard<'_> {
         wish: &Wish<'_>,
         mut write: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        match write() {
+            Err(StoreError::NoMemory) => self.make_room(now, count_refusal, wish, &mut write),
+            done => done,
+        }
+    }
+
+    #[cold]
+    fn make_room<T>(
+        &self,
+        now: Millis,
+        count_refusal: bool,
+        wish: &Wish<'_>,
+        write: &mut dyn FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut evictions = 0;
         for _ in 0..RELIEF_ROUNDS {
+            if !self.relieve(now) {
+                if !self.evict(wish, evictions) {
+                    break;
+                }
+                evictions += 1;
+            }
             match write() {
-                Err(StoreError::NoMemory) if self.relieve(now) => {}
-                Err(StoreError::NoMemory) if self.evict(wish, evictions) => evictions += 1,
-                Err(StoreError::NoMemory) => break,
+                Err(StoreError::NoMemory) => {}
                 done => return done,
             }
         }
@@ -401,15 +439,7 @@ impl Shard<'_> {
     }
 
     /// The records of one bucket.
-    pub fn chain_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
-        let mut from = self.zone.geometry.bucket(self.index, bucket);
-        loop {
-            let at = super::layout::offset(self.zone.region.load32(from, std::sync::atomic::Ordering::Relaxed));
-            if at == 0 {
-                return;
-            }
-            each(&Met { at, from, fields: self.block(at).fields() });
-            from = at + super::block::CHAIN_NEXT;
-        }
+    pub fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
+        (bucket * BUCKET_LINKS..(bucket + 1) * BUCKET_LINKS).for_each(|link| self.link_each(link, &mut each));
     }
 }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Links between blocks are 32-bit numbers of 16-byte units from the start of the region; 0 is "none". So a region can be
-//! mapped anywhere, and reaches 64 GiB.
+//! mapped anywhere, and reaches 64 GiB. The upper bits, which a zone of less doesn't need for that, hold bits of the key's
+//! hash in links to records of a bucket: a look-up reads the bucket's line, and then hardly ever a record but its own.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -15,9 +16,18 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes in a unit of a link.
 pub const UNIT: usize = 16;
+/// Links in a bucket, which is one cache line. All but the last lead to one record each; the last leads to a chain of
+/// those for which the others had no room.
+pub const BUCKET_LINKS: usize = 16;
+/// Bytes of a bucket.
+const BUCKET_LEN: usize = BUCKET_LINKS * 4;
+/// Bytes of a zone for each bucket: filled with records of 80 bytes, a bucket has some 13 of them.
+const BYTES_A_BUCKET: usize = 1088;
+/// With fewer bits of a link to spare, a key may be in some slots of its bucket only.
+const FEW_MARK_BITS: u32 = 4;
 /// Largest zone, bytes: what links can reach.
 pub const MAX_ZONE_SIZE: usize = 64 << 30;
 
@@ -63,6 +73,8 @@ pub mod header {
     pub const NEXT_DUE: usize = 432;
     /// Blocks that the largest record ever made has beyond its first.
     pub const LARGEST: usize = 440;
+    /// While records move to or from another zone: the greatest stamp that may be promised; see `resize`. 0: no bound.
+    pub const LIMIT: usize = 448;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
     pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);
@@ -115,6 +127,9 @@ pub const CLASS_SIZES: [usize; 25] = [
     2048, 4096,
 ];
 
+/// How many classes, from the first on, are a unit apart.
+const EVEN_CLASSES: usize = 14;
+
 /// Bytes of a page descriptor: owner and class, use and first free block, next and previous page of the class.
 pub const DESCRIPTOR_LEN: usize = 16;
 /// Bytes of a marker: a block of which only the links are used.
@@ -130,6 +145,9 @@ pub struct Geometry {
     pub size: usize,
     pub shards: u32,
     pub buckets_per_shard: usize,
+    /// The bits of a link that hold its mark; the others say where it leads.
+    pub mark_mask: u32,
+    all_slots: bool,
     pub walkers: usize,
     pub origins: usize,
     pub page_size: usize,
@@ -169,22 +187,22 @@ impl Geometry {
         };
         let page_size = if size < KIB * KIB { 1024 } else { 4096 };
         let classes = CLASS_SIZES.iter().filter(|class| **class <= page_size).count();
-        // A bucket for each 128 bytes or less: chains hold one or two records where these are small.
-        let buckets = prev_power_of_two(size / 96).max(shards as usize);
+        let buckets = (size / BYTES_A_BUCKET / shards as usize).max(1) * shards as usize;
+        let link_bits = usize::BITS - ((size - 1) / UNIT).leading_zeros();
         let walkers = if size < 128 * KIB { 64 } else { 256 };
         let origins = (size / (4 * KIB)).clamp(32, 1024).next_power_of_two();
 
         let shards_at = header::LEN;
-        let buckets_at = shards_at + shards as usize * shard::LEN;
-        let marks_at = buckets_at + (buckets * 4).next_multiple_of(UNIT);
-        let walkers_at = marks_at + buckets.div_ceil(64) * 8;
+        let buckets_at = (shards_at + shards as usize * shard::LEN).next_multiple_of(BUCKET_LEN);
+        let marks_at = buckets_at + buckets * BUCKET_LEN;
+        let walkers_at = marks_at + (buckets * BUCKET_LINKS).div_ceil(64) * 8;
         let walkers_at = walkers_at.next_multiple_of(UNIT);
         let markers_at = walkers_at + walkers * WALKER_LEN;
         let origins_at = markers_at + walkers * shards as usize * MARKER_LEN;
         let descriptors_at = origins_at + origins * ORIGIN_LEN;
         let left = size.saturating_sub(descriptors_at);
         let pages = (left.saturating_sub(page_size)) / (page_size + DESCRIPTOR_LEN);
-        let pages_at = (descriptors_at + pages * DESCRIPTOR_LEN).next_multiple_of(UNIT);
+        let pages_at = (descriptors_at + pages * DESCRIPTOR_LEN).next_multiple_of(BUCKET_LEN);
         if pages < 8 {
             return Err(AttachError::TooSmall(size));
         }
@@ -192,6 +210,8 @@ impl Geometry {
             size,
             shards,
             buckets_per_shard: buckets / shards as usize,
+            all_slots: u32::BITS.saturating_sub(link_bits) >= FEW_MARK_BITS,
+            mark_mask: u32::MAX.checked_shl(link_bits).unwrap_or(0),
             walkers,
             origins,
             page_size,
@@ -215,16 +235,43 @@ impl Geometry {
         self.shards_at + shard as usize * shard::LEN
     }
 
-    /// Offset of the link to the first record of a bucket.
+    /// Offset of a bucket: of the first of its links.
     #[inline]
     pub fn bucket(&self, shard: u32, bucket: usize) -> usize {
-        self.buckets_at + (shard as usize * self.buckets_per_shard + bucket) * 4
+        self.buckets_at + (shard as usize * self.buckets_per_shard + bucket) * BUCKET_LEN
     }
 
-    /// Where a bucket's mark is: offset of the word, and the bit.
+    /// The bucket in which a key of this hash belongs.
     #[inline]
-    pub fn mark(&self, shard: u32, bucket: usize) -> (usize, u64) {
-        let number = shard as usize * self.buckets_per_shard + bucket;
+    pub fn bucket_of(&self, hash: u64) -> usize {
+        (((hash & 0xffff_ffff) * self.buckets_per_shard as u64) >> 32) as usize
+    }
+
+    /// What links to a record whose key has this hash bear, in the bits above those that say where it is.
+    #[inline]
+    pub fn mark_of(&self, hash: u64) -> u32 {
+        (hash >> 26) as u32 & self.mark_mask
+    }
+
+    /// The slots of its bucket in which a key of this hash may be, a bit for each. A zone so large that links have hardly a
+    /// bit to spare makes up for it by looking at fewer of them.
+    #[inline]
+    pub fn window_of(&self, hash: u64) -> u32 {
+        const ALL: u32 = (1 << (BUCKET_LINKS - 1)) - 1;
+        if self.all_slots { ALL } else { 0xf << (hash >> 48 & 12) & ALL }
+    }
+
+    /// The block that a link with a mark leads to.
+    #[inline]
+    pub fn target(&self, word: u32) -> usize {
+        offset(word & !self.mark_mask)
+    }
+
+    /// Where the mark of use of the records behind a link is: offset of the word, and the bit. `link` counts from the
+    /// shard's first bucket.
+    #[inline]
+    pub fn use_mark(&self, shard: u32, link: usize) -> (usize, u64) {
+        let number = shard as usize * self.buckets_per_shard * BUCKET_LINKS + link;
         (self.marks_at + number / 64 * 8, 1 << (number % 64))
     }
 
@@ -260,12 +307,17 @@ impl Geometry {
 
     /// The page that an offset falls in.
     pub fn page_of(&self, offset: usize) -> Option<usize> {
-        let page = offset.checked_sub(self.pages_at)? / self.page_size;
+        let page = offset.checked_sub(self.pages_at)? >> self.page_size.trailing_zeros();
         (page < self.pages).then_some(page)
     }
 
     /// The first class that holds `len` bytes.
+    #[inline]
     pub fn class_for(&self, len: usize) -> Option<usize> {
+        // The first classes are a unit apart.
+        if len <= CLASS_SIZES[EVEN_CLASSES - 1] {
+            return Some(len.saturating_sub(CLASS_SIZES[0]).div_ceil(UNIT));
+        }
         CLASS_SIZES.get(..self.classes)?.iter().position(|size| *size >= len)
     }
 
@@ -298,8 +350,4 @@ pub fn link(offset: usize) -> u32 {
 /// The block that a link leads to.
 pub fn offset(link: u32) -> usize {
     link as usize * UNIT
-}
-
-fn prev_power_of_two(n: usize) -> usize {
-    1 << n.max(1).ilog2()
 }

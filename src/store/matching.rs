@@ -36,6 +36,15 @@ impl Matching {
         [Matching::Exact, Matching::Ip, Matching::Prefix].into_iter().find(|matching| *matching as u8 == byte)
     }
 
+    /// As `type=` of a zone's configuration says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Matching::Exact => "string",
+            Matching::Ip => "ip",
+            Matching::Prefix => "prefix",
+        }
+    }
+
     /// Whether a zone of this type can have such a key.
     pub fn accepts(self, key: &[u8]) -> bool {
         match self {
@@ -109,13 +118,18 @@ impl Zone {
     /// Where `key` belongs. All spellings of a network belong to one place.
     #[inline]
     pub(super) fn place(&self, key: &[u8]) -> Place {
-        match self.matching {
-            Matching::Ip => match Network::parse(key) {
-                Some(network) => self.place_of_hash(self.hash(&network.canonical())),
-                None => self.place_of_hash(self.hash(key)),
-            },
-            _ => self.place_of_hash(self.hash(key)),
-        }
+        self.place_of_hash(self.hash_of(key))
+    }
+
+    /// What a key's place follows from.
+    #[inline]
+    pub(super) fn hash_of(&self, key: &[u8]) -> u64 {
+        if self.matching == Matching::Ip { self.hash_of_network(key) } else { self.hash(key) }
+    }
+
+    #[inline(never)]
+    fn hash_of_network(&self, key: &[u8]) -> u64 {
+        Network::parse(key).map_or_else(|| self.hash(key), |network| self.hash(&network.canonical()))
     }
 
     /// A record with this key is about to be published: look-ups that begin from now on probe its length.
@@ -136,21 +150,21 @@ impl Zone {
         }
     }
 
-    /// The candidates for a look-up of `key`, best first: for each, `probe` is given the place and what tells the record
+    /// The candidates for a look-up of `key`, best first: for each, `probe` is given the hash and what tells the record
     /// from others in its chain, until it returns something.
-    pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(Place, Wanted<'_>) -> Option<T>) -> Option<T> {
+    pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
         match self.matching {
-            Matching::Exact => probe(self.place_of_hash(self.hash(key)), Wanted::Key(key)),
+            Matching::Exact => probe(self.hash(key), Wanted::Key(key)),
             Matching::Prefix => self.lengths(key.len().min(MAX_PREFIX), 0).find_map(|len| {
                 let prefix = key.get(..len)?;
-                probe(self.place_of_hash(self.hash(prefix)), Wanted::Key(prefix))
+                probe(self.hash(prefix), Wanted::Key(prefix))
             }),
             Matching::Ip => {
                 let network = Network::parse(key)?;
                 let lowest = if network.v6 { V6_LENGTHS } else { 0 };
                 self.lengths(network.length(), lowest).find_map(|length| {
                     let cut = network.cut((length - lowest) as u8);
-                    probe(self.place_of_hash(self.hash(&cut.canonical())), Wanted::Network(cut))
+                    probe(self.hash(&cut.canonical()), Wanted::Network(cut))
                 })
             }
         }
@@ -184,7 +198,7 @@ pub enum Wanted<'a> {
 
 impl Zone {
     /// Follows a chain to the record that is wanted and alive at `now`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find_wanted(&self, place: Place, wanted: Wanted<'_>, is_live: impl Fn(&Met) -> bool) -> Option<Met> {
         let network = match wanted {
             Wanted::Key(key) => return self.find(place, key).filter(is_live),

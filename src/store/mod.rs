@@ -6,6 +6,7 @@
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
+//! - `resize`: moving to memory of another size.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
 //!   zone does.
 //! - [`control`]: what belongs to the node and not to a zone.
@@ -17,6 +18,7 @@ mod evict;
 mod expiry;
 mod failpoint;
 mod feed;
+mod hash;
 mod keys;
 mod layout;
 mod lock;
@@ -25,6 +27,7 @@ mod origins;
 pub mod region;
 mod repair;
 mod replicate;
+mod resize;
 mod shard;
 mod upkeep;
 mod zone;
@@ -37,6 +40,7 @@ pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use matching::{MAX_PREFIX, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
+pub use resize::{Copied, Handover, Merge, Merging, Source};
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 
 /// Smallest zone, bytes: eight pages of 4 KiB.

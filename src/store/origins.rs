@@ -26,7 +26,8 @@ impl Zone {
         (0..self.geometry.origins)
             .filter(|index| self.state(*index) == USED)
             .map(|index| {
-                let stamp = if index == own as usize { self.closed() } else { self.position_at(index) };
+                let stamp =
+                    if index == own as usize { self.within_limit(self.closed()) } else { self.position_at(index) };
                 (self.identity_at(index), stamp)
             })
             .collect()
@@ -35,7 +36,7 @@ impl Zone {
     /// The position of one origin, zero if it isn't known.
     pub fn position(&self, origin: Identity) -> Stamp {
         match self.origin_index(origin) {
-            Some(index) if index == self.own_origin() => self.closed(),
+            Some(index) if index == self.own_origin() => self.within_limit(self.closed()),
             Some(index) => self.position_at(index as usize),
             None => Stamp::ZERO,
         }

@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering::{self, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
@@ -15,7 +16,7 @@ use memmap2::{MmapOptions, MmapRaw};
 /// Shared memory from a base address on; a copy is the same memory.
 #[derive(Clone, Copy)]
 pub struct Region {
-    base: *mut u8,
+    base: NonNull<u8>,
     len: usize,
 }
 
@@ -34,8 +35,11 @@ impl Region {
     /// this program only through regions. `base` is aligned to 16 bytes.
     pub unsafe fn new(base: *mut u8, len: usize) -> Region {
         debug_assert!(base.addr().is_multiple_of(16));
-        // Whole words only, so that the word of a byte within bounds is within bounds.
-        Region { base, len: len & !7 }
+        // Whole words only, so that the word of a byte within bounds is within bounds. Nothing begins at null.
+        match NonNull::new(base) {
+            Some(base) => Region { base, len: len & !7 },
+            None => Region { base: NonNull::dangling(), len: 0 },
+        }
     }
 
     /// Anonymous memory, zeroed, shared with processes that are forked later. For tests, benchmarks and the simulator.
@@ -102,7 +106,7 @@ impl Region {
         }
         // SAFETY: aligned by the mask; in bounds by the check, as the length is a multiple of 8; mapped and only used
         // through regions by the contract of `new`. An atomic may be shared, and lives as long as `self` is used.
-        Some(unsafe { &*self.base.add(offset).cast::<AtomicU32>() })
+        Some(unsafe { self.base.add(offset).cast::<AtomicU32>().as_ref() })
     }
 
     /// The aligned 8-byte word that `offset` falls in; `None` outside of the bounds.
@@ -113,7 +117,42 @@ impl Region {
             return None;
         }
         // SAFETY: as for `word32`.
-        Some(unsafe { &*self.base.add(offset).cast::<AtomicU64>() })
+        Some(unsafe { self.base.add(offset).cast::<AtomicU64>().as_ref() })
+    }
+
+    /// Which of the 16 words of the 64 bytes at `offset`, a multiple of 64, are `value` in the bits of `mask`: a bit for each.
+    #[inline]
+    pub fn matches(&self, offset: usize, value: u32, mask: u32) -> u32 {
+        if offset >= self.len || self.len - offset < 64 {
+            return 0;
+        }
+        // SAFETY: all 64 bytes are in bounds by the check; the rest as for `word32`.
+        unsafe { matches(self.base.add(offset).as_ptr(), value, mask) }
+    }
+
+    /// Says that these bytes are about to be used. Changes nothing.
+    #[inline]
+    pub fn prefetch(&self, offset: usize) {
+        if offset < self.len {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: in bounds by the check; the instruction neither faults nor changes memory.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.base.add(offset).as_ptr().cast());
+            }
+        }
+    }
+
+    /// The `N` words at `offset`, a multiple of 8; `None` if they aren't wholly within bounds. Words that are used often are
+    /// so checked once.
+    #[inline]
+    pub fn words<const N: usize>(&self, offset: usize) -> Option<&[AtomicU64; N]> {
+        let offset = offset & !7;
+        if !self.holds(offset, N * 8) {
+            return None;
+        }
+        // SAFETY: aligned by the mask, in bounds by the check; the rest as for `word32`.
+        Some(unsafe { self.base.add(offset).cast::<[AtomicU64; N]>().as_ref() })
     }
 
     /// Copies bytes out, word by word. `false`: not wholly within bounds, and nothing was copied.
@@ -123,6 +162,13 @@ impl Region {
             return false;
         }
         let (shift, mut at) = (8 * (offset as u32 & 7), offset & !7);
+        if shift == 0 && to.len().is_multiple_of(8) {
+            for to in to.as_chunks_mut::<8>().0 {
+                *to = self.load64(at, Relaxed).to_le_bytes();
+                at += 8;
+            }
+            return true;
+        }
         // What is left of the word at `at` stands at the low end of `word`; the next one is joined to it.
         let mut word = self.load64(at, Relaxed) >> shift;
         let (words, tail) = to.as_chunks_mut::<8>();
@@ -156,10 +202,11 @@ impl Region {
             }
             at += 8;
         }
-        let mut last = [0; 8];
-        last[..tail.len()].copy_from_slice(tail);
-        let mask = !(u64::MAX << (8 * tail.len() as u32));
-        tail.is_empty() || self.load64(at, Relaxed) & mask == u64::from_le_bytes(last)
+        if tail.is_empty() {
+            return true;
+        }
+        let last = tail.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte));
+        self.load64(at, Relaxed) << (64 - 8 * tail.len() as u32) == last << (64 - 8 * tail.len() as u32)
     }
 
     /// Copies bytes in, word by word. `false`: not wholly within bounds, and nothing was copied.
@@ -180,6 +227,16 @@ impl Region {
         true
     }
 
+    /// Gives the memory back to the system; what is read from now on is zero. `false`: it isn't memory that can be.
+    pub fn discard(&self) -> bool {
+        const PAGE: usize = 4096;
+        let skip = self.base.addr().get().next_multiple_of(PAGE) - self.base.addr().get();
+        let len = self.len.saturating_sub(skip) & !(PAGE - 1);
+        // SAFETY: whole pages within the region, which stay mapped; that their content goes is what a write of zeros
+        // would do as well, and all access is atomic.
+        len > 0 && unsafe { libc::madvise(self.base.add(skip).as_ptr().cast(), len, libc::MADV_REMOVE) } == 0
+    }
+
     /// Sets bytes to zero.
     pub fn zero(&self, offset: usize, len: usize) {
         const ZEROS: [u8; 4096] = [0; 4096];
@@ -197,9 +254,46 @@ impl Region {
         for (i, byte) in from.iter().enumerate() {
             debug_assert!(offset + i < self.len);
             // SAFETY: `write` has checked that the whole range is within bounds; the rest as for `word32`.
-            unsafe { &*self.base.add(offset + i).cast::<AtomicU8>() }.store(*byte, Relaxed);
+            unsafe { self.base.add(offset + i).cast::<AtomicU8>().as_ref() }.store(*byte, Relaxed);
         }
     }
+}
+
+/// Which of 16 words are `value` in the bits of `mask`.
+///
+/// # Safety
+///
+/// `line` is readable for 64 bytes, which other threads may be writing to, and aligned to 16.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn matches(line: *const u8, value: u32, mask: u32) -> u32 {
+    use std::arch::{asm, x86_64::*};
+    let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
+    // SAFETY: reads the 64 bytes that the caller promises. Reading shared memory by assembly is no data race: each of the
+    // processor's loads gives whole words, as relaxed atomic ones would. The rest works on values; SSE2 is always there.
+    unsafe {
+        asm!(
+            "movdqa {a}, [{line}]",
+            "movdqa {b}, [{line} + 16]",
+            "movdqa {c}, [{line} + 32]",
+            "movdqa {d}, [{line} + 48]",
+            line = in(reg) line, a = out(xmm_reg) a, b = out(xmm_reg) b, c = out(xmm_reg) c, d = out(xmm_reg) d,
+            options(nostack, readonly, preserves_flags, pure),
+        );
+        let (value, mask) = (_mm_set1_epi32(value as i32), _mm_set1_epi32(mask as i32));
+        let same = |words| _mm_cmpeq_epi32(_mm_and_si128(_mm_xor_si128(words, value), mask), _mm_setzero_si128());
+        let bytes = _mm_packs_epi16(_mm_packs_epi32(same(a), same(b)), _mm_packs_epi32(same(c), same(d)));
+        _mm_movemask_epi8(bytes) as u32
+    }
+}
+
+/// As above, for other processors.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+unsafe fn matches(line: *const u8, value: u32, mask: u32) -> u32 {
+    // SAFETY: the caller's promise; atomics may be shared.
+    let words = unsafe { &*line.cast::<[AtomicU32; 16]>() };
+    words.iter().rev().fold(0, |found, word| found << 1 | u32::from((word.load(Relaxed) ^ value) & mask == 0))
 }
 
 /// Anonymous shared memory that is unmapped when this is dropped: keep it as long as its regions are used.

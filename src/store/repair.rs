@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::block::{CHAIN_NEXT, HEAD};
-use super::layout::{self, shard};
+use super::layout::{self, BUCKET_LINKS, shard};
 use super::shard::Shard;
 use crate::record::Stamp;
 
@@ -13,10 +13,10 @@ impl Shard<'_> {
     pub fn repair(&self) {
         let mut used = HashSet::new();
         let mut records = Vec::new();
-        for bucket in 0..self.zone.geometry.buckets_per_shard {
-            let mut from = self.zone.geometry.bucket(self.index, bucket);
+        for link in 0..self.zone.geometry.buckets_per_shard * BUCKET_LINKS {
+            let mut from = self.zone.geometry.bucket(self.index, 0) + link * 4;
             loop {
-                let at = layout::offset(self.zone.region.load32(from, Relaxed));
+                let at = self.zone.geometry.target(self.zone.region.load32(from, Relaxed));
                 if at == 0 {
                     break;
                 }

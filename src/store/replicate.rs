@@ -109,8 +109,8 @@ impl Zone {
                 }
                 _ => {
                     let need = if met.is_some() { Need::Replacement } else { Need::Growth };
-                    let at = shard.make(&fields, record.key, value.unwrap_or_default(), need)?;
-                    shard.publish(place, at, met.as_ref());
+                    let at = shard.make(record.key, value.unwrap_or_default(), need)?;
+                    shard.publish(place, at, &fields, met.as_ref());
                 }
             }
             shard.witness(record.version.stamp);
@@ -172,7 +172,16 @@ impl Zone {
     /// Closes a stamp: every write of this node that begins after this gets a greater one. Those that began before are in
     /// the feeds once the shards of the returned mask have been walked to their end, besides those that the agent took
     /// with [`Zone::take_dirty`] before and hasn't walked yet.
+    ///
+    /// While records move between this zone and another, what may be promised is bounded (see `resize`), and so is the
+    /// stamp that this returns.
     pub fn close(&self, now: Millis) -> (Stamp, ShardMask) {
+        let (stamp, mask) = self.close_all(now);
+        (self.within_limit(stamp), mask)
+    }
+
+    /// Closes a stamp without regard to what other memory may still hold of this node.
+    pub(super) fn close_all(&self, now: Millis) -> (Stamp, ShardMask) {
         let given = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::LAST_OWN)).max();
         let stamp = Stamp::at(now).max(Stamp(given.unwrap_or(0)));
         let before = self.region.word64(header::CLOSED).map_or(0, |word| word.fetch_max(stamp.0, SeqCst));

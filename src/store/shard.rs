@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU64, fence};
 use std::thread;
 
 use super::arena::Need;
-use super::block::{self, Block, CHAIN_NEXT, Fields};
+use super::block::{self, Block, CHAIN_NEXT, FEED_NEXT, FEED_PREV, Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
-use super::layout::{self, header, link, shard};
+use super::layout::{self, BUCKET_LINKS, header, link, shard};
 use super::lock::{self, Obtained};
 use super::{StoreError, Zone};
 use crate::record::{Millis, Stamp};
+
+/// Where in a bucket the link to its chain is.
+const LAST_LINK: usize = (BUCKET_LINKS - 1) * 4;
 
 /// A key's place: which shard, which bucket, and the bits that records keep of the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,9 @@ pub struct Place {
     pub shard: u32,
     pub bucket: usize,
     pub tag: u16,
+    /// What the link to the record bears, and the slots of the bucket in which that may be.
+    pub mark: u32,
+    pub window: u32,
 }
 
 /// A record found in a chain.
@@ -39,16 +45,19 @@ pub struct Shard<'a> {
     pub zone: &'a Zone,
     pub index: u32,
     base: usize,
-    word: &'a AtomicU64,
+    words: &'a Words,
 }
+
+/// A shard's words: all of its fields.
+type Words = [AtomicU64; shard::LEN / 8];
 
 impl Zone {
     /// Locks a shard; one whose owner died is repaired first.
     pub(super) fn shard(&self, index: u32) -> Result<Shard<'_>, StoreError> {
         let base = self.geometry.shard(index);
-        let word = self.region.word64(base + shard::LOCK).ok_or(StoreError::Busy)?;
-        let obtained = lock::lock(word)?;
-        let shard = Shard { zone: self, index, base, word };
+        let words: &Words = self.region.words(base).ok_or(StoreError::Busy)?;
+        let obtained = lock::lock(&words[shard::LOCK / 8])?;
+        let shard = Shard { zone: self, index, base, words };
         if obtained == Obtained::FromTheDead {
             shard.repair();
         }
@@ -61,48 +70,108 @@ impl Zone {
     }
 
     /// Where a key of this hash belongs.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place_of_hash(&self, hash: u64) -> Place {
         Place {
             shard: (hash >> 58) as u32 & (self.geometry.shards - 1),
-            bucket: hash as usize & (self.geometry.buckets_per_shard - 1),
-            tag: (hash >> 40) as u16 & 0x3ff,
+            bucket: self.geometry.bucket_of(hash),
+            tag: (hash >> 32) as u16 & 0x3ff,
+            mark: self.geometry.mark_of(hash),
+            window: self.geometry.window_of(hash),
         }
     }
 
-    /// Follows a bucket's chain to `key`. Without the lock it may miss or end early: the caller checks the sequence.
-    #[inline]
+    /// Finds `key` in its bucket. Without the lock it may miss or end early: the caller checks the sequence.
+    #[inline(always)]
     pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Met> {
-        let mut from = self.geometry.bucket(place.shard, place.bucket);
-        // A chain can't be longer than there are blocks; one that seems so is being changed under our eyes.
-        for _ in 0..self.geometry.longest_chain {
-            let at = layout::offset(self.region.load32(from, Acquire));
-            if at == 0 {
-                return None;
-            }
-            let block = Block { region: &self.region, at };
-            if block.has_key(&self.geometry, place.tag, key) {
-                return Some(Met { at, from, fields: block.fields() });
-            }
-            from = at + CHAIN_NEXT;
+        let bucket = self.geometry.bucket(place.shard, place.bucket);
+        let slots = self.bearing(bucket, place);
+        if slots != 0
+            && let Some(met) = self.find_in_slot(bucket, slots, place.tag, key)
+        {
+            return Some(met);
         }
-        None
+        // Hardly ever does another key's link bear the same mark.
+        if slots & slots.wrapping_sub(1) == 0 && self.region.load32(bucket + LAST_LINK, Relaxed) == 0 {
+            return None;
+        }
+        self.find_further(bucket, slots, place.tag, place.mark, key)
     }
 
-    /// Hands every record of a chain to `each`, as [`Zone::find`] would meet them.
-    pub(super) fn find_each(&self, place: Place, mut each: impl FnMut(&Met)) {
-        let mut from = self.geometry.bucket(place.shard, place.bucket);
-        for _ in 0..self.geometry.longest_chain {
-            let at = layout::offset(self.region.load32(from, Acquire));
-            if at == 0 {
-                return;
+    /// Looks into the first of the slots.
+    #[inline(always)]
+    fn find_in_slot(&self, bucket: usize, slots: u32, tag: u16, key: &[u8]) -> Option<Met> {
+        let from = bucket + slots.trailing_zeros() as usize * 4;
+        let block = Block { region: &self.region, at: self.geometry.target(self.region.load32(from, Acquire)) };
+        (block.at != 0 && block.has_key(&self.geometry, tag, key)).then(|| {
+            // The length is known: whoever reads the value needn't wait for the header.
+            Met { at: block.at, from, fields: Fields { key_len: key.len(), ..block.fields() } }
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_further(&self, bucket: usize, mut slots: u32, tag: u16, mark: u32, key: &[u8]) -> Option<Met> {
+        while slots != 0 {
+            slots &= slots - 1;
+            if slots != 0
+                && let Some(met) = self.find_in_slot(bucket, slots, tag, key)
+            {
+                return Some(met);
             }
+        }
+        self.chain(bucket + LAST_LINK, mark).find_map(|(at, from)| {
+            let block = Block { region: &self.region, at };
+            block.has_key(&self.geometry, tag, key).then(|| Met { at, from, fields: block.fields() })
+        })
+    }
+
+    /// Hands every record that [`Zone::find`] would look at to `each`.
+    pub(super) fn find_each(&self, place: Place, mut each: impl FnMut(&Met)) {
+        let mut show = |at, from| {
             let fields = Block { region: &self.region, at }.fields();
             if fields.tag == place.tag {
                 each(&Met { at, from, fields });
             }
-            from = at + CHAIN_NEXT;
+        };
+        let bucket = self.geometry.bucket(place.shard, place.bucket);
+        let mut slots = self.bearing(bucket, place);
+        while slots != 0 {
+            let from = bucket + slots.trailing_zeros() as usize * 4;
+            slots &= slots - 1;
+            let at = self.geometry.target(self.region.load32(from, Acquire));
+            if at != 0 {
+                show(at, from);
+            }
         }
+        self.chain(bucket + LAST_LINK, place.mark).for_each(|(at, from)| show(at, from));
+    }
+
+    /// The slots of a bucket whose links bear the place's mark; some may be empty.
+    #[inline]
+    fn bearing(&self, bucket: usize, place: Place) -> u32 {
+        self.region.matches(bucket, place.mark, self.geometry.mark_mask) & place.window
+    }
+
+    /// The records of a chain whose links bear this mark: where each is, where the link to it is.
+    fn chain(&self, mut from: usize, mark: u32) -> impl Iterator<Item = (usize, usize)> {
+        // A chain can't be longer than there are blocks; one that seems so is being changed under our eyes.
+        let mut left = self.geometry.longest_chain;
+        std::iter::from_fn(move || {
+            while left > 0 {
+                left -= 1;
+                let (word, here) = (self.region.load32(from, Acquire), from);
+                let at = self.geometry.target(word);
+                if at == 0 {
+                    break;
+                }
+                from = at + CHAIN_NEXT;
+                if (word ^ mark) & self.geometry.mark_mask == 0 {
+                    return Some((at, here));
+                }
+            }
+            None
+        })
     }
 
     /// Copies a record's key into `to`, which has its length.
@@ -119,18 +188,27 @@ impl<'a> Shard<'a> {
         Block { region: &self.zone.region, at }
     }
 
-    /// Makes a record that nothing leads to yet.
-    pub fn make(&self, fields: &Fields, key: &[u8], value: &[u8], need: Need) -> Result<usize, StoreError> {
+    /// Makes a record that nothing leads to yet, but for its fields: these are written when it is published.
+    pub fn make(&self, key: &[u8], value: &[u8], need: Need) -> Result<usize, StoreError> {
         let geometry = &self.zone.geometry;
-        let (overflow, last) = block::overflow_blocks(geometry, fields.payload());
-        let head = if overflow == 0 { block::HEAD + fields.payload() } else { geometry.page_size };
-        if let Some(largest) = self.zone.region.word64(header::LARGEST)
-            && largest.load(Relaxed) < overflow as u64 + 1
-        {
-            largest.fetch_max(overflow as u64 + 1, Relaxed);
+        let payload = key.len() + value.len();
+        let (overflow, last) = block::overflow_blocks(geometry, payload);
+        let head = if overflow == 0 { block::HEAD + payload } else { geometry.page_size };
+        let pages = overflow as u64 + 1;
+        // A large one must leave room for its own next version. What is refused must not raise the reserve for good.
+        if need == Need::Growth && overflow > 0 && u64::from(self.zone.free_pages()) < 2 * pages {
+            return Err(StoreError::NoMemory);
         }
         let at = self.allocate(head, need)?;
         let record = self.block(at);
+        if overflow == 0 {
+            record.set_overflow(0);
+            self.zone.note_length(key);
+            self.zone.region.write(at + block::HEAD, key);
+            self.zone.region.write(at + block::HEAD + key.len(), value);
+            done(Step::RecordFilled);
+            return Ok(at);
+        }
         record.set_overflow(0);
         // Each block is linked in front of those before it, the last one of the record first.
         for n in 0..overflow {
@@ -146,35 +224,39 @@ impl<'a> Shard<'a> {
                 }
             }
         }
+        if let Some(largest) = self.zone.region.word64(header::LARGEST)
+            && largest.load(Relaxed) < pages
+        {
+            largest.fetch_max(pages, Relaxed);
+        }
         self.zone.note_length(key);
-        record.set_fields(fields);
         record.write_payload(geometry, key, value);
         done(Step::RecordFilled);
         Ok(at)
     }
 
-    /// Puts a record made by [`Shard::make`] in the place of `old`, or at the head of its bucket: it is there from one
+    /// Puts a record made by [`Shard::make`] in the place of `old`, or in a free slot of its bucket: it is there from one
     /// store on. Then the feed, expiry and counters follow, and the old record's memory is freed.
-    pub fn publish(&self, place: Place, at: usize, old: Option<&Met>) {
+    pub fn publish(&self, place: Place, at: usize, fields: &Fields, old: Option<&Met>) {
         let record = self.block(at);
-        let fields = record.fields();
+        record.set_fields(fields);
         let from = match old {
             Some(old) => {
                 record.set_link(CHAIN_NEXT, self.block(old.at).chain_next());
                 old.from
             }
             None => {
-                let from = self.zone.geometry.bucket(place.shard, place.bucket);
+                let from = self.free_link(place);
                 record.set_link(CHAIN_NEXT, self.zone.region.load32(from, Relaxed));
                 from
             }
         };
         done(Step::ChainContinued);
-        self.zone.region.store32(from, link(at), Release);
+        self.zone.region.store32(from, link(at) | place.mark, Release);
         done(Step::Published);
         self.feed_append(at);
-        self.timer_insert(at, &fields);
-        self.count(&fields, 1);
+        self.timer_insert(at, fields);
+        self.count(fields, 1);
         if let Some(old) = old {
             self.detach(old);
         }
@@ -185,6 +267,39 @@ impl<'a> Shard<'a> {
         self.zone.region.store32(met.from, self.block(met.at).chain_next(), Release);
         done(Step::Removed);
         self.detach(met);
+    }
+
+    /// Has the memory fetched that [`Shard::publish`] will touch besides the record that was met: all of it at once, while
+    /// the new record is made, and not one after the other.
+    pub fn prepare(&self, met: &Met) {
+        let record = self.block(met.at);
+        for field in [FEED_PREV, FEED_NEXT, TIMER_NEXT, TIMER_PREV] {
+            self.zone.region.prefetch(layout::offset(record.link(field)));
+        }
+        if let Some(page) = self.zone.geometry.page_of(met.at) {
+            self.zone.region.prefetch(self.zone.geometry.descriptor(page));
+        }
+    }
+
+    /// The first free slot for a key, or the head of its bucket's chain.
+    fn free_link(&self, place: Place) -> usize {
+        let bucket = self.zone.geometry.bucket(place.shard, place.bucket);
+        let is_free =
+            |slot: &usize| place.window >> slot & 1 != 0 && self.zone.region.load32(bucket + slot * 4, Relaxed) == 0;
+        bucket + (0..BUCKET_LINKS - 1).find(is_free).map_or(LAST_LINK, |slot| slot * 4)
+    }
+
+    /// The records behind one link of a bucket; `link` counts from the shard's first bucket.
+    pub fn link_each(&self, link: usize, mut each: impl FnMut(&Met)) {
+        let mut from = self.zone.geometry.bucket(self.index, 0) + link * 4;
+        loop {
+            let at = self.zone.geometry.target(self.zone.region.load32(from, Relaxed));
+            if at == 0 {
+                return;
+            }
+            each(&Met { at, from, fields: self.block(at).fields() });
+            from = at + CHAIN_NEXT;
+        }
     }
 
     /// Copies a record's key and value into `to`.
@@ -212,13 +327,13 @@ impl<'a> Shard<'a> {
     /// A field of the shard.
     #[inline]
     pub fn get(&self, field: usize) -> u64 {
-        self.zone.region.load64(self.base + field, Relaxed)
+        self.words[field / 8].load(Relaxed)
     }
 
     /// Sets a field.
     #[inline]
     pub fn set(&self, field: usize, value: u64) {
-        self.zone.region.store64(self.base + field, value, Relaxed);
+        self.words[field / 8].store(value, Relaxed);
     }
 
     /// A 4-byte field's offset in the region.
@@ -277,7 +392,7 @@ impl Drop for Shard<'_> {
         if thread::panicking() {
             self.repair();
         }
-        lock::unlock(self.word);
+        lock::unlock(&self.words[shard::LOCK / 8]);
     }
 }
 

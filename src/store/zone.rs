@@ -2,9 +2,8 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use siphasher::sip::SipHasher13;
-
 use super::Region;
+use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::Matching;
 use crate::record::{Identity, Millis, Stamp};
@@ -14,7 +13,7 @@ use crate::record::{Identity, Millis, Stamp};
 pub struct Zone {
     pub(super) region: Region,
     pub(super) geometry: Geometry,
-    hasher: SipHasher13,
+    hasher: Hasher,
     pub(super) matching: Matching,
     pub(super) evict: bool,
 }
@@ -140,7 +139,7 @@ impl Zone {
     /// The region is too small or too large.
     pub fn create_with(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
         let geometry = Geometry::new(region.len())?;
-        let hasher = SipHasher13::new_with_key(&seed);
+        let hasher = Hasher::new(&seed);
         let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
         region.zero(0, geometry.page(0));
         geometry.describe(&region);
@@ -171,7 +170,7 @@ impl Zone {
         if region.load32(header::MATCHING, Relaxed) != params.matching as u32 {
             return Err(AttachError::OtherMatching);
         }
-        let hasher = SipHasher13::new_with_key(&seed);
+        let hasher = Hasher::new(&seed);
         let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
         zone.set_params(params)?;
         Ok(zone)
@@ -182,7 +181,7 @@ impl Zone {
         Params {
             node: self.origin_identity(self.own_origin()).unwrap_or(Identity([0; 16])),
             timeout: self.timeout(),
-            sync: self.is_sync(),
+            sync: self.region.load32(header::SYNC, Relaxed) != 0,
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
         }
@@ -244,8 +243,10 @@ impl Zone {
         Some(self.region.load64(header::TIMEOUT, Relaxed)).filter(|timeout| *timeout != u64::MAX)
     }
 
+    /// Whether deletes and ends leave tombstones. Those of a zone that isn't shared do while its records move to other
+    /// memory.
     pub(super) fn is_sync(&self) -> bool {
-        self.region.load32(header::SYNC, Relaxed) != 0
+        self.region.load32(header::SYNC, Relaxed) != 0 || self.region.load64(header::LIMIT, Relaxed) != 0
     }
 
     /// A keyed hash (SipHash-1-3): who doesn't know the seed can't choose keys that share a chain.

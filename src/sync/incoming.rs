@@ -295,6 +295,8 @@ impl Incoming {
             Mode::Full => zone.positions(),
         }
         .into_iter()
+        // A zone made anew under an old identity, by a reload with another size, lacks what this node wrote before.
+        .filter(|(identity, _)| zone.joined() || *identity != cx.own)
         .filter(|(_, stamp)| *stamp > Stamp::ZERO)
         .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
         .collect();

@@ -213,9 +213,6 @@ pub mod flag {
     pub const EXPIRES: u8 = 8;
 }
 
-/// How keys of a zone match: exactly (`type=string`). Others are of later versions.
-pub const MATCH_STRING: u8 = 0;
-
 /// Decodes the body of a frame of this type. What follows the known fields is of a later version, and skipped.
 pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
     let r = &mut Reader::new(body);

@@ -2,13 +2,14 @@
 
 use super::frame::{self, Input};
 use super::incoming::{Context, Incoming};
-use super::message::{self, MATCH_STRING, MAX_NAME, MAX_RECORD, MAX_ZONES, Message};
+use super::message::{self, MAX_NAME, MAX_RECORD, MAX_ZONES, Message};
 use super::outgoing::frame_bound;
 use super::positions::Defined;
 use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Kind, Millis};
+use crate::store::Matching;
 use crate::store::control::Counter;
 use std::collections::BTreeMap;
 
@@ -306,7 +307,17 @@ impl Pull {
             return Err(Ending::protocol("a zone of too high a number or too long a name"));
         }
         let index = self.node.zones.binary_search_by(|zone| zone.name.as_bytes().cmp(name)).ok();
-        let taken = index.filter(|_| Kind::from_byte(kind).is_some() && matching == MATCH_STRING);
+        let own = index.and_then(|at| self.node.zones.get(at)).map(|zone| zone.zone.params().matching);
+        let reason = match own {
+            None => Some("there is no zone of this name with sync".to_owned()),
+            Some(own) if own as u8 != matching => {
+                let other = Matching::from_byte(matching).map_or("another type", |other| other.name());
+                Some(format!("the zone of this name is of type={}, not {other}", own.name()))
+            }
+            Some(_) if Kind::from_byte(kind).is_none() => Some("the zone of this name is of another kind".to_owned()),
+            Some(_) => None,
+        };
+        let taken = index.filter(|_| reason.is_none());
         match self.zones.get_mut(&number) {
             Some(None) => return Ok(()),
             Some(Some(incoming)) if taken == Some(incoming.index) => {
@@ -318,11 +329,8 @@ impl Pull {
             None => {}
         }
         let Some(at) = taken else {
-            let reason = match index {
-                None => "there is no zone of this name with sync",
-                Some(_) => "the zone of this name is of another kind or type",
-            };
-            write::refuse(out, number, reason);
+            let reason = reason.unwrap_or_default();
+            write::refuse(out, number, &reason);
             self.zones.insert(number, None);
             if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
                 let name = message::printable(name);

@@ -305,7 +305,7 @@ impl Push {
                 self.notes.add(NoteLevel::Error, text);
             } else {
                 outgoing.joined = zone.zone.joined();
-                write::zone(out, self.announced as u64, outgoing.joined, &zone.name);
+                write::zone(out, self.announced as u64, zone.zone.params().matching, outgoing.joined, &zone.name);
             }
             self.announced += 1;
         }
@@ -327,7 +327,7 @@ impl Push {
             let joined = zone.zone.joined();
             if joined != outgoing.joined {
                 outgoing.joined = joined;
-                write::zone(out, at as u64, joined, &zone.name);
+                write::zone(out, at as u64, zone.zone.params().matching, joined, &zone.name);
             }
             let cx = Context {
                 zone: &zone.zone,

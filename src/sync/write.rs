@@ -1,8 +1,9 @@
 //! Encoding: each function appends one message, as frames.
 
 use super::frame::{frame, put_prefixed, put_varint};
-use super::message::{ENTRY, Entry, Hello, MAGIC, MATCH_STRING, MAX_TEXT, Mode, flag, kind};
+use super::message::{ENTRY, Entry, Hello, MAGIC, MAX_TEXT, Mode, flag, kind};
 use crate::record::{Identity, Kind, Millis, Record, Stamp};
+use crate::store::Matching;
 
 /// Appends a record as `message::decode_record` reads it. `origin`: its number, or `None` for the dialer itself.
 pub fn put_record(out: &mut Vec<u8>, record: &Record<'_>, origin: Option<u64>) {
@@ -63,10 +64,10 @@ pub fn pong(out: &mut Vec<u8>, echo: Millis, now: Millis) {
 }
 
 /// Appends the announcement of a zone.
-pub fn zone(out: &mut Vec<u8>, number: u64, joined: bool, name: &str) {
+pub fn zone(out: &mut Vec<u8>, number: u64, matching: Matching, joined: bool, name: &str) {
     frame(out, kind::ZONE, |out| {
         put_varint(out, number);
-        out.extend_from_slice(&[Kind::Register as u8, MATCH_STRING, if joined { flag::JOINED } else { 0 }]);
+        out.extend_from_slice(&[Kind::Register as u8, matching as u8, if joined { flag::JOINED } else { 0 }]);
         put_prefixed(out, name.as_bytes());
     });
 }

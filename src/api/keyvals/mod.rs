@@ -47,7 +47,7 @@ pub(super) fn show(
 
 /// POST: adds one pair, or several to an empty zone: all of them, or none.
 pub(super) fn add(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
-    let pairs = pairs::parse(body, zone.timeout)?;
+    let pairs = pairs::parse(body, zone.zone.params().matching, zone.timeout)?;
     if pairs.iter().any(|pair| !matches!(pair.change, Change::Set { .. })) {
         return Err(FormatError::ValueRequired.into());
     }
@@ -71,7 +71,7 @@ pub(super) fn add(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool
 
 /// PATCH: changes, touches or deletes one pair.
 pub(super) fn update(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
-    let pairs = pairs::parse(body, zone.timeout)?;
+    let pairs = pairs::parse(body, zone.zone.params().matching, zone.timeout)?;
     let [Pair { key, change }] = pairs.as_slice() else { return Err(FormatError::OneUpdated.into()) };
     let key = key.as_bytes();
     let written = match change {

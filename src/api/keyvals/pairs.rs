@@ -5,7 +5,7 @@
 use crate::api::error::{Error, FormatError};
 use crate::api::json::{self, Json};
 use crate::record::Millis;
-use crate::store::{Life, MAX_KEY, MAX_VALUE};
+use crate::store::{Life, MAX_KEY, MAX_VALUE, Matching};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -29,8 +29,9 @@ pub(super) enum Change<'a> {
     Delete,
 }
 
-/// Reads a body of at least one pair. `timeout`: the zone has one, so pairs may have an `expire`.
-pub(super) fn parse(body: &[u8], timeout: bool) -> Result<Vec<Pair<'_>>, Error> {
+/// Reads a body of at least one pair, whose keys suit a zone of this type. `timeout`: the zone has one, so pairs may have
+/// an `expire`.
+pub(super) fn parse(body: &[u8], matching: Matching, timeout: bool) -> Result<Vec<Pair<'_>>, Error> {
     let Json::Object(members) = json::parse(body)? else { return Err(FormatError::NotObject.into()) };
     if members.is_empty() {
         return Err(FormatError::KeyRequired.into());
@@ -39,6 +40,7 @@ pub(super) fn parse(body: &[u8], timeout: bool) -> Result<Vec<Pair<'_>>, Error> 
     for (key, _) in &members {
         match key.len() {
             0 => return Err(FormatError::KeyEmpty.into()),
+            1..=MAX_KEY if !matching.accepts(key.as_bytes()) => return Err(unfit(matching).into()),
             1..=MAX_KEY if keys.insert(key.as_ref()) => {}
             1..=MAX_KEY => return Err(FormatError::KeyTwice.into()),
             _ => return Err(FormatError::KeyTooLong.into()),
@@ -46,6 +48,14 @@ pub(super) fn parse(body: &[u8], timeout: bool) -> Result<Vec<Pair<'_>>, Error> 
     }
     drop(keys);
     members.into_iter().map(|(key, json)| Ok(Pair { key, change: change(json, timeout)? })).collect()
+}
+
+fn unfit(matching: Matching) -> FormatError {
+    match matching {
+        Matching::Exact => FormatError::KeyRefused,
+        Matching::Ip => FormatError::KeyNoNetwork,
+        Matching::Prefix => FormatError::KeyNoPrefix,
+    }
 }
 
 fn change(json: Json<'_>, timeout: bool) -> Result<Change<'_>, FormatError> {

@@ -4,7 +4,7 @@ use super::main::{Block, KeyvalZone, MainConf};
 use super::{Conf, Directive, Fault, Place, parse};
 use crate::nginx::http::variable::{self, Variable};
 use crate::nginx::shm;
-use crate::store::MIN_ZONE_SIZE;
+use crate::store::{MIN_ZONE_SIZE, Matching};
 
 /// What the http module keeps of its main level: variables wait here for their zones, since both may come first.
 #[derive(Default)]
@@ -22,7 +22,7 @@ struct Waiting {
     place: Place,
 }
 
-/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string] [sync]`
+/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix] [sync] [evict]`
 pub struct KeyvalZoneDirective;
 
 impl Directive for KeyvalZoneDirective {
@@ -92,7 +92,7 @@ pub fn resolve(http: &mut HttpConf, main: &MainConf) -> Result<(), Fault> {
 }
 
 fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
-    let (mut named, mut timeout, mut sync) = (None, None, false);
+    let (mut named, mut timeout, mut matching, mut sync, mut evict) = (None, None, None, false, false);
     for parameter in conf.parameters() {
         let parameter = &*parameter;
         match parameter.split_once('=') {
@@ -112,16 +112,8 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
                     }
                 }
             }
-            Some(("type", "string")) => {}
-            Some(("type", value @ ("ip" | "prefix"))) => {
-                return Err(Fault::unsupported(
-                    in_zone(&named, format!("\"type={value}\"")).text,
-                    "leave it out to match keys exactly",
-                ));
-            }
-            Some(("type", value)) => {
-                return Err(in_zone(&named, format!("unknown type \"{value}\"; this version knows \"type=string\"")));
-            }
+            Some(("type", value)) if matching.is_none() => matching = Some(type_of(&named, value)?),
+            Some(("type", value)) => return Err(in_zone(&named, format!("a second \"type={value}\"; keep one"))),
             Some(("state", _)) => {
                 return Err(Fault::unsupported(
                     in_zone(&named, "\"state=\"".to_owned()).text,
@@ -129,17 +121,14 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
                 ));
             }
             None if parameter == "sync" => sync = true,
-            _ if parameter == "evict" || parameter.starts_with("evict=") => {
-                return Err(Fault::unsupported(
-                    in_zone(&named, format!("\"{parameter}\"")).text,
-                    "leave it out; a full zone refuses new keys",
-                ));
-            }
+            None if parameter == "evict" => evict = true,
             Some(("zone", value)) => return Err(in_zone(&named, format!("a second \"zone={value}\"; keep one"))),
             _ => {
                 return Err(in_zone(
                     &named,
-                    format!("unknown parameter \"{parameter}\"; known are zone=, timeout=, ttl=, type= and sync"),
+                    format!(
+                        "unknown parameter \"{parameter}\"; known are zone=, timeout=, ttl=, type=, sync and evict"
+                    ),
                 ));
             }
         }
@@ -153,12 +142,22 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
         size,
         timeout: timeout.map(|(_, millis)| millis),
         sync,
+        matching: matching.unwrap_or_default(),
+        evict,
         place: conf.place(),
         main: std::ptr::null(),
         region: None,
         zone: None,
         inherited: false,
+        resized: None,
     })
+}
+
+fn type_of(named: &Option<(String, usize)>, value: &str) -> Result<Matching, Fault> {
+    [Matching::Exact, Matching::Ip, Matching::Prefix]
+        .into_iter()
+        .find(|matching| matching.name() == value)
+        .ok_or_else(|| in_zone(named, format!("unknown type \"{value}\"; it is \"string\", \"ip\" or \"prefix\"")))
 }
 
 fn name_and_size(value: &str) -> Result<(String, usize), Fault> {

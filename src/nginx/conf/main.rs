@@ -8,10 +8,11 @@ use super::{Fault, Place};
 use crate::agent::{Cluster, Config};
 use crate::api::NamedZone;
 use crate::nginx::shm::Figures;
+use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::{ffi, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
-use crate::store::{Control, Params, Region, Zone};
+use crate::store::{Control, Matching, Params, Region, Zone};
 use crate::sync::{Node, SyncZone};
 use nginx_sys as sys;
 use std::sync::Arc;
@@ -37,6 +38,10 @@ pub struct KeyvalZone {
     pub timeout: Option<Millis>,
     /// `sync`
     pub sync: bool,
+    /// `type=`
+    pub matching: Matching,
+    /// `evict`
+    pub evict: bool,
     /// For messages.
     pub place: Place,
     /// The configuration it belongs to.
@@ -47,12 +52,20 @@ pub struct KeyvalZone {
     pub zone: Option<Zone>,
     /// The memory was there before this configuration: parameters are still those of the last one.
     pub inherited: bool,
+    /// The memory of the last configuration had another size, and its records move to this one.
+    pub resized: Option<Resized>,
 }
 
 impl KeyvalZone {
     /// What the store is to know, once there is a control zone.
     pub fn params(&self, control: &Control) -> Params {
-        Params { timeout: self.timeout, sync: self.sync, ..Params::new(control.identity()) }
+        Params {
+            node: control.identity(),
+            timeout: self.timeout,
+            sync: self.sync,
+            matching: self.matching,
+            evict: self.evict,
+        }
     }
 }
 
@@ -160,7 +173,10 @@ impl MainConf {
     }
 
     /// The configuration is in force: gives inherited zones their new parameters and lists what is there.
-    pub fn complete(&mut self) -> Result<(), String> {
+    ///
+    /// # Safety
+    /// In `init_module`.
+    pub unsafe fn complete(&mut self) -> Result<(), String> {
         let control = self.control.ok_or("the control zone is missing")?;
         for zone in &mut self.zones {
             let region = zone.region.ok_or_else(|| format!("keyval_zone \"{}\" has no memory", zone.name))?;
@@ -171,6 +187,8 @@ impl MainConf {
                 );
             }
         }
+        // SAFETY: the caller's promise.
+        unsafe { resize::commit(&mut self.zones, &control) }?;
         self.http_zones = self.named(Block::Http);
         self.stream_zones = self.named(Block::Stream);
         let mut synchronized: Vec<SyncZone> = self
@@ -251,6 +269,7 @@ impl MainConf {
             tls: sync.tls.clone(),
         });
         let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
-        Some(Config { control: self.control?, lease, zones, cluster })
+        let handovers = resize::handovers(&self.zones);
+        Some(Config { control: self.control?, lease, zones, handovers, cluster })
     }
 }

@@ -4,7 +4,7 @@ use crate::nginx::conf::main::{KeyvalZone, MainConf};
 use crate::nginx::conf::{Conf, Fault};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::{log, wake};
-use crate::store::{Condition, Life, Sink, StoreError, Zone};
+use crate::store::{Condition, Life, MAX_PREFIX, Matching, Sink, StoreError, Zone};
 use nginx_sys as sys;
 
 /// One `keyval`.
@@ -96,7 +96,7 @@ unsafe extern "C" fn get(
                 return OK;
             }
             let mut sink = PoolSink { pool: (*r).pool, data: std::ptr::null_mut(), len: 0 };
-            match zone.1.get(key, ffi::now(), &mut sink) {
+            match zone.1.look_up(key, ffi::now(), &mut sink) {
                 Ok(Some(_)) => {
                     value.data = sink.data;
                     // Values are 1 MiB at most: they fit the 28 bits of the field.
@@ -106,7 +106,7 @@ unsafe extern "C" fn get(
                 }
                 Ok(None) | Err(StoreError::BadKey) => OK,
                 Err(error) => {
-                    complain(r, "look up", &zone.0.name, error);
+                    complain(r, "look up", zone.0, error);
                     ERROR
                 }
             }
@@ -135,7 +135,7 @@ unsafe extern "C" fn set(r: *mut sys::ngx_http_request_t, value: *mut sys::ngx_h
                     }
                 }
                 Ok(_) => {}
-                Err(error) => complain(r, "write to", &zone.0.name, error),
+                Err(error) => complain(r, "write to", zone.0, error),
             }
         }
     });
@@ -156,12 +156,23 @@ unsafe fn place(r: *mut sys::ngx_http_request_t, variable: &Variable) -> Option<
 }
 
 /// One line for what went wrong, at a bounded rate.
-unsafe fn complain(r: *mut sys::ngx_http_request_t, what: &str, zone: &str, error: StoreError) {
+unsafe fn complain(r: *mut sys::ngx_http_request_t, what: &str, zone: &KeyvalZone, error: StoreError) {
     static RATE: log::Limited = log::Limited::new();
+    let (name, why) = (&zone.name, why(zone, error));
     // SAFETY: a live request has a connection with a log.
     unsafe {
         let log = (*(*r).connection).log;
-        RATE.write(log, log::ERR, ffi::now(), format_args!("can't {what} keyval zone \"{zone}\": {error}"));
+        RATE.write(log, log::ERR, ffi::now(), format_args!("can't {what} keyval zone \"{name}\": {why}"));
+    }
+}
+
+fn why(zone: &KeyvalZone, error: StoreError) -> String {
+    match (error, zone.matching) {
+        (StoreError::BadKey, Matching::Ip) => "the key is neither an address nor a network (type=ip)".to_owned(),
+        (StoreError::BadKey, Matching::Prefix) => {
+            format!("the key is empty or longer than {MAX_PREFIX} bytes (type=prefix)")
+        }
+        _ => error.to_string(),
     }
 }
 

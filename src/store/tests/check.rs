@@ -14,10 +14,11 @@ pub fn check(zone: &Zone) {
     for index in 0..geometry.shards {
         let shard = zone.shard(index).expect("the lock");
         let (mut blocks, mut records, mut live, mut dead) = (HashSet::new(), HashSet::new(), 0, 0);
-        for bucket in 0..geometry.buckets_per_shard {
-            let mut from = geometry.bucket(index, bucket);
+        for number in 0..geometry.buckets_per_shard * layout::BUCKET_LINKS {
+            let bucket = number / layout::BUCKET_LINKS;
+            let mut from = geometry.bucket(index, 0) + number * 4;
             loop {
-                let at = layout::offset(zone.region.load32(from, Relaxed));
+                let at = geometry.target(zone.region.load32(from, Relaxed));
                 if at == 0 {
                     break;
                 }

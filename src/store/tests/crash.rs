@@ -51,7 +51,7 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
             let mut node = [n as u8; 16];
             node[1..9].copy_from_slice(&n.to_be_bytes());
             let version = Version { stamp: Stamp::at(now), origin: Identity(node) };
-            let value = (n % 2 == 0).then_some(&b"theirs"[..]);
+            let value = n.is_multiple_of(2).then_some(&b"theirs"[..]);
             let record =
                 Record { kind: Kind::Register, version, key: &aside, value, expires: Some(now + 50), shortened: false };
             let _ = zone.apply(&record, now, 60_000);
@@ -67,7 +67,7 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
     }
     zone.upkeep(now, 5);
     zone.take_dirty();
-    if n % 17 == 0
+    if n.is_multiple_of(17)
         && let Some(mut cursor) = zone.feed_open(1)
     {
         let _ = zone.feed(&mut cursor, 0, &mut |_| true);
@@ -123,7 +123,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     let ledger = Ledger::new();
     let (mut with_lock, mut n) = (0, 1);
     for round in 0..RANDOM_KILLS {
-        let child = fork(|| (n..).for_each(|n| work(&zone, &ledger, n)));
+        let child = fork(|| (n..u64::MAX).for_each(|n| work(&zone, &ledger, n)));
         let begun = Instant::now();
         let before = ledger.noted(n % KEYS);
         while ledger.noted(n % KEYS) == before {
@@ -157,7 +157,7 @@ fn a_death_after_any_step_loses_nothing() {
                 armed::arm(step, nth, libc::SIGKILL);
                 for n in 1..6000 {
                     work(&zone, &ledger, n);
-                    if n % 1500 == 0 {
+                    if n.is_multiple_of(1500) {
                         // What the ledger follows goes with it, and is forgotten first.
                         (0..KEYS).for_each(|key| ledger.note(key, 0));
                         let _ = zone.clear(START + n);

@@ -10,6 +10,7 @@ mod model;
 mod processes;
 mod read_model;
 mod replicate;
+mod resize;
 mod small;
 
 use super::{Mapping, Params, Region, Zone};

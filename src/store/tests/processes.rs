@@ -25,7 +25,7 @@ fn readers_see_whole_values_while_others_write() {
             // SAFETY: the child touches shared memory and its own copy of this process, and is killed at the end.
             let child = unsafe { libc::fork() };
             if child == 0 {
-                for n in 0.. {
+                for n in 0..u64::MAX {
                     let n = n * 2 + writer;
                     let key = n.wrapping_mul(0x9e37_79b9) % KEYS;
                     let _ = zone.set(&key.to_be_bytes(), &value_of(n), Life::Default, Condition::Always, START);

@@ -5,6 +5,7 @@ use super::super::message::{self, Hello, Mode, kind};
 use super::super::{Node, Pull, Push, SessionError, write};
 use super::{NOW, contents, limits, node};
 use crate::record::{Identity, Kind, Record, Stamp, Version};
+use crate::store::Matching;
 use proptest::prelude::*;
 
 const PEER: Identity = Identity([9; 16]);
@@ -22,7 +23,7 @@ fn greeting() -> Vec<u8> {
 /// A hello and a zone, after which records are expected.
 fn opening() -> Vec<u8> {
     let mut bytes = greeting();
-    write::zone(&mut bytes, 0, false, "z");
+    write::zone(&mut bytes, 0, Matching::Exact, false, "z");
     bytes
 }
 
@@ -107,9 +108,18 @@ fn what_is_out_of_place_ends_the_session_and_changes_nothing() {
         ("no stamp", joined(&[&opening(), &records(0, 1, None, b"k", 0)])),
         ("a record cut short", joined(&[&opening(), &raw(kind::RECORDS, &[0, 1, 1, 4, 0])])),
         ("an origin's number", joined(&[&opening(), &written(|out| write::origin(out, 1 << 40, PEER))])),
-        ("a zone's number", joined(&[&greeting(), &written(|out| write::zone(out, 1 << 40, false, "z"))])),
-        ("two numbers for a zone", joined(&[&opening(), &written(|out| write::zone(out, 1, false, "z"))])),
-        ("two zones for a number", joined(&[&opening(), &written(|out| write::zone(out, 0, false, "y"))])),
+        (
+            "a zone's number",
+            joined(&[&greeting(), &written(|out| write::zone(out, 1 << 40, Matching::Exact, false, "z"))]),
+        ),
+        (
+            "two numbers for a zone",
+            joined(&[&opening(), &written(|out| write::zone(out, 1, Matching::Exact, false, "z"))]),
+        ),
+        (
+            "two zones for a number",
+            joined(&[&opening(), &written(|out| write::zone(out, 0, Matching::Exact, false, "y"))]),
+        ),
         ("a part that was not begun", {
             joined(&[&opening(), &written(|out| write::chunk(out, 0, 1, false, false, 9, b"x"))])
         }),
@@ -212,7 +222,7 @@ fn a_later_version_with_more_fields_and_messages_is_talked_to() {
     first.extend_from_slice(b"fields of later");
     frame::end(&mut first, 0);
     let mut bytes = joined(&[&first, &raw(0x91, b"a message of later")]);
-    write::zone(&mut bytes, 0, false, "z");
+    write::zone(&mut bytes, 0, Matching::Exact, false, "z");
     let mut out = Vec::new();
     pull.handle(&bytes, &mut out, NOW).unwrap();
     assert!(pull.established());
@@ -253,11 +263,11 @@ fn a_peer_cannot_fill_the_memory() {
     let (_, mut pull) = open();
     let mut out = Vec::new();
     for number in 1..message::MAX_ZONES {
-        let zone = written(|out| write::zone(out, number, false, "nothing of this name"));
+        let zone = written(|out| write::zone(out, number, Matching::Exact, false, "nothing of this name"));
         pull.handle(&zone, &mut out, NOW).unwrap();
     }
     assert!(pull.notes().len() < 80);
-    let zone = written(|out| write::zone(out, message::MAX_ZONES, false, "one more"));
+    let zone = written(|out| write::zone(out, message::MAX_ZONES, Matching::Exact, false, "one more"));
     assert!(pull.handle(&zone, &mut out, NOW).is_err());
 
     // Parts of a record that never ends.

@@ -4,6 +4,7 @@ use super::super::frame::{Input, Reader};
 use super::super::message::{self, Entry, Hello, Message, Mode};
 use super::super::write;
 use crate::record::{Identity, Kind, Record, Stamp, Version};
+use crate::store::Matching;
 use proptest::prelude::*;
 
 fn identity() -> impl Strategy<Value = Identity> {
@@ -136,7 +137,7 @@ proptest! {
     #[test]
     fn the_small_ones_round_trip(a: u64, b in 1u64.., c: u64, joined: bool, identity in identity(), text in ".{0,200}") {
         let mut out = Vec::new();
-        write::zone(&mut out, a, joined, &text);
+        write::zone(&mut out, a, Matching::Exact, joined, &text);
         write::origin(&mut out, a, identity);
         write::clear(&mut out, a, Stamp(b));
         write::ack(&mut out, a, b, Stamp(c));

@@ -1,0 +1,98 @@
+package ZoneMesh::Bench::Report;
+
+# Figures of a run: medians with their spread, tables in Markdown, bar charts in SVG.
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+our @EXPORT = qw(median spread figure ratio row bars machine slurp);
+
+# The value below which a share of the samples lies, between neighbours linearly.
+sub quantile {
+    my ($share, @samples) = @_;
+    my @sorted = sort { $a <=> $b } @samples or return;
+    my $place  = $share * $#sorted;
+    my ($low, $part) = (int $place, $place - int $place);
+    return $sorted[$low] + $part * (($sorted[ $low + 1 ] // $sorted[$low]) - $sorted[$low]);
+}
+
+sub median { return quantile(0.5, @_) }
+
+# "lower quartile to upper quartile", as a figure is written.
+sub spread { return join ' to ', map { figure(quantile($_, @_)) } 0.25, 0.75 }
+
+# Three digits that matter, no more.
+sub figure {
+    my ($n) = @_;
+    return '-' unless defined $n;
+    return $n >= 100000 ? sprintf('%.0f k', $n / 1000) : $n >= 100 ? sprintf('%.0f', $n) : $n >= 10 ? sprintf('%.1f', $n) : sprintf('%.2f', $n);
+}
+
+# Ratios of two variants, round by round.
+sub ratio {
+    my ($of, $to) = @_;
+    my $rounds = @$of < @$to ? @$of : @$to;
+    return map { $to->[$_] ? $of->[$_] / $to->[$_] : () } 0 .. $rounds - 1;
+}
+
+# A row of a table.
+sub row { return '| ' . join(' | ', @_) . " |\n" }
+
+# Horizontal bars in groups: bars(title, unit, [group, [name, value, low, high]...]...).
+sub bars {
+    my ($title, $unit, @groups) = @_;
+    my %colour = (zonemesh => '#0b6e4f', other => '#9aa5b1');
+    my ($most) = sort { $b <=> $a } map { my (undef, @bars) = @$_; map { $_->[3] } @bars } @groups;
+    my ($left, $wide, $y, @out) = (270, 460, 46);
+    for my $group (@groups) {
+        my ($name, @bars) = @$group;
+        push @out, text(10, $y + 12, $name, 'font-weight="bold"');
+        $y += 20;
+        for my $bar (@bars) {
+            my ($label, $value, $low, $high) = @$bar;
+            my ($width, $from, $to) = map { sprintf '%.1f', $wide * $_ / $most } $value, $low, $high;
+            my $fill = $label =~ /zone|keyval/ ? $colour{zonemesh} : $colour{other};
+            push @out, text($left - 8, $y + 11, $label, 'text-anchor="end"'),
+                qq(<rect x="$left" y="$y" width="$width" height="14" fill="$fill"/>\n),
+                sprintf(qq(<path d="M%s %s H%s" stroke="#222" stroke-width="1.5"/>\n), $left + $from, $y + 7, $left + $to),
+                text($left + 8 + ($to > $width ? $to : $width), $y + 11, figure($value), '');
+            $y += 18;
+        }
+        $y += 8;
+    }
+    my ($all, $high) = ($left + $wide + 80, $y + 8);
+    return qq(<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 $all $high" width="$all" height="$high" )
+        . qq(font-family="sans-serif" font-size="12">\n<rect width="$all" height="$high" fill="#fff"/>\n)
+        . text(10, 20, "$title ($unit)", 'font-size="14"') . join('', @out) . "</svg>\n";
+}
+
+sub text {
+    my ($x, $y, $said, $how) = @_;
+    my %escape = ('&' => '&amp;', '<' => '&lt;', '>' => '&gt;');
+    $said =~ s/([&<>])/$escape{$1}/g;
+    return qq(<text x="$x" y="$y" $how>$said</text>\n);
+}
+
+# What it ran on, as a list of [what, value].
+sub machine {
+    my ($model) = slurp('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m;
+    my ($cores) = scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg);
+    my ($kib)   = slurp('/proc/meminfo') =~ /^MemTotal:\s+(\d+)/m;
+    my ($system) = slurp('/etc/os-release') =~ /^PRETTY_NAME="?([^"\n]*)/m;
+    chomp(my $kernel = qx(uname -r));
+    return (
+        [ 'Processor', ($model // 'unknown') . ", $cores cores" ],
+        [ 'Memory',    sprintf '%.0f GiB', ($kib // 0) / 1024 / 1024 ],
+        [ 'System',    ($system // 'unknown') . ", Linux $kernel" ],
+    );
+}
+
+sub slurp {
+    my ($path) = @_;
+    open my $file, '<', $path or return '';
+    local $/;
+    return readline($file) // '';
+}
+
+1;

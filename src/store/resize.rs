@@ -1,0 +1,405 @@
+//! Moving the records of a zone to memory of another size, while others go on writing to the old.
+//!
+//! A reload gives a zone with another size new memory. Workers of the last configuration don't know of it: until they
+//! have gone, they read and write the old, and what they acknowledge must not be lost. So there are three steps:
+//!
+//! 1. [`Zone::copy_to`] tries whether everything fits. It changes nothing in the old zone.
+//! 2. [`Zone::hand_over`], once nothing can fail any more: copies everything.
+//! 3. [`Merge`], again and again, until the old workers have gone: merges what they changed since.
+//!
+//! While this lasts both zones have a *limit*, and as long as they have one
+//!
+//! - deletes leave tombstones, also in zones that aren't shared: a delete in one zone must win over what is merged later
+//!   from the other;
+//! - neither zone promises peers a stamp of this node above its limit. The old zone's is frozen where the new zone's
+//!   stamps begin. The new zone's rises with each merge, to a stamp that was closed in the old zone before it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::time::{Duration, Instant};
+
+use super::layout::{MAGIC, header};
+use super::shard::Shard;
+use super::{Applied, AttachError, Cursor, FeedEnd, Params, Region, ShardMask, StoreError, Zone};
+use crate::record::{Identity, Millis, Record, Stamp};
+
+/// Set in a limit that is not to be raised any more.
+const FROZEN: u64 = 1 << 63;
+/// The lowest limit: nothing is promised.
+const NOTHING: u64 = 1;
+/// Records have been in this node's memory before: how far their stamps are ahead is of no interest.
+const ANY_DRIFT: Millis = Millis::MAX;
+/// Buckets copied in one hold of a shard's lock.
+const BUCKETS_A_HOLD: usize = 64;
+/// How long a shard that is stuck is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Old workers are gone once they were not seen for this long: one that was just started may not be known yet.
+const GONE_FOR: Duration = Duration::from_millis(500);
+
+/// What became of a copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Records that there were, without tombstones.
+    pub records: u64,
+    /// Of these, those that didn't fit.
+    pub lost: u64,
+    /// Of these, those that were given up for others.
+    pub evicted: u64,
+}
+
+/// A zone in old memory from which records still have to be merged.
+#[derive(Clone, Copy)]
+pub struct Source {
+    /// The zone as old workers have it.
+    pub old: Zone,
+    /// What this node had written at or below this is in the new zone already.
+    pub floor: Stamp,
+    /// Workers of older configurations than this one write to it.
+    pub generation: u64,
+}
+
+/// A zone into which records have to be merged.
+#[derive(Clone)]
+pub struct Handover {
+    /// The zone in force.
+    pub new: Zone,
+    /// Where they come from: several, if there was one reload after another.
+    pub sources: Vec<Source>,
+}
+
+impl Zone {
+    /// Whether the memory holds a zone that this version can use.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check(region: &Region) -> Result<(), AttachError> {
+        super::layout::Geometry::new(region.len())?.check(region)
+    }
+
+    /// Makes an empty zone that places keys as `other` does: for a second copy that turns out as the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::create`].
+    pub fn create_like(other: &Zone, region: Region, params: &Params) -> Result<Zone, AttachError> {
+        let mut seed = [0; 16];
+        other.region.read(header::SEED, &mut seed);
+        Zone::create_with(region, params, seed)
+    }
+
+    /// Copies all records to an empty zone that nobody else uses yet, with versions and ends, positions and what else is
+    /// known of other nodes. This zone stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: some process holds a lock and doesn't go on.
+    pub fn copy_to(&self, new: &Zone, now: Millis) -> Result<Copied, StoreError> {
+        // What is promised is read before what it promises.
+        let (positions, joined) = (self.positions(), self.joined());
+        new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
+        for field in [header::PURGE_FLOOR, header::EVICTED_STAMP] {
+            new.region.store64(field, self.region.load64(field, SeqCst), SeqCst);
+        }
+        let mut copied = Copied::default();
+        for index in 0..self.geometry.shards {
+            for bucket in (0..self.geometry.buckets_per_shard).step_by(BUCKETS_A_HOLD) {
+                let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+                self.shard_in_time(index)?.copy_buckets(bucket..end, new, now, &mut copied);
+            }
+        }
+        copied.evicted = new.stats().evicted;
+        new.take_positions(&positions, joined);
+        Ok(copied)
+    }
+
+    /// Lets `new`, which is empty and which nobody uses yet, take this zone's place. Workers of configurations older than
+    /// `generation` go on writing here.
+    pub fn hand_over(&self, new: &Zone, generation: u64, now: Millis) -> (Source, Result<Copied, StoreError>) {
+        let (stamp, _) = self.close_all(now);
+        let last = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(super::layout::shard::LAST));
+        let stamp = stamp.max(Stamp(last.max().unwrap_or(0))).max(self.cleared());
+        let mine = self.freeze(stamp);
+        // Who closed a stamp above the limit before it could see the limit did so before this look.
+        let floor = stamp.max(self.closed());
+        // From here on old workers write above it as well, and the new ones above all that there was.
+        self.raise_closed(floor);
+        new.raise_closed(floor);
+        new.region.store64(header::LIMIT, NOTHING, SeqCst);
+        let copied = self.copy_to(new, now);
+        let complete = copied.is_ok();
+        if complete {
+            new.region.store64(header::LIMIT, mine.0.min(floor.0).max(NOTHING), SeqCst);
+        }
+        let floor = if complete { floor } else { Stamp::ZERO };
+        (Source { old: *self, floor, generation }, copied)
+    }
+
+    /// The greatest stamp up to `stamp` that may be promised.
+    pub(super) fn within_limit(&self, stamp: Stamp) -> Stamp {
+        match self.region.load64(header::LIMIT, SeqCst) {
+            0 => stamp,
+            limit => stamp.min(Stamp(limit & !FROZEN)),
+        }
+    }
+
+    /// Sets a limit for good, at most where it is already.
+    fn freeze(&self, stamp: Stamp) -> Stamp {
+        let Some(word) = self.limit() else { return Stamp::ZERO };
+        loop {
+            let before = word.load(SeqCst);
+            let limit = if before == 0 { stamp.0 } else { stamp.0.min(before & !FROZEN) };
+            if word.compare_exchange(before, limit | FROZEN, SeqCst, Relaxed).is_ok() {
+                return Stamp(limit);
+            }
+        }
+    }
+
+    /// Raises the limit to `stamp`, or takes it away. Nothing if it is frozen, or taken away before.
+    fn set_limit(&self, stamp: Option<Stamp>) {
+        let Some(word) = self.limit() else { return };
+        let before = word.load(SeqCst);
+        let limit = stamp.map_or(0, |stamp| stamp.0.max(before));
+        if before != 0 && before & FROZEN == 0 {
+            // A failure means that it was frozen meanwhile.
+            let _ = word.compare_exchange(before, limit, SeqCst, Relaxed);
+        }
+    }
+
+    fn limit(&self) -> Option<&AtomicU64> {
+        self.region.word64(header::LIMIT)
+    }
+
+    fn raise_closed(&self, stamp: Stamp) {
+        if let Some(word) = self.region.word64(header::CLOSED) {
+            word.fetch_max(stamp.0, SeqCst);
+        }
+    }
+
+    /// Takes over what another zone of this node knew of others.
+    fn take_positions(&self, positions: &[(Identity, Stamp)], joined: bool) {
+        let own = self.node();
+        for (origin, stamp) in positions.iter().filter(|(origin, stamp)| *origin != own && *stamp > Stamp::ZERO) {
+            self.advance(*origin, *stamp);
+        }
+        if joined {
+            self.set_joined();
+        }
+    }
+
+    /// Whether records have still to be merged from here.
+    pub fn is_source(&self) -> bool {
+        self.region.load64(header::MAGIC, SeqCst) == MAGIC
+    }
+
+    fn shard_in_time(&self, index: u32) -> Result<Shard<'_>, StoreError> {
+        let began = Instant::now();
+        loop {
+            match self.shard(index) {
+                Err(StoreError::Busy) if began.elapsed() < PATIENCE => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// The agent is to look at the place of `key`.
+    fn mark_changed(&self, shards: ShardMask) {
+        if let Some(dirty) = self.region.word64(header::DIRTY) {
+            dirty.fetch_or(shards, SeqCst);
+        }
+    }
+}
+
+impl Shard<'_> {
+    fn copy_buckets(&self, buckets: std::ops::Range<usize>, new: &Zone, now: Millis, copied: &mut Copied) {
+        let tombstones = self.zone.is_sync();
+        let mut scratch = Vec::new();
+        for bucket in buckets {
+            self.bucket_each(bucket, |met| {
+                self.show(met.at, &mut scratch, &mut |record| {
+                    let over = record.value.is_none() || record.expires.is_some_and(|end| end <= now);
+                    if over && !tombstones {
+                        return true;
+                    }
+                    copied.records += u64::from(!over);
+                    if !matches!(new.apply(record, now, ANY_DRIFT), Ok(Applied::Newer | Applied::Stale)) {
+                        copied.lost += u64::from(!over);
+                    }
+                    true
+                });
+            });
+        }
+    }
+}
+
+/// The merging of what old workers still write, for one zone; for the agent, which alone does this.
+pub struct Merge {
+    new: Zone,
+    places: Vec<Place>,
+    round: Option<Round>,
+    /// Records of this node that were merged since the last look.
+    merged: bool,
+    /// Records that didn't fit.
+    pub lost: u64,
+}
+
+/// Where the merging from one source stands.
+struct Place {
+    source: Source,
+    cursor: Option<Cursor>,
+    /// What of other nodes is in the new zone already, as of the opening of the cursor.
+    known: BTreeMap<Identity, Stamp>,
+    gone_since: Option<Instant>,
+    todo: ShardMask,
+    round: Promise,
+}
+
+/// What holds once all sources have been walked to their end.
+struct Round {
+    until: Stamp,
+}
+
+/// What a source promised before it was walked.
+#[derive(Default)]
+struct Promise {
+    positions: Vec<(Identity, Stamp)>,
+    joined: bool,
+    cleared: Stamp,
+    last: bool,
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merging {
+    /// There is more to do at once.
+    More,
+    /// All that there was is merged; look again soon.
+    Waiting,
+    /// Nothing will come any more.
+    Over,
+}
+
+impl Merge {
+    /// Begins, or goes on where another agent ended.
+    pub fn new(handover: &Handover) -> Merge {
+        let places = handover.sources.iter().map(|source| Place::new(*source)).collect();
+        Merge { new: handover.new, places, round: None, merged: false, lost: 0 }
+    }
+
+    /// Goes on: one hold of a lock or so for each source. `owner` is the number of the lease; `writes` tells whether
+    /// workers of configurations older than a generation live.
+    pub fn step(&mut self, owner: u64, now: Millis, writes: impl Fn(u64) -> bool) -> Merging {
+        self.places.retain(|place| place.source.old.is_source());
+        if self.places.is_empty() {
+            self.new.set_limit(None);
+            return Merging::Over;
+        }
+        if self.round.is_none() {
+            let closed = self.places.iter_mut().map(|place| place.begin(owner, now, &self.new, &writes));
+            let until = closed.collect::<Vec<_>>().into_iter().min().unwrap_or_default();
+            self.round = Some(Round { until });
+        }
+        let mut walked = true;
+        for place in &mut self.places {
+            let (changed, lost) = place.walk(&self.new, now);
+            self.merged |= changed != 0;
+            self.new.mark_changed(changed);
+            self.lost += lost;
+            walked &= place.cursor.is_some() && place.todo == 0;
+        }
+        if !walked {
+            if self.places.iter().all(|place| place.cursor.is_some()) {
+                return Merging::More;
+            }
+            self.round = None;
+            return Merging::Waiting;
+        }
+        if let Some(round) = self.round.take() {
+            self.complete(&round, now);
+        }
+        Merging::Waiting
+    }
+
+    /// Whether records of this node were merged since this was last asked.
+    pub fn take_merged(&mut self) -> bool {
+        std::mem::take(&mut self.merged)
+    }
+
+    fn complete(&mut self, round: &Round, now: Millis) {
+        for place in &mut self.places {
+            let promise = std::mem::take(&mut place.round);
+            self.new.take_positions(&promise.positions, promise.joined);
+            if self.new.apply_clear(promise.cleared, now, ANY_DRIFT) == Ok(Applied::Newer) {
+                self.new.mark_changed(self.new.all_shards());
+                self.merged = true;
+            }
+            if promise.last {
+                // One store ends it, whoever is killed when; the memory is of no use to anybody then.
+                place.source.old.region.store64(header::MAGIC, 0, SeqCst);
+                place.source.old.region.discard();
+            }
+        }
+        self.new.set_limit(Some(round.until));
+    }
+}
+
+impl Place {
+    fn new(source: Source) -> Place {
+        // An agent before this one may have left its walkers; there is no other now.
+        source.old.feed_sweep(0);
+        Place { source, cursor: None, known: BTreeMap::new(), gone_since: None, todo: 0, round: Promise::default() }
+    }
+
+    /// Takes down what will hold after the walk that begins; returns the stamp that this closed.
+    fn begin(&mut self, owner: u64, now: Millis, new: &Zone, writes: &impl Fn(u64) -> bool) -> Stamp {
+        let old = &self.source.old;
+        let since =
+            if writes(self.source.generation) { None } else { self.gone_since.or_else(|| Some(Instant::now())) };
+        self.gone_since = since;
+        let (until, _) = old.close_all(now);
+        self.round = Promise {
+            positions: old.positions(),
+            joined: old.joined(),
+            cleared: old.cleared(),
+            last: since.is_some_and(|since| since.elapsed() >= GONE_FOR),
+        };
+        self.todo = old.all_shards();
+        if self.cursor.is_none() {
+            self.known = new.positions().into_iter().collect();
+            self.cursor = old.feed_open(owner);
+        }
+        until
+    }
+
+    /// Walks on in each shard that has more: the shards of the new zone that have changes for peers, and how many records
+    /// didn't fit.
+    fn walk(&mut self, new: &Zone, now: Millis) -> (ShardMask, u64) {
+        let (mut changed, mut lost) = (0, 0);
+        let Some(cursor) = &mut self.cursor else { return (0, 0) };
+        let (own, floor, known) = (new.node(), self.source.floor, &self.known);
+        let mut merge = |record: &Record<'_>| {
+            let origin = record.version.origin;
+            let had = if origin == own { floor } else { known.get(&origin).copied().unwrap_or_default() };
+            if record.version.stamp <= had {
+                return true;
+            }
+            match new.apply(record, now, ANY_DRIFT) {
+                Ok(Applied::Newer) if origin == own => changed |= 1 << new.place(record.key).shard,
+                Ok(Applied::Full) => lost += u64::from(record.value.is_some()),
+                Err(StoreError::Busy) => return false,
+                _ => {}
+            }
+            true
+        };
+        for index in 0..self.source.old.geometry.shards {
+            if self.todo & 1 << index == 0 {
+                continue;
+            }
+            if let Ok(FeedEnd::Drained) = self.source.old.feed(cursor, index, &mut merge) {
+                self.todo &= !(1 << index);
+            }
+        }
+        (changed, lost)
+    }
+}

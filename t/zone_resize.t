@@ -1,0 +1,215 @@
+# A reload that gives a zone another size keeps its records; one that can't is refused and changes nothing. Nothing that an
+# old or new worker acknowledged while it happens is lost.
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use ZoneMesh;
+use ZoneMesh::Cluster;
+
+my $frame = <<'CONF';
+    client_body_buffer_size 64k;
+    keyval $arg_key $value zone=one;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /api   { api write=on; }
+        location /read  { return 200 "$value"; }
+        location /set   { set $value $arg_v; return 204; }
+    }
+CONF
+
+sub conf { return (http => "keyval_zone zone=one:$_[0];\n$frame") }
+my $node = node(workers => 2, conf('256k timeout=1h'))->start;
+sub zone { return $node->get('/api/9/zonemesh/zones/one')->json }
+sub size { my $zone = zone(); return $zone->{bytes}{used} + $zone->{bytes}{free} }
+
+# A reload that must be refused, and what the log must say.
+sub refused {
+    my ($parameters, $pattern, $name) = @_;
+    my %workers = map { $_ => 1 } $node->workers;
+    my $before  = () = $node->grep_log(qr/\[emerg\]/);
+    $node->configure(conf($parameters));
+    $node->signal('HUP');
+    my @said = $node->wait_log(qr/\[emerg\]/, 5, $before);
+    like($said[-1], $pattern, $name);
+    is(scalar(grep { !$workers{$_} } $node->workers), 0, '... and the workers are those of before');
+    return;
+}
+
+my %all = map { ("key $_" => "value $_ " . 'v' x ($_ % 90)) } 1 .. 500;
+$all{large} = 'x' x 30_000;
+is($node->post('/api/9/http/keyvals/one', ZoneMesh::Node::encode(\%all))->status, 201, 'a zone with 501 pairs');
+is($node->patch('/api/9/http/keyvals/one', '{"key 1":{"expire":600000}}')->status, 204, '... of which one has a life of its own');
+my $small = size();
+
+# Larger, smaller.
+$node->reload(conf('4m timeout=1h'));
+cmp_ok(size(), '>', 10 * $small, 'a larger zone');
+is_deeply($node->keyvals('one'), \%all, '... has all pairs');
+ok(scalar $node->wait_log(qr/keyval_zone "one".*all 501 records were moved/), '... which the log says');
+is($node->add('one', 'key 1', 'x'), 409, '... they are the same pairs');
+is($node->change('one', 'key 2', 'changed'), 204, '... which can be changed');
+$all{'key 2'} = 'changed';
+is($node->drop('one', 'key 3'), 204, '... and deleted');
+delete $all{'key 3'};
+$node->reload(conf('512k timeout=1h'));
+is_deeply($node->keyvals('one'), \%all, 'a smaller zone in which all fits has all');
+eventually { !$node->old_workers } 'old workers go';
+
+# Smaller, and it doesn't fit.
+allow_log(qr/\[emerg\].*keyval_zone "one"/);
+my $before = size();
+refused('64k timeout=1h', qr/keyval_zone "one" in .*nginx\.conf:\d+: \d+ of its 500 records don't fit into 65536 bytes \(it has 524288\)/,
+    'a zone too small for its records is refused with counts');
+is(size(), $before, '... and is as large as before');
+is_deeply($node->keyvals('one'), \%all, '... with all that it had');
+is($node->add('one', 'after', 'v'), 201, '... and takes writes');
+$all{after} = 'v';
+is($node->drop('one', 'key 4'), 204, '... and deletes');
+delete $all{'key 4'};
+
+# A later error: the records were tried on the new memory, and nothing has happened.
+my $taken = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => 0, Listen => 1) or die "socket: $!";
+my $emergs = () = $node->grep_log(qr/still could not bind/);
+$node->configure(http => "keyval_zone zone=one:8m timeout=1h;\n$frame server { listen 127.0.0.1:" . $taken->sockport . '; }');
+$node->signal('HUP');
+allow_log(qr/bind\(\) to|still could not bind/);
+ok(scalar $node->wait_log(qr/still could not bind/, 10, $emergs), 'a reload that fails after the zones were made');
+is(size(), $before, '... leaves the zone as large as it was');
+is_deeply($node->keyvals('one'), \%all, '... and with what it had');
+close $taken;
+
+# Another type.
+refused('512k timeout=1h type=ip', qr/keyval_zone "one" in .* has type=ip, but its records were written with type=string/,
+    'another type is refused');
+refused('1m timeout=1h type=prefix', qr/keyval_zone "one" in .* has type=prefix, but its records were written with type=string/,
+    '... with another size as well');
+is_deeply($node->keyvals('one'), \%all, '... and the pairs stay');
+
+# With evict what doesn't fit is given up.
+$node->reload(conf('64k timeout=1h evict'));
+my $left = $node->keyvals('one');
+cmp_ok(scalar keys %$left, '>', 50, 'with evict a zone that is too small keeps what fits: ' . keys %$left);
+cmp_ok(scalar keys %$left, '<', 500, '... and no more');
+is(scalar(grep { $left->{$_} ne $all{$_} } keys %$left), 0, '... and each pair is whole');
+ok(scalar $node->wait_log(qr/keyval_zone "one".*of 500 records \d+ were given up/), '... which the log says');
+
+# Under a storm of writes, through old and new workers. Connections that are kept alive end when their worker is asked to;
+# one in the middle of a slow request stays with its old worker.
+for my $shared (0, 1) {
+    my $with = $shared ? 'shared' : 'not shared';
+    my $storm = node(name => "storm$shared", workers => 2, conf('256k timeout=1h' . ($shared ? ' sync' : '')))->start;
+    my @slow = map {
+        my $slow = tcp($storm->port);
+        print {$slow} "POST /api/9/http/keyvals/one HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: " . length("{\"slow $_\":\"v\"}") . "\r\n\r\n{";
+        $slow;
+    } 1 .. 4;
+    $storm->add('one', "doomed $_", 'v') for 1 .. 4;
+    my @doom = map {
+        my $doom = tcp($storm->port);
+        my $body = "{\"doomed $_\":null}";
+        print {$doom} "PATCH /api/9/http/keyvals/one HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: " . length($body) . "\r\n\r\n{";
+        [ $doom, substr $body, 1 ];
+    } 1 .. 4;
+    sleep 0.2;
+    pipe my $out, my $in or die "pipe: $!";
+    my @traffic = map {
+        my $writer = $_;
+        my $pid = fork // die "fork: $!";
+        if (!$pid) {
+            close $out;
+            my ($stop, $i, %last) = (0, 0);
+            local $SIG{TERM} = sub { $stop = 1 };
+            until ($stop) {
+                $i++;
+                my $key = "w$writer-" . $i % 40;
+                my $v   = $i % 7 ? $i : undef;
+                my $status = eval {
+                    defined $v ? $storm->get("/set?key=$key&v=$v")->status : $storm->drop('one', $key);
+                } // 0;
+                # a delete may come to a worker that doesn't know yet what the other wrote: then it isn't known what is
+                $last{$key} = $status == 204 ? $v // '-' : undef;
+            }
+            syswrite $in, join '', map { defined $last{$_} ? "$_ $last{$_}\n" : () } keys %last;
+            POSIX::_exit(0);
+        }
+        $pid;
+    } 1 .. 3;
+    close $in;
+    for my $size ('2m', '256k', '1m', '128k', '512k') {
+        sleep 0.3;
+        $storm->reload(conf("$size timeout=1h" . ($shared ? ' sync' : '')));
+    }
+    for my $n (1 .. 4) {
+        print { $slow[ $n - 1 ] } "\"slow $n\":\"v\"}";
+        print { $doom[ $n - 1 ][0] } $doom[ $n - 1 ][1];
+    }
+    my @statuses = map { my ($bytes) = read_all($_, 5); $bytes =~ m{^HTTP/1.1 (\d+)} ? $1 : 'none' } @slow, map { $_->[0] } @doom;
+    is("@statuses", '201 201 201 201 204 204 204 204', "$with: workers of the first configuration add and delete after five reloads");
+    close $_ for @slow, map { $_->[0] } @doom;
+    sleep 0.3;
+    kill 'TERM', @traffic;
+    waitpid $_, 0 for @traffic;
+    my %acknowledged = do { local $/; map { split ' ', $_, 2 } split /\n/, readline($out) // '' };
+    cmp_ok(scalar(keys %acknowledged), '>', 60, "$with: writes were acknowledged all the time");
+    my $end;
+    my $lost = sub {
+        $end = $storm->keyvals('one');
+        return grep { ($end->{$_} // '-') ne $acknowledged{$_} } sort keys %acknowledged;
+    };
+    wait_for(sub { !$lost->() }, 3);
+    is_deeply([ $lost->() ], [], "$with: nothing that was acknowledged is lost, and nothing deleted is back")
+        or diag(map { "$_ is '" . ($end->{$_} // '-') . "', not $acknowledged{$_}\n" } $lost->());
+    eventually_is { my $now = $storm->keyvals('one'); join ' ', sort grep { /slow|doomed/ } keys %$now }
+        'slow 1 slow 2 slow 3 slow 4', "$with: what the first workers did is here";
+    eventually { !$storm->old_workers } "$with: no old worker stays", 5;
+    is($storm->add('one', 'at last', 'v'), 201, "$with: the zone goes on");
+    is($storm->drop('one', 'at last'), 204, '... with deletes');
+    if (!$shared) {
+        my $stones = sub { $storm->get('/api/9/zonemesh/zones/one')->json->{tombstones} };
+        ok(wait_for(sub {
+            my $now = $stones->();
+            $storm->add('one', 'stone', 'v');
+            $storm->drop('one', 'stone');
+            return $stones->() <= $now && !exists $storm->keyvals('one')->{stone};
+        }, 5, 0.2), '... that leave no tombstones once the old workers have gone');
+    }
+}
+
+# In a cluster, peers lose nothing either.
+my @nodes = my ($first, $second) = cluster(2);
+$first->add('one', "before $_", 'v') for 1 .. 20;
+everywhere(\@nodes, 'before 20', 'v', 'cluster: written before');
+for my $size ('4m', '512k') {
+    (my $http = $first->{http}) =~ s/zone=one:\w+/zone=one:$size/;
+    $first->reload(http => $http);
+    $first->add('one', "at $size", 'v');
+    $second->add('one', "back at $size", 'v');
+    $first->drop('one', "before " . ($size eq '4m' ? 1 : 2));
+    everywhere(\@nodes, "at $size",      'v', "cluster: written after a reload with $size");
+    everywhere(\@nodes, "back at $size", 'v', '... and on the other node');
+}
+same_everywhere(\@nodes, 'one', 'cluster: the same everywhere');
+is($second->keyvals('one')->{'before 1'}, undef, '... also what was deleted');
+is(scalar(keys %{ $second->keyvals('one') }), 22, '... and nothing is missing');
+
+# Without a master, one process is old and new worker.
+my $single = node(name => 'single', main => 'master_process off;', workers => 0, conf('256k timeout=1h'))->start;
+eventually { $single->get('/api/')->status == 200 } 'without a master: nginx answers';
+$single->add('one', "key $_", 'v' x 100) for 1 .. 100;
+my $kept = tcp($single->port);
+for my $round (1 .. 4) {
+    my $moved = () = $single->grep_log(qr/records were moved/);
+    $single->configure(conf(($round % 2 ? '1m' : '128k') . ' timeout=1h'));
+    print {$kept} "GET /read?key=key%201 HTTP/1.1\r\nHost: h\r\n";
+    $single->signal('HUP');
+    ok(scalar($single->wait_log(qr/records were moved/, 5, $moved)) > $moved, "without a master: reload $round moves the records");
+    print {$kept} "\r\n";
+    is($single->add('one', "round $round", 'v'), 201, '... the zone takes writes');
+    is(scalar(keys %{ $single->keyvals('one') }), 100 + $round, '... and has all');
+}
+print {$kept} "GET /read?key=key%201 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+my ($bytes, $closed) = read_all($kept, 5);
+ok($closed, '... a connection that was open all the time ends as it should');
+unlike($bytes, qr/HTTP\/1\.1 [345]/, '... without errors');
+
+done_testing;
