@@ -1,7 +1,7 @@
 //! One zone as it comes from one peer: what is asked for, what was refused and is asked for again, who relays for whom.
 
 use super::Node;
-use super::message::{Entry, Mode};
+use super::message::{Entry, MAX_ORIGINS, Mode};
 use super::session::{Notes, Seldom, gone};
 use super::write;
 use super::{NoteLevel, SyncZone};
@@ -221,7 +221,8 @@ impl Incoming {
         }
     }
 
-    /// What the peer has itself. `room`: how many more entries the session may keep.
+    /// What the peer has itself. `room`: how many more entries the session may keep. Of one zone it keeps no more than
+    /// a zone has: then keeping their order costs little, whatever the order in which they come.
     pub fn have(&mut self, entries: impl Iterator<Item = Entry>, room: &mut usize) {
         for entry in entries {
             let new = Have { entry, relayed: false, relaying: false };
@@ -231,7 +232,7 @@ impl Incoming {
                         *have = new;
                     }
                 }
-                Err(at) if *room > 0 => {
+                Err(at) if *room > 0 && (self.have.len() as u64) < MAX_ORIGINS => {
                     *room -= 1;
                     self.have.insert(at, new);
                 }

@@ -57,6 +57,19 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 /// The stamp of a record that was written now.
 const STAMP: u64 = NOW << 16;
 
+/// In the worst order, as each goes before all that are there. What a session keeps of a zone is what a zone can hold,
+/// so this is milliseconds, and not seconds of a worker's time.
+#[test]
+fn a_flood_of_origins_costs_little() {
+    let (_, mut pull) = open();
+    let entry = |n: u128| message::Entry { identity: Identity(n.to_be_bytes()), stamp: Stamp(1), gone: true };
+    let entries: Vec<_> = (1..=65_536).rev().map(entry).collect();
+    let flood = written(|out| write::have(out, 32_768, 0, &entries));
+    let began = std::time::Instant::now();
+    pull.handle(&flood, &mut Vec::new(), NOW).unwrap();
+    assert!(began.elapsed().as_millis() < 300, "{:?}", began.elapsed());
+}
+
 #[test]
 fn the_opening_that_the_other_tests_spoil_is_a_good_one() {
     let node = node(1, &["z"], limits());
