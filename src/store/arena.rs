@@ -152,6 +152,11 @@ impl Shard<'_> {
         pages
     }
 
+    /// Blocks of a class in use.
+    pub fn blocks_used(&self, class: usize) -> u64 {
+        self.class(class, USED)
+    }
+
     /// Figures of a class.
     pub fn slot(&self, class: usize) -> Slot {
         let per_page = (self.zone.geometry.page_size / CLASS_SIZES[class]) as u64;

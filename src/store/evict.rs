@@ -9,8 +9,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
+use super::block::HEAD;
 use super::failpoint::{Step, done};
-use super::layout::{BUCKET_LINKS, header, shard};
+use super::layout::{BUCKET_LINKS, CLASS_SIZES, header, shard};
 use super::shard::{Met, Place, Shard};
 
 /// Of how many records the one that ends soonest is chosen.
@@ -18,6 +19,8 @@ const SAMPLE: usize = 16;
 /// Records given up one by one for one write; after that it isn't their number that hinders but their size, and whole
 /// pages go.
 const SINGLES: usize = 32;
+/// A shard with fewer blocks of a size than this gives up a page for more of them.
+const FEW: u64 = 8;
 /// How often pages are given up for one write.
 const PAGE_ROUNDS: usize = 8;
 
@@ -56,23 +59,29 @@ impl Shard<'_> {
             return false;
         }
         let keep = self.zone.find(wish.place, wish.key).map(|met| met.at);
-        if round >= SINGLES {
-            return self.evict_pages(keep, 1 + wish.payload / (self.zone.geometry.page_size / 2));
+        let class = self.zone.geometry.class_for(HEAD + wish.payload);
+        match class.filter(|class| round < SINGLES && self.blocks_used(*class) >= FEW) {
+            Some(class) if self.evict_one(CLASS_SIZES[class], keep) => true,
+            _ => self.evict_pages(keep, 1 + wish.payload / (self.zone.geometry.page_size / 2)),
         }
+    }
+
+    /// Gives up one record whose block has the size that is wanted: any other would go for nothing.
+    fn evict_one(&self, size: usize, keep: Option<usize>) -> bool {
         let soonest = self
             .timer_sample(SAMPLE)
             .into_iter()
-            .filter(|(at, fields)| Some(*at) != keep && !fields.tombstone)
+            .filter(|(at, fields)| Some(*at) != keep && !fields.tombstone && self.block_size(*at) == size)
             .min_by_key(|(_, fields)| fields.expires);
         match soonest {
             Some((at, _)) => self.give_up(at),
-            None => self.evict_unused(keep),
+            None => self.evict_unused(size, keep),
         }
     }
 
     /// Turns the clock's hand to the first link behind which nobody found anything since it last passed, and gives up what
     /// is behind it.
-    fn evict_unused(&self, keep: Option<usize>) -> bool {
+    fn evict_unused(&self, size: usize, keep: Option<usize>) -> bool {
         let links = self.zone.geometry.buckets_per_shard * BUCKET_LINKS;
         let hand = self.get(shard::HAND) as usize;
         // Twice round: the first time it may do no more than clear marks.
@@ -85,7 +94,7 @@ impl Shard<'_> {
             }
             let mut chosen = Vec::new();
             self.link_each(link, |met: &Met| {
-                if Some(met.at) != keep && !met.fields.tombstone {
+                if Some(met.at) != keep && !met.fields.tombstone && self.block_size(met.at) == size {
                     chosen.push(met.at);
                 }
             });

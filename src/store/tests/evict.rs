@@ -88,3 +88,19 @@ fn what_can_never_fit_costs_nobody_a_place() {
     assert_eq!(listing(&zone, START).len(), 100);
     assert_eq!(zone.stats().evicted, 0);
 }
+
+#[test]
+fn a_zone_of_mixed_sizes_stays_well_filled() {
+    for timeout in [None, Some(3_600_000)] {
+        let value = |n: u32| vec![1; n as usize * 37 % 90];
+        let refusing = Fixture::new(64 << 10, timeout, false);
+        let evicting = Fixture::with(64 << 10, Params { evict: true, timeout, ..Params::new(identity(1)) });
+        let mut fits = 0;
+        for n in 0..5000 {
+            fits += usize::from(refusing.set(&key(n), &value(n), Life::Default, Condition::Always, START).is_ok());
+            evicting.set(&key(n), &value(n), Life::Default, Condition::Always, START).expect("room");
+            let kept = listing(&evicting, START).len();
+            assert!(kept * 4 >= fits * 3, "{kept} records after {n} writes; {fits} fit");
+        }
+    }
+}
