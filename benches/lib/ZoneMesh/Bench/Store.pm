@@ -146,6 +146,9 @@ sub page {
         }
     }
     $out .= join '', "\n", map { "$_.\n" } @notes if @notes;
+    # What a profile says of the figures is written by hand.
+    my $said = slurp('benches/notes.md');
+    $out .= "\n$said" if $said;
     return $out;
 }
 
