@@ -122,3 +122,30 @@ fn thread_state(tid: u32) -> Option<(char, u64)> {
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_got_the_number_of_another_is_not_it() {
+        let me = this_thread();
+        assert!(!is_dead(me));
+        // The number is ours, but it was given to a thread that started at another time.
+        assert!(is_dead(me ^ 1));
+        let gone = thread::spawn(this_thread).join().expect("a thread");
+        assert!(is_dead(gone));
+    }
+
+    #[test]
+    fn a_lock_of_the_dead_is_taken_and_that_of_the_living_is_not() {
+        let word = AtomicU64::new(thread::spawn(this_thread).join().expect("a thread"));
+        assert_eq!(lock(&word), Ok(Obtained::FromTheDead));
+        let began = Instant::now();
+        let other = thread::scope(|scope| scope.spawn(|| lock(&word)).join().expect("a thread"));
+        assert_eq!(other, Err(StoreError::Busy));
+        assert!(began.elapsed() >= PATIENCE);
+        unlock(&word);
+        assert_eq!(lock(&word), Ok(Obtained::Clean));
+    }
+}

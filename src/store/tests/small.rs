@@ -117,3 +117,34 @@ fn records_of_many_blocks_can_be_updated_in_a_full_zone() {
         check(&zone);
     }
 }
+
+#[test]
+fn a_damaged_header_is_refused_and_damage_elsewhere_harms_nobody() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let params = Params::new(identity(1));
+    for word in 0..3 {
+        let mapping = Region::anonymous(64 << 10).expect("memory");
+        let region = mapping.region();
+        Zone::create(region, &params).expect("a zone");
+        region.store64(word * 8, region.load64(word * 8, Relaxed) ^ 1 << 3, Relaxed);
+        assert!(matches!(Zone::attach(region, &params), Err(AttachError::Foreign(_))), "word {word}");
+    }
+    // Nonsense in everything but the header: answers may be wrong, but nothing is touched outside, and nothing panics.
+    for seed in 1..40u64 {
+        let zone = Fixture::new(64 << 10, None, true);
+        for n in 0..50u32 {
+            zone.set(&n.to_be_bytes(), &[7; 50], Life::Default, Condition::Always, START).expect("room");
+        }
+        let mut x = seed;
+        for at in (zone.geometry.bucket(0, 0)..zone.region.len() - 8).step_by(8) {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            if x >> 60 == 0 {
+                zone.region.store64(at, x.rotate_left(17), Relaxed);
+            }
+        }
+        for n in 0..50u32 {
+            let mut value = Vec::new();
+            let _ = zone.get(&n.to_be_bytes(), START, &mut value);
+        }
+    }
+}
