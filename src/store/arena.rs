@@ -202,7 +202,8 @@ impl Shard<'_> {
     fn can_return(&self, class: usize, page: usize) -> bool {
         let alone = self.partial(class) == page as u32 + 1
             && self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed) == 0;
-        !alone || (self.zone.free_pages() as usize) < self.zone.geometry.pages / 4
+        let free = self.zone.free_pages();
+        !alone || free <= self.zone.reserve() || (free as usize) < self.zone.geometry.pages / 4
     }
 
     /// Whether this page's last free block is the last that the shard has, and no page is left to follow: it is kept for
@@ -292,7 +293,7 @@ impl Zone {
     }
 
     /// Pages that new records can't have, so that updates and deletes go on in a full zone.
-    fn reserve(&self) -> u32 {
+    pub(super) fn reserve(&self) -> u32 {
         let largest = self.region.load64(header::LARGEST, Relaxed) as usize;
         (self.geometry.pages / 128).max(largest).max(1).min(self.geometry.pages / 2) as u32
     }

@@ -62,7 +62,11 @@ impl Shard<'_> {
         let class = self.zone.geometry.class_for(HEAD + wish.payload);
         match class.filter(|class| round < SINGLES && self.blocks_used(*class) >= FEW) {
             Some(class) if self.evict_one(CLASS_SIZES[class], keep) => true,
-            _ => self.evict_pages(keep, 1 + wish.payload / (self.zone.geometry.page_size / 2)),
+            _ => {
+                // So many that the pool is above its reserve again when the write has taken what it needs.
+                let lacking = self.zone.reserve().saturating_sub(self.zone.free_pages()) as usize;
+                self.evict_pages(keep, lacking + 1 + wish.payload / (self.zone.geometry.page_size / 2))
+            }
         }
     }
 

@@ -60,7 +60,17 @@ fn what_ends_soon_goes_first() {
 
 #[test]
 fn mixed_sizes_make_room_for_each_other() {
-    let zone = zone_of(256 << 10);
+    mix(256 << 10);
+}
+
+#[test]
+fn mixed_sizes_make_room_for_each_other_in_a_small_zone() {
+    // The large ones keep a third of it free for their next version.
+    mix(64 << 10);
+}
+
+fn mix(size: usize) {
+    let zone = zone_of(size);
     let mut x = 7u64;
     for n in 0..20_000u32 {
         x ^= x << 13;
