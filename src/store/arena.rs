@@ -206,6 +206,30 @@ impl Shard<'_> {
         !alone || free <= self.zone.reserve() || (free as usize) < self.zone.geometry.pages / 4
     }
 
+    /// Gives back the empty pages that classes kept for themselves; `false`: there was none.
+    pub fn give_empty_pages(&self) -> bool {
+        let mut any = false;
+        for class in 0..self.zone.geometry.classes {
+            let (mut next, mut steps) = (self.partial(class), 0);
+            while next != 0 && steps < self.zone.geometry.pages {
+                let page = next as usize - 1;
+                let descriptor = self.zone.geometry.descriptor(page);
+                next = self.zone.region.load32(descriptor + NEXT, Relaxed);
+                steps += 1;
+                if self.usage(descriptor).0 == 0 {
+                    self.unlink_page(class, page);
+                    done(Step::PageUnlinked);
+                    if self.zone.give_page(page) {
+                        any = true;
+                    } else {
+                        self.link_page(class, page);
+                    }
+                }
+            }
+        }
+        any
+    }
+
     /// Whether this page's last free block is the last that the shard has, and no page is left to follow: it is kept for
     /// the next version of some record.
     fn is_last_resort(&self, page: usize) -> bool {

@@ -113,8 +113,9 @@ impl Shard<'_> {
     /// Gives up all records in those of this shard's pages that hold least, so that the pages can be cut anew.
     fn evict_pages(&self, keep: Option<usize>, count: usize) -> bool {
         let kept: HashSet<usize> = keep.into_iter().flat_map(|at| self.pages_of(at)).collect();
+        let gave = self.give_empty_pages();
         let mut pages = self.own_pages();
-        pages.retain(|(_, page)| !kept.contains(page));
+        pages.retain(|(used, page)| *used > 0 && !kept.contains(page));
         pages.sort_unstable();
         let chosen: HashSet<usize> = pages.into_iter().take(count).map(|(_, page)| page).collect();
         let mut doomed = Vec::new();
@@ -124,7 +125,7 @@ impl Shard<'_> {
             }
             true
         });
-        doomed.into_iter().fold(false, |any, at| self.give_up(at) | any)
+        doomed.into_iter().fold(gave, |any, at| self.give_up(at) | any)
     }
 
     fn give_up(&self, at: usize) -> bool {

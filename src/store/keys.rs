@@ -419,6 +419,13 @@ impl Shard<'_> {
         wish: &Wish<'_>,
         write: &mut dyn FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        // What sizes keep for themselves comes first; once, as the write that fails leaves such pages behind itself.
+        if self.give_empty_pages() {
+            match write() {
+                Err(StoreError::NoMemory) => {}
+                done => return done,
+            }
+        }
         let mut evictions = 0;
         for _ in 0..RELIEF_ROUNDS {
             if !self.relieve(now) {

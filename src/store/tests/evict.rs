@@ -114,3 +114,20 @@ fn a_zone_of_mixed_sizes_stays_well_filled() {
         }
     }
 }
+
+#[test]
+fn a_page_that_a_size_keeps_for_itself_goes_to_who_needs_it() {
+    let zone = zone_of(60 << 10);
+    let set = |key: &[u8], len| zone.set(key, &vec![1; len], Life::Default, Condition::Always, START);
+    for n in 0..1500 {
+        set(&key(n), 100).expect("room");
+    }
+    for len in [20_000, 20_001, 3, 500, 20_000, 900, 200] {
+        set(b"large", len).unwrap_or_else(|error| panic!("{len}: {error}"));
+        for small in 1..40 {
+            set(&[len as u8, small], small as usize * 20).unwrap_or_else(|error| panic!("{len}, {small}: {error}"));
+        }
+        check(&zone);
+    }
+    assert_eq!(zone.stats().refused, 0);
+}
