@@ -11,6 +11,8 @@ const STEP: Duration = Duration::from_micros(500);
 /// Between two rounds. A zone with nothing due costs one look at a word, and what ends is gone within 100 ms: the wheel's
 /// tick of 64 ms and this.
 const PAUSE: Duration = Duration::from_millis(30);
+/// While nothing ends soon: what is written meanwhile with a shorter life than this goes that much later.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Runs until it is dropped.
 pub(super) async fn upkeep(zones: Vec<Zone>) {
@@ -23,6 +25,7 @@ pub(super) async fn upkeep(zones: Vec<Zone>) {
         let pause = match step(&zones, &mut place) {
             // As long as it took, and so at most half of the thread's time.
             Step::Unfinished => began.elapsed().max(Duration::from_millis(1)),
+            Step::Done if zones.iter().all(|zone| zone.is_quiet(now() + QUIET.as_millis() as u64)) => QUIET,
             Step::Done => PAUSE,
         };
         tokio::time::sleep(pause).await;

@@ -52,6 +52,11 @@ impl Zone {
         self.upkeep(now, PURGED_AT_ONCE);
     }
 
+    /// Whether nothing that is there now ends before `until`.
+    pub fn is_quiet(&self, until: Millis) -> bool {
+        !expiry::is_due(self.next_due(), until)
+    }
+
     /// Something ends at this tick.
     pub(super) fn due_at(&self, tick: u64) {
         if let Some(word) = self.region.word64(header::NEXT_DUE)
