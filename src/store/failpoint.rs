@@ -2,12 +2,26 @@
 //!
 //! Outside of tests nothing of this is left in the code.
 
-/// The steps of everything that changes a zone, each named after what has just been done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-#[cfg_attr(not(test), allow(dead_code))]
-pub enum Step {
-    PageOwned = 1,
+macro_rules! steps {
+    ($($name:ident),* $(,)?) => {
+        /// The steps of everything that changes a zone, each named after what has just been done.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Step {
+            // Numbers begin at 1: 0 stands for none.
+            #[allow(dead_code)]
+            None,
+            $($name),*
+        }
+
+        /// Every step.
+        #[cfg(test)]
+        pub const ALL: &[Step] = &[$(Step::$name),*];
+    };
+}
+
+steps! {
+    PageOwned,
     PoolMoved,
     PageLinked,
     BlockTaken,
@@ -53,44 +67,6 @@ pub mod armed {
     use std::sync::atomic::Ordering::SeqCst;
 
     use super::Step;
-
-    /// Every step.
-    pub const ALL: [Step; 31] = {
-        use Step::*;
-        [
-            PageOwned,
-            PoolMoved,
-            PageLinked,
-            BlockTaken,
-            SequenceMoved,
-            BlockLinked,
-            BlockFreed,
-            PageUnlinked,
-            PageDisowned,
-            OverflowTaken,
-            RecordFilled,
-            Stamped,
-            ChainContinued,
-            Published,
-            Removed,
-            FeedHalfIn,
-            FeedIn,
-            FeedHalfOut,
-            TimerHalfIn,
-            TimerIn,
-            TimerHalfOut,
-            SlotTaken,
-            Counted,
-            Uncounted,
-            Dirtied,
-            BuriedStamp,
-            Buried,
-            Cleared,
-            MarkerOut,
-            OriginHalf,
-            GivenUp,
-        ]
-    };
 
     static STEP: AtomicU32 = AtomicU32::new(0);
     static COUNTDOWN: AtomicU32 = AtomicU32::new(0);
