@@ -75,6 +75,16 @@ pub mod header {
     pub const LARGEST: usize = 440;
     /// While records move to or from another zone: the greatest stamp that may be promised; see `resize`. 0: no bound.
     pub const LIMIT: usize = 448;
+    /// The state file: a hash of its path (0: there is none), what [`Zone::changes`](super::super::Zone::changes) said of
+    /// what it holds, when it was written, its bytes; writes and failures so far.
+    pub const STATE_FILE: usize = 456;
+    pub const STATE_SAVED: usize = 464;
+    pub const STATE_TIME: usize = 472;
+    pub const STATE_BYTES: usize = 480;
+    pub const STATE_WRITES: usize = 488;
+    pub const STATE_ERRORS: usize = 496;
+    /// Records that were merged, of other nodes or from elsewhere.
+    pub const MERGED: usize = 504;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
     pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);

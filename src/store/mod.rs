@@ -6,7 +6,7 @@
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
-//! - `resize`: moving to memory of another size.
+//! - `resize`: moving to memory of another size. `dump`: copies of all records. `state`: what is known of the state file.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
 //!   zone does.
 //! - [`control`]: what belongs to the node and not to a zone.
@@ -14,6 +14,7 @@
 mod arena;
 mod block;
 pub mod control;
+mod dump;
 mod evict;
 mod expiry;
 mod failpoint;
@@ -29,6 +30,7 @@ mod repair;
 mod replicate;
 mod resize;
 mod shard;
+mod state;
 mod upkeep;
 mod zone;
 
@@ -36,11 +38,13 @@ mod zone;
 mod tests;
 
 pub use control::Control;
+pub use dump::{Batch, DumpPlace, Dumped};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use matching::{MAX_PREFIX, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Merge, Merging, Source};
+pub use state::StateFigures;
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 
 /// Smallest zone, bytes: eight pages of 4 KiB.

@@ -81,7 +81,9 @@ impl Zone {
             if let Some(met) = &met
                 && !shard.is_beaten(met, record)
             {
-                shard.note_survivor(met, record);
+                if shard.note_survivor(met, record) {
+                    self.count_merged();
+                }
                 return Ok(Applied::Stale);
             }
             let lapsed = record.expires.is_some_and(|end| end <= now);
@@ -105,11 +107,13 @@ impl Zone {
             };
             match (&met, value) {
                 (Some(met), None) => {
+                    self.count_merged();
                     shard.bury(place, record.key, met, fields.stamp, origin, now + RETENTION);
                 }
                 _ => {
                     let need = if met.is_some() { Need::Replacement } else { Need::Growth };
                     let at = shard.make(record.key, value.unwrap_or_default(), need)?;
+                    self.count_merged();
                     shard.publish(place, at, &fields, met.as_ref());
                 }
             }
@@ -253,12 +257,15 @@ impl Shard<'_> {
     }
 
     /// `record` lost against what was met, but would have outlived it: where it is still held, the winner's end must not
-    /// bring it back.
-    fn note_survivor(&self, met: &Met, record: &Record<'_>) {
+    /// bring it back. Returns whether this is news.
+    fn note_survivor(&self, met: &Met, record: &Record<'_>) -> bool {
         let fields = &met.fields;
-        let Some(end) = fields.expires.filter(|_| !fields.tombstone && !fields.shortened) else { return };
-        if record.value.is_some() && record.version.stamp < fields.stamp && record.expires.is_none_or(|old| old > end) {
+        let Some(end) = fields.expires.filter(|_| !fields.tombstone && !fields.shortened) else { return false };
+        let survives =
+            record.value.is_some() && record.version.stamp < fields.stamp && record.expires.is_none_or(|old| old > end);
+        if survives {
             self.block(met.at).set_meta(&Fields { shortened: true, ..*fields });
         }
+        survives
     }
 }

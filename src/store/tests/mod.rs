@@ -2,6 +2,7 @@
 
 mod check;
 mod crash;
+mod dump;
 mod evict;
 mod expire;
 mod feed;
