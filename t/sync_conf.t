@@ -104,7 +104,6 @@ for (
     [ 'zone_sync; zone_sync_server 127.0.0.1:x;',  'a port that is no number', qr/zone_sync_server/, qr/port/ ],
     [ 'zone_sync; zone_sync_server no-such-host.invalid:9000;', 'a name that does not resolve', qr/no-such-host\.invalid/, qr/zone_sync_server/ ],
     [ 'zone_sync; zone_sync_server unix:;',        'a unix socket without a path', qr/zone_sync_server/, qr/path/ ],
-    [ 'zone_sync; zone_sync_server localhost:9000 resolve;', 'resolve', qr/resolve/, $off ],
     [ 'zone_sync; zone_sync_server localhost:9000 twice;', 'an unknown parameter', qr/zone_sync_server/, qr/"twice"/ ],
     [ "zone_sync; zone_sync; $peer",               'zone_sync twice in one server', qr/"zone_sync" .*duplicate/ ],
     [ "zone_sync; $peer zone_sync_buffers 8;",     'buffers without a size', qr/number of arguments in "zone_sync_buffers"/ ],

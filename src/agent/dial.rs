@@ -1,6 +1,6 @@
 //! Keeps one connection to one peer, for ever.
 
-use super::hub::{Hub, State};
+use super::hub::{Hub, Link, State};
 use super::retry::{Teller, jittered};
 use super::session::{End, Session, Stream};
 use super::tls::PeerTls;
@@ -25,11 +25,11 @@ pub(super) struct Dial {
     retry_interval: Duration,
     hub: Rc<Hub>,
     /// Its link in the hub.
-    index: usize,
+    link: Rc<Link>,
 }
 
 impl Dial {
-    pub(super) fn new(cluster: &Cluster, peer: &Peer, hub: Rc<Hub>, index: usize) -> Dial {
+    pub(super) fn new(cluster: &Cluster, peer: &Peer, hub: Rc<Hub>, link: Rc<Link>) -> Dial {
         Dial {
             peer: peer.clone(),
             node: cluster.node.clone(),
@@ -38,19 +38,20 @@ impl Dial {
             // Without any pause, a peer that isn't there would cost a whole core.
             retry_interval: Duration::from_millis(cluster.retry_interval.max(10)),
             hub,
-            index,
+            link,
         }
     }
 
-    /// Dials, and dials again, until the node ends or the peer turns out to be this node.
+    /// Dials, and dials again, until the node ends, the peer is removed or turns out to be this node.
     pub(super) async fn run(self) {
-        let Some(link) = self.hub.links.get(self.index) else { return };
+        let link = &*self.link;
         let mut teller = Teller::new(Instant::now());
-        while !self.hub.ending() {
+        let over = |hub: &Hub| hub.ending() || link.removed.get();
+        while !over(&self.hub) {
             let began = Instant::now();
             let connected = tokio::select! {
                 connected = self.connect() => connected,
-                () = self.hub.until(Hub::ending) => return,
+                () = self.hub.until(over) => return,
             };
             let mut pause = jittered(self.retry_interval);
             match connected {
@@ -92,7 +93,7 @@ impl Dial {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hub.until(Hub::ending) => return,
+                () = self.hub.until(over) => return,
             }
         }
     }
@@ -120,9 +121,7 @@ impl Dial {
     }
 
     fn failed(&self, teller: &mut Teller, why: String) {
-        if let Some(link) = self.hub.links.get(self.index) {
-            link.unreachable.set(true);
-        }
+        self.link.unreachable.set(true);
         let every = self.retry_interval.as_millis();
         let told = teller.failure(format!("{why}; tried again about every {every} ms"), Instant::now());
         self.tell(told, NoteLevel::Warn);

@@ -19,7 +19,8 @@ pub(super) struct Hub {
     pub(super) lease: Lease,
     pub(super) log: Rc<Log>,
     zones: Arc<[SyncZone]>,
-    pub(super) links: Box<[Link]>,
+    /// Of the peers that are dialled now.
+    links: RefCell<Vec<Rc<Link>>>,
     finishing: Cell<bool>,
     ending: Cell<bool>,
     /// Somebody waits for `finishing`, `ending` or a link to change.
@@ -27,10 +28,27 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>, peers: usize) -> Hub {
-        let links = (0..peers).map(|_| Link::new(zones.len())).collect();
+    pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
+        let links = RefCell::new(Vec::new());
         let (finishing, ending) = (Cell::new(false), Cell::new(false));
         Hub { control, lease, log, zones, links, finishing, ending, changed: Notify::new() }
+    }
+
+    /// A link for one more peer.
+    pub(super) fn add_link(&self) -> Rc<Link> {
+        let link = Rc::new(Link::new(self.zones.len()));
+        self.links.borrow_mut().push(link.clone());
+        link
+    }
+
+    /// A peer isn't one of the cluster any more: its session ends.
+    pub(super) fn remove_link(&self, link: &Rc<Link>) {
+        self.links.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
+        link.removed.set(true);
+        link.wake();
+        self.announce();
+        self.count_online();
+        self.count_pending();
     }
 
     /// Whether the lease is still ours. Without it nothing may be touched any more.
@@ -45,11 +63,11 @@ impl Hub {
             let shards = sync.zone.take_dirty();
             if shards != 0 {
                 any = true;
-                self.links.iter().for_each(|link| link.mark(index, shards));
+                self.links.borrow().iter().for_each(|link| link.mark(index, shards));
             }
         }
         if any {
-            self.links.iter().for_each(Link::wake);
+            self.links.borrow().iter().for_each(|link| link.wake());
         }
         any
     }
@@ -66,7 +84,7 @@ impl Hub {
 
     /// Whether every peer has acknowledged everything, of those that can be reached, or `reached` already are.
     pub(super) fn flushed(&self, reached: bool) -> bool {
-        self.links.iter().all(|link| match link.state.get() {
+        self.links.borrow().iter().all(|link| match link.state.get() {
             State::Connected => link.flushed.get(),
             State::Dialling => reached || link.unreachable.get(),
             State::Over => true,
@@ -101,20 +119,21 @@ impl Hub {
 
     /// Counts the nodes that we are connected to: one that is reached at two addresses is one.
     pub(super) fn count_online(&self) {
-        let online: BTreeSet<Identity> = self.links.iter().filter_map(|link| link.peer.get()).collect();
+        let online: BTreeSet<Identity> = self.links.borrow().iter().filter_map(|link| link.peer.get()).collect();
         self.control.set_nodes_online(online.len() as u64);
     }
 
     /// Says for each zone how many records wait for the peer that lacks most.
     pub(super) fn count_pending(&self) {
         for (index, sync) in self.zones.iter().enumerate() {
-            let waiting = self.links.iter().filter_map(|link| link.pending.borrow().get(index).copied()).max();
+            let links = self.links.borrow();
+            let waiting = links.iter().filter_map(|link| link.pending.borrow().get(index).copied()).max();
             sync.zone.set_pending(waiting.unwrap_or(0));
         }
     }
 
     fn tell_all(&self) {
-        self.links.iter().for_each(Link::wake);
+        self.links.borrow().iter().for_each(|link| link.wake());
         self.announce();
     }
 }
@@ -133,6 +152,8 @@ pub(super) enum State {
 /// One peer, as the others see it.
 pub(super) struct Link {
     pub(super) state: Cell<State>,
+    /// It isn't to be dialled any more.
+    pub(super) removed: Cell<bool>,
     /// The last try failed.
     pub(super) unreachable: Cell<bool>,
     /// The session has sent everything, and it was acknowledged.
@@ -150,6 +171,7 @@ impl Link {
     fn new(zones: usize) -> Link {
         Link {
             state: Cell::new(State::Dialling),
+            removed: Cell::new(false),
             unreachable: Cell::new(false),
             flushed: Cell::new(false),
             peer: Cell::new(None),

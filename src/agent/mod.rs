@@ -48,8 +48,18 @@ pub enum Target {
     Unix(PathBuf),
 }
 
+impl Target {
+    /// Whether both are the same place, whatever name led there.
+    fn is_same_place(&self, other: &Target) -> bool {
+        match (self, other) {
+            (Target::Tcp { address, .. }, Target::Tcp { address: other, .. }) => address == other,
+            _ => self == other,
+        }
+    }
+}
+
 /// One node to dial.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// As the configuration has it, for the log.
     pub text: String,
@@ -61,7 +71,8 @@ pub struct Peer {
 pub struct Cluster {
     /// The zones to share, and the limits of sessions.
     pub node: Node,
-    /// All `zone_sync_server`, each address one; this node itself may be among them.
+    /// Every `zone_sync_server` without `resolve`, each address one; this node itself may be among them. Those of names that
+    /// are resolved while the node runs come with [`Agent::meet`].
     pub peers: Vec<Peer>,
     /// `zone_sync_connect_timeout`: for connecting and the TLS handshake together.
     pub connect_timeout: Millis,

@@ -1,10 +1,10 @@
 //! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
 
-use super::hub::Hub;
+use super::hub::{Hub, Link};
 use super::log::Log;
 use super::thread::Order;
 use super::wake::Wake;
-use super::{Config, dial, moving, now, upkeep};
+use super::{Config, Peer, dial, moving, now, upkeep};
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -24,21 +24,30 @@ const REACH: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(150);
 
 /// Runs until it is told to end, or the lease is lost.
-pub(super) fn run(config: &Config, log: &Rc<Log>, orders: watch::Receiver<Order>) -> io::Result<()> {
+pub(super) fn run(
+    config: &Config,
+    log: &Rc<Log>,
+    orders: watch::Receiver<Order>,
+    found: watch::Receiver<Vec<Peer>>,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Walkers that an agent before this one left behind: none is ours yet, and no lease has the number 0.
     config.zones.iter().for_each(|zone| zone.feed_sweep(0));
     let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
-    let peers = config.cluster.as_ref().map_or(0, |cluster| cluster.peers.len());
-    let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone(), peers));
+    let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone()));
     hub.count_online();
-    LocalSet::new().block_on(&runtime, live(config, hub, orders))
+    LocalSet::new().block_on(&runtime, live(config, hub, orders, found))
 }
 
-async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>) -> io::Result<()> {
+async fn live(
+    config: &Config,
+    hub: Rc<Hub>,
+    mut orders: watch::Receiver<Order>,
+    mut found: watch::Receiver<Vec<Peer>>,
+) -> io::Result<()> {
     let wake = config.cluster.as_ref().map(|_| Wake::new(config.control)).transpose()?;
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
-    let mut dials = dial_all(config, &hub);
+    let mut dials = Dials::new(config, &hub);
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone()));
     // With an interval, changes that come before this wait for it.
@@ -49,11 +58,12 @@ async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>)
             return Ok(());
         }
         config.control.beat(&config.lease, now());
+        dials.meet(&found.borrow_and_update());
         let order = *orders.borrow_and_update();
         match order {
             Order::Run => {}
-            Order::Finish(until) => return finish(config, &hub, dials, until).await,
-            Order::Stop => return farewell(&hub, dials).await,
+            Order::Finish(until) => return finish(config, &hub, dials.tasks, until).await,
+            Order::Stop => return farewell(&hub, dials.tasks).await,
         }
         let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
         if asleep.is_some() && hub.distribute() {
@@ -68,8 +78,9 @@ async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>)
         tokio::select! {
             () = change, if wake.is_some() => {}
             // The worker is gone if there is nobody to give orders: the next round stops.
-            told = orders.changed() => if told.is_err() { return farewell(&hub, dials).await },
-            Some(ended) = dials.join_next() => pass_on_panic(ended),
+            told = orders.changed() => if told.is_err() { return farewell(&hub, dials.tasks).await },
+            Ok(()) = found.changed() => {}
+            Some(ended) = dials.tasks.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
             () = &mut moving => {}
             () = tokio::time::sleep(BEAT) => {}
@@ -77,14 +88,50 @@ async fn live(config: &Config, hub: Rc<Hub>, mut orders: watch::Receiver<Order>)
     }
 }
 
-fn dial_all(config: &Config, hub: &Rc<Hub>) -> JoinSet<()> {
-    let mut dials = JoinSet::new();
-    if let Some(cluster) = &config.cluster {
-        for (index, peer) in cluster.peers.iter().enumerate() {
-            dials.spawn_local(dial::Dial::new(cluster, peer, hub.clone(), index).run());
+/// The tasks that dial, one for each peer.
+struct Dials<'a> {
+    config: &'a Config,
+    hub: Rc<Hub>,
+    tasks: JoinSet<()>,
+    /// Peers that names lead to at present.
+    met: Vec<(Peer, Rc<Link>)>,
+}
+
+impl Dials<'_> {
+    /// Dials the peers of the configuration.
+    fn new<'a>(config: &'a Config, hub: &Rc<Hub>) -> Dials<'a> {
+        let mut dials = Dials { config, hub: hub.clone(), tasks: JoinSet::new(), met: Vec::new() };
+        for peer in config.cluster.iter().flat_map(|cluster| &cluster.peers) {
+            dials.dial(peer);
+        }
+        dials
+    }
+
+    /// Dials those that names lead to now, and leaves those that they led to before.
+    fn meet(&mut self, found: &[Peer]) {
+        let gone = self.met.extract_if(.., |(peer, _)| !found.contains(peer));
+        gone.for_each(|(_, link)| self.hub.remove_link(&link));
+        for peer in found {
+            if !self.knows(peer) {
+                let link = self.dial(peer);
+                self.met.extend(link.map(|link| (peer.clone(), link)));
+            }
         }
     }
-    dials
+
+    /// Whether somebody dials this address already.
+    fn knows(&self, peer: &Peer) -> bool {
+        let fixed = self.config.cluster.iter().flat_map(|cluster| &cluster.peers);
+        let met = self.met.iter().map(|(peer, _)| peer);
+        fixed.chain(met).any(|known| known.target.is_same_place(&peer.target))
+    }
+
+    fn dial(&mut self, peer: &Peer) -> Option<Rc<Link>> {
+        let cluster = self.config.cluster.as_ref()?;
+        let link = self.hub.add_link();
+        self.tasks.spawn_local(dial::Dial::new(cluster, peer, self.hub.clone(), link.clone()).run());
+        Some(link)
+    }
 }
 
 /// Lets the sessions send what was accepted; no more is coming.

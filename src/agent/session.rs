@@ -91,7 +91,7 @@ impl<'a> Session<'a> {
         let stop = poll_fn(|cx| self.poll(cx, tell)).await;
         let greeted = self.push.peer().is_some();
         let bye = match &stop {
-            Stop::Told => "it reloads or quits".into(),
+            Stop::Told(why) => (*why).into(),
             Stop::Session(error) => error.to_string(),
             Stop::Io(..) | Stop::Closed => String::new(),
         };
@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
             }
         }
         let (level, why) = match stop {
-            Stop::Told => return End::Told,
+            Stop::Told(_) => return End::Told,
             Stop::Session(SessionError::Itself) => return End::Itself,
             Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
             Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
@@ -129,7 +129,10 @@ impl<'a> Session<'a> {
     /// Does what can be done now; `false`: there was nothing.
     fn turn(&mut self, cx: &mut Context<'_>, tell: &mut dyn FnMut(String)) -> Result<bool, Stop> {
         if self.hub.ending() {
-            return Err(Stop::Told);
+            return Err(Stop::Told("it reloads or quits"));
+        }
+        if self.link.removed.get() {
+            return Err(Stop::Told("the name that led here leads elsewhere now"));
         }
         let now = now();
         let read = self.read(cx, now, tell)?;
@@ -262,7 +265,8 @@ impl Drop for Session<'_> {
 }
 
 enum Stop {
-    Told,
+    /// And what the peer is told.
+    Told(&'static str),
     Session(SessionError),
     Closed,
     Io(&'static str, io::Error),

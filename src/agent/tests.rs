@@ -60,10 +60,7 @@ impl TestNode {
 
     fn start(&self, ports: &[u16]) -> Started {
         let lease = self.node.control.try_lease(self.node.control.generation(), now()).unwrap();
-        let peers = ports.iter().map(|port| Peer {
-            text: format!("127.0.0.1:{port}"),
-            target: Target::Tcp { host: "127.0.0.1".into(), address: ([127, 0, 0, 1], *port).into() },
-        });
+        let peers = ports.iter().map(|port| peer(*port));
         let cluster = Cluster {
             node: self.node.clone(),
             peers: peers.collect(),
@@ -82,6 +79,12 @@ impl TestNode {
         let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
         Started { agent, lines, said: Vec::new() }
     }
+}
+
+/// The node that listens on this port of loopback.
+fn peer(port: u16) -> Peer {
+    let target = Target::Tcp { host: "127.0.0.1".into(), address: ([127, 0, 0, 1], port).into() };
+    Peer { text: format!("127.0.0.1:{port}"), target }
 }
 
 struct Started {
@@ -221,6 +224,29 @@ fn a_peer_that_is_not_there_is_dialled_until_it_is_and_told_of_once() {
     // About 25 tries a second went on meanwhile.
     let refusals = agent.all().iter().filter(|line| line.contains("can't be reached")).count();
     assert!(refusals <= 2, "{:?}", agent.said);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+}
+
+#[test]
+fn peers_that_names_lead_to_come_and_go() {
+    let (near, far, further) = (TestNode::new(), TestNode::new(), TestNode::new());
+    let acceptors = [Acceptor::new(&far.node, 0), Acceptor::new(&further.node, 0)];
+    let [first, second] = [peer(acceptors[0].port), peer(acceptors[1].port)];
+    let mut agent = near.start(&[]);
+    near.set("key", "1");
+    agent.agent.meet(vec![first.clone()]);
+    wait("the first", || far.value("key").as_deref() == Some("1"));
+    agent.agent.meet(vec![first.clone(), second.clone()]);
+    wait("the second", || further.value("key").as_deref() == Some("1"));
+    wait("two nodes online", || near.node.control.nodes_online() == 2);
+    // The other name for the same place is no reason to connect again.
+    agent.agent.meet(vec![second.clone(), Peer { text: "another name".into(), ..second }]);
+    wait("one node online", || near.node.control.nodes_online() == 1);
+    near.set("key", "2");
+    wait("the change", || further.value("key").as_deref() == Some("2"));
+    assert_eq!(far.value("key").as_deref(), Some("1"), "who isn't a peer any more is told nothing");
+    assert_eq!(agent.all().iter().filter(|line| line.contains("connected to node")).count(), 2, "{:?}", agent.said);
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
 }

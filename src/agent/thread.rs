@@ -2,7 +2,7 @@
 
 use super::log::{Log, LogLine};
 use super::sys::{EventFd, SignalsBlocked};
-use super::{Config, node, now};
+use super::{Config, Peer, node, now};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use std::any::Any;
 use std::io;
@@ -26,6 +26,7 @@ pub(super) enum Order {
 /// The running thread.
 pub struct Agent {
     orders: watch::Sender<Order>,
+    found: watch::Sender<Vec<Peer>>,
     thread: Option<JoinHandle<()>>,
     /// Nothing is ever sent: it is disconnected when the thread is through.
     through: Receiver<()>,
@@ -39,6 +40,7 @@ impl Agent {
         let release = Release { control: config.control, lease: config.lease };
         let (log, lines) = Log::new(EventFd::duplicate(log_ready)?);
         let (orders, ordered) = watch::channel(Order::Run);
+        let (found, to_meet) = watch::channel(Vec::new());
         let (running, through) = bounded::<()>(0);
         // The thread inherits the mask of this one, so that not even its first instruction meets a signal.
         let _blocked = SignalsBlocked::new()?;
@@ -49,9 +51,14 @@ impl Agent {
             if let Ok(blocked) = SignalsBlocked::new() {
                 blocked.for_ever();
             }
-            main(&config, &Rc::new(log), ordered);
+            main(&config, &Rc::new(log), &ordered, &to_meet);
         })?;
-        Ok((Agent { orders, thread: Some(thread), through }, lines))
+        Ok((Agent { orders, found, thread: Some(thread), through }, lines))
+    }
+
+    /// Tells it which peers there are besides those of its configuration. Returns at once.
+    pub fn meet(&self, peers: Vec<Peer>) {
+        self.found.send_replace(peers);
     }
 
     /// Asks it to send what was accepted and wait for acknowledgements, at most `limit`, then to end and release the
@@ -104,11 +111,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(60);
 
 /// Runs the node until it is told to end, and starts it again if it fails.
-fn main(config: &Config, log: &Rc<Log>, orders: watch::Receiver<Order>) {
+fn main(config: &Config, log: &Rc<Log>, orders: &watch::Receiver<Order>, found: &watch::Receiver<Vec<Peer>>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let began = Instant::now();
-        let failure = match catch_unwind(AssertUnwindSafe(|| node::run(config, log, orders.clone()))) {
+        let failure = match catch_unwind(AssertUnwindSafe(|| node::run(config, log, orders.clone(), found.clone()))) {
             Ok(Ok(())) => return,
             Ok(Err(error)) => format!("failed: {error}"),
             Err(panic) => format!("panicked: {}", message(panic.as_ref())),

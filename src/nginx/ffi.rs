@@ -3,6 +3,7 @@
 use super::log;
 use nginx_sys as sys;
 use std::ffi::{CStr, c_char, c_void};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// `NGX_OK`, in the type that handlers return.
@@ -121,6 +122,27 @@ pub unsafe fn list<'a, T>(list: &'a sys::ngx_list_t) -> impl Iterator<Item = *mu
             at = 0;
         }
     })
+}
+
+/// The IP address in a socket's; `None`: it is of another family, and so of this machine.
+///
+/// # Safety
+/// `sockaddr` is a live address of the family that it names.
+pub unsafe fn ip_of(sockaddr: *const sys::sockaddr) -> Option<IpAddr> {
+    // SAFETY: the family says which of the structures it is.
+    unsafe {
+        match i32::from((*sockaddr).sa_family) {
+            libc::AF_INET => {
+                let bits = (*sockaddr.cast::<sys::sockaddr_in>()).sin_addr.s_addr;
+                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(bits))))
+            }
+            libc::AF_INET6 => {
+                let bytes = (*sockaddr.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
+                Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The time that nginx took at the beginning of this turn of the event loop, milliseconds since the epoch.

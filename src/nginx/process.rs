@@ -6,6 +6,7 @@
 //! they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
 
 mod lines;
+mod names;
 mod timer;
 
 use super::conf::main::MainConf;
@@ -44,6 +45,7 @@ thread_local! {
 /// A configuration is about to come into force. Without a master, the helper thread of this process works with memory that
 /// is about to go.
 pub fn reconfiguring() {
+    names::stop();
     with_worker(Worker::stop_now);
 }
 
@@ -87,6 +89,7 @@ pub unsafe fn started(control: &Control) {
 
 /// A process ends: for `exit_process`.
 pub fn ending() {
+    names::stop();
     // Out of its place: what comes of log lines now is done here.
     if let Some(mut worker) = WORKER.with_borrow_mut(Option::take) {
         worker.end();
@@ -266,6 +269,36 @@ fn with_worker(work: impl FnOnce(&mut Worker)) {
 
 fn tick() {
     with_worker(Worker::tick);
+    follow_names();
+}
+
+/// The names of peers are asked for as long as the helper thread runs here. Outside of any borrow: nginx may know an answer at
+/// once.
+fn follow_names() {
+    let wanted = WORKER.with_borrow(|worker| {
+        let running = worker.as_ref().and_then(|worker| worker.running.as_ref());
+        running.is_some_and(|running| !running.stopping)
+    });
+    match wanted {
+        true if !names::is_started() => {
+            // SAFETY: in a callback of the event loop.
+            if let Some(server) = unsafe { MainConf::current() }.and_then(MainConf::sync) {
+                // SAFETY: the names are stopped before their configuration ends.
+                unsafe { names::start(server, names_found) };
+            }
+        }
+        false => names::stop(),
+        true => {}
+    }
+}
+
+fn names_found() {
+    let peers = names::peers();
+    with_worker(|worker| {
+        if let Some(running) = &worker.running {
+            running.agent.meet(peers);
+        }
+    });
 }
 
 fn take_lines() {

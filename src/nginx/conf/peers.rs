@@ -2,7 +2,7 @@
 
 use super::{Conf, Fault, Place};
 use crate::agent::{Peer, Target};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 /// One line of the configuration, which is one node for each address of its name.
@@ -11,39 +11,63 @@ pub struct Server {
     pub text: String,
     /// Where.
     pub place: Place,
-    /// The nodes.
-    pub peers: Vec<Peer>,
+    /// Where its nodes are.
+    pub nodes: Nodes,
 }
 
-/// Reads the directive, and resolves its name.
+/// Where the nodes of a line are.
+pub enum Nodes {
+    /// Resolved when the configuration was read.
+    Fixed(Vec<Peer>),
+    /// With `resolve`: wherever this name leads to at the time.
+    Named(Name),
+}
+
+/// A name that is followed as DNS changes.
+#[derive(Clone, Debug)]
+pub struct Name {
+    /// As written, with the port.
+    pub text: String,
+    /// To be resolved.
+    pub host: String,
+    /// Of each of its addresses.
+    pub port: u16,
+}
+
+/// Reads the directive, and resolves its name unless that is to be followed.
 pub fn read(conf: &Conf) -> Result<Server, Fault> {
     let text = conf.text(1).into_owned();
-    match &*conf.text(2) {
-        "" => {}
-        "resolve" => {
-            return Err(Fault::unsupported(
-                format_args!("\"resolve\" of \"zone_sync_server {text}\""),
-                "leave it out; names are resolved when nginx starts and reloads",
-            ));
-        }
+    let resolve = match &*conf.text(2) {
+        "" => false,
+        "resolve" => true,
         other => {
             return Err(Fault::new(format!(
-                "unknown parameter \"{other}\" of \"zone_sync_server {text}\"; it takes an address alone"
+                "unknown parameter \"{other}\" of \"zone_sync_server {text}\"; it takes an address and \"resolve\""
             )));
         }
-    }
-    let targets = match text.strip_prefix("unix:") {
-        Some(path) => vec![unix(&text, path)?],
-        None => tcp(&text)?,
     };
-    let peers = targets.into_iter().map(|target| Peer { text: text.clone(), target }).collect();
-    Ok(Server { text, place: conf.place(), peers })
+    let fixed = |targets: Vec<Target>| {
+        Nodes::Fixed(targets.into_iter().map(|target| Peer { text: text.clone(), target }).collect())
+    };
+    let nodes = match text.strip_prefix("unix:") {
+        Some(path) => fixed(vec![unix(&text, path)?]),
+        None => {
+            let (host, port) = host_and_port(&text)?;
+            match host.parse::<IpAddr>() {
+                Ok(ip) => fixed(vec![Target::Tcp { host: host.to_owned(), address: SocketAddr::new(ip, port) }]),
+                Err(_) if resolve => Nodes::Named(Name { text: text.clone(), host: host.to_owned(), port }),
+                Err(_) => fixed(addresses(&text, host, port)?),
+            }
+        }
+    };
+    Ok(Server { text, place: conf.place(), nodes })
 }
 
 impl Server {
     /// Whether what is sent to it leaves the machine.
     pub fn is_remote(&self) -> bool {
-        self.peers.iter().any(|peer| match &peer.target {
+        let Nodes::Fixed(peers) = &self.nodes else { return true };
+        peers.iter().any(|peer| match &peer.target {
             Target::Unix(_) => false,
             Target::Tcp { address, .. } => !address.ip().to_canonical().is_loopback(),
         })
@@ -67,8 +91,8 @@ fn unix(text: &str, path: &str) -> Result<Target, Fault> {
     Ok(Target::Unix(PathBuf::from(path)))
 }
 
-/// All addresses of `host:port`, each one node.
-fn tcp(text: &str) -> Result<Vec<Target>, Fault> {
+/// The parts of `host:port`.
+fn host_and_port(text: &str) -> Result<(&str, u16), Fault> {
     let fault = |why: &str| Fault::new(format!("\"zone_sync_server {text}\": {why}"));
     let (host, port) = split(text).ok_or_else(|| fault("no port; write \"address:port\", as in \"10.0.0.1:9000\""))?;
     let port: u16 = port
@@ -79,8 +103,14 @@ fn tcp(text: &str) -> Result<Vec<Target>, Fault> {
     if host.is_empty() {
         return Err(fault("no host; write \"address:port\", as in \"10.0.0.1:9000\""));
     }
+    Ok((host, port))
+}
+
+/// All addresses that a name has now, each one node.
+fn addresses(text: &str, host: &str, port: u16) -> Result<Vec<Target>, Fault> {
+    let fault = |why: &str| Fault::new(format!("\"zone_sync_server {text}\": {why}"));
     let found = (host, port).to_socket_addrs().map_err(|error| {
-        fault(&format!("host not found ({error}); mend the name, or write the address of the node"))
+        fault(&format!("host not found ({error}); mend the name, write the address of the node, or add \"resolve\""))
     })?;
     let mut addresses: Vec<SocketAddr> = Vec::new();
     for address in found {

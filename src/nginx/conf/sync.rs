@@ -1,7 +1,8 @@
 //! `zone_sync`: the server that makes this nginx a node of a cluster, and what its directives amount to.
 
+use super::peers::{self, Nodes};
 use super::sync_settings::Settings;
-use super::{Conf, Directive, Fault, Place, peers, tls};
+use super::{Conf, Directive, Fault, Place, tls};
 use crate::agent::{Peer, tls::Tls};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
 use crate::nginx::stream::{self, Symbols, listens};
@@ -29,6 +30,10 @@ pub struct SyncServer {
     pub limits: Limits,
     /// Nodes to dial.
     pub peers: Vec<Peer>,
+    /// Names of further ones.
+    pub names: Vec<peers::Name>,
+    /// What asks for these names; there if there are any.
+    pub resolver: Option<Resolver>,
     /// `zone_sync_connect_timeout`
     pub connect_timeout: Millis,
     /// `zone_sync_connect_retry_interval`
@@ -39,6 +44,15 @@ pub struct SyncServer {
     pub tls: Option<Tls>,
     /// Functions of the stream module.
     pub symbols: Symbols,
+}
+
+/// nginx's resolver, as the server or `stream` has it.
+#[derive(Clone, Copy)]
+pub struct Resolver {
+    /// It lives as long as the configuration.
+    pub resolver: *mut sys::ngx_resolver_t,
+    /// `resolver_timeout`, milliseconds.
+    pub timeout: sys::ngx_msec_t,
 }
 
 /// `zone_sync`
@@ -88,6 +102,25 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
             Ok(()) => CONF_OK,
             Err(fault) => conf.fail(&fault),
         }
+    })
+}
+
+/// The resolver for the server of this context.
+fn resolver(conf: &Conf, server: &peers::Server) -> Result<Resolver, Fault> {
+    // SAFETY: servers are merged with their own context, by stream's core module first; a resolver without servers of DNS
+    // is what that module makes where none was configured.
+    let found = unsafe {
+        let core = stream::core_server(conf.as_ptr())?;
+        let resolver = core.resolver;
+        let asks = resolver.as_ref().is_some_and(|resolver| resolver.connections.nelts > 0);
+        asks.then_some(Resolver { resolver, timeout: core.resolver_timeout })
+    };
+    found.ok_or_else(|| {
+        let text = &server.text;
+        let why = format!(
+            "\"zone_sync_server {text} resolve\" has no one to ask; set \"resolver\" in this server or in \"stream\""
+        );
+        Fault::at(&server.place, why)
     })
 }
 
@@ -149,10 +182,21 @@ fn build(conf: &Conf, own: &SrvConf, place: Place) -> Result<SyncServer, Fault> 
             ),
         );
     }
+    let (mut peers, mut names) = (Vec::new(), Vec::new());
+    for server in &own.servers {
+        match &server.nodes {
+            Nodes::Fixed(fixed) => peers.extend(fixed.iter().cloned()),
+            Nodes::Named(name) => names.push(name.clone()),
+        }
+    }
+    let by_name = own.servers.iter().find(|server| matches!(server.nodes, Nodes::Named(_)));
+    let resolver = by_name.map(|server| resolver(conf, server)).transpose()?;
     Ok(SyncServer {
         place,
         limits,
-        peers: own.servers.iter().flat_map(|server| server.peers.iter().cloned()).collect(),
+        peers,
+        names,
+        resolver,
         connect_timeout: set.connect_timeout.unwrap_or(5_000),
         retry_interval: set.retry_interval.unwrap_or(1_000),
         interval: set.interval,

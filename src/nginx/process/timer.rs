@@ -46,6 +46,12 @@ impl Timer {
             sys::ngx_add_timer(self.0.cast::<sys::ngx_event_t>(), milliseconds as sys::ngx_msec_t);
         }
     }
+
+    /// Whether it is to run off.
+    pub fn is_set(&self) -> bool {
+        // SAFETY: as in `set`.
+        unsafe { (*self.0).event.timer_set() != 0 }
+    }
 }
 
 impl Drop for Timer {

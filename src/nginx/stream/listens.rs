@@ -1,8 +1,8 @@
 //! What a server of `stream` listens on, while the configuration is read.
 
 use super::symbols;
+use crate::nginx::ffi;
 use nginx_sys as sys;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// One address.
 struct Listen {
@@ -22,7 +22,9 @@ pub unsafe fn plain_and_remote(cf: *mut sys::ngx_conf_t) -> Vec<String> {
     unsafe {
         of_server(cf)
             .into_iter()
-            .filter(|listen| !listen.ssl && address(listen.sockaddr).is_some_and(|ip| !ip.to_canonical().is_loopback()))
+            .filter(|listen| {
+                !listen.ssl && ffi::ip_of(listen.sockaddr).is_some_and(|ip| !ip.to_canonical().is_loopback())
+            })
             .map(|listen| listen.text.to_string())
             .collect()
     }
@@ -91,26 +93,5 @@ unsafe fn listens(
             .map(|address| &address.opt)
             .map(|opt| Listen { sockaddr: opt.sockaddr, text: opt.addr_text, ssl: opt.ssl() != 0, kind: opt.type_ })
             .collect()
-    }
-}
-
-/// `None`: not of IP, and so of this machine.
-///
-/// # Safety
-/// `sockaddr` is a live address of the family that it names.
-unsafe fn address(sockaddr: *const sys::sockaddr) -> Option<IpAddr> {
-    // SAFETY: the family says which of the structures it is.
-    unsafe {
-        match i32::from((*sockaddr).sa_family) {
-            libc::AF_INET => {
-                let bits = (*sockaddr.cast::<sys::sockaddr_in>()).sin_addr.s_addr;
-                Some(IpAddr::V4(Ipv4Addr::from_bits(u32::from_be(bits))))
-            }
-            libc::AF_INET6 => {
-                let bytes = (*sockaddr.cast::<libc::sockaddr_in6>()).sin6_addr.s6_addr;
-                Some(IpAddr::V6(Ipv6Addr::from(bytes)))
-            }
-            _ => None,
-        }
     }
 }

@@ -1,0 +1,92 @@
+package ZoneMesh::Dns;
+
+# A real name server on loopback, Debian's dnsmasq, whose records a test changes.
+#
+#     my $dns = ZoneMesh::Dns->new->start;
+#     $dns->set('mesh.test' => qw(127.0.0.11 127.0.0.12 ::1));    # all of its addresses; none: it doesn't exist
+#
+# Answers are good for a second.
+
+use strict;
+use warnings;
+
+use File::Temp ();
+use IO::Socket::INET;
+use POSIX qw(WNOHANG);
+use Time::HiRes qw(sleep time);
+
+use ZoneMesh ();
+use ZoneMesh::Node;
+
+# Where the program is, if it is installed.
+sub program { return (grep { -x } map { "$_/dnsmasq" } qw(/usr/sbin /usr/local/sbin /usr/bin))[0] }
+
+sub new {
+    my ($class) = @_;
+    my $folder = File::Temp->newdir('zonemesh-dns-XXXXXX', TMPDIR => 1);
+    return bless { owner => $$, folder => $folder, port => ZoneMesh::port(), records => {} }, $class;
+}
+
+sub port { return $_[0]{port} }
+
+sub start {
+    my ($self) = @_;
+    $self->write;
+    my $pid = fork // die "fork: $!";
+    if (!$pid) {
+        ZoneMesh::Node::die_with_parent();
+        open STDIN,  '<', '/dev/null';
+        open STDOUT, '>', "$self->{folder}/log";
+        open STDERR, '>&', \*STDOUT;
+        exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local=/test/ --local-ttl=1),
+            '--user=' . getpwuid($>), '--pid-file', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
+            "--addn-hosts=$self->{folder}/hosts"
+            or POSIX::_exit(127);
+    }
+    $self->{pid} = $pid;
+    my $up = ZoneMesh::wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) }, 5);
+    die 'dnsmasq does not listen: ' . do { local (@ARGV, $/) = "$self->{folder}/log"; <> } unless $up;
+    return $self;
+}
+
+sub set {
+    my ($self, $name, @addresses) = @_;
+    $self->{records}{$name} = \@addresses;
+    $self->write;
+    kill HUP => $self->{pid} if $self->{pid};
+    return $self;
+}
+
+# Stops answering, and goes on.
+sub pause  { kill STOP => $_[0]{pid}; return }
+sub resume { kill CONT => $_[0]{pid}; return }
+
+sub stop {
+    my ($self) = @_;
+    my $pid = delete $self->{pid} or return;
+    kill KILL => $pid;
+    waitpid $pid, 0;
+    return;
+}
+
+sub write {
+    my ($self) = @_;
+    open my $file, '>', "$self->{folder}/hosts.new" or die "hosts: $!";
+    for my $name (sort keys %{ $self->{records} }) {
+        print {$file} "$_ $name\n" for @{ $self->{records}{$name} };
+    }
+    close $file or die "hosts: $!";
+    chmod 0644, "$self->{folder}/hosts.new";
+    rename "$self->{folder}/hosts.new", "$self->{folder}/hosts" or die "hosts: $!";
+    return;
+}
+
+sub DESTROY {
+    my ($self) = @_;
+    return if $$ != $self->{owner};
+    local ($?, $@, $!);
+    $self->stop;
+    return;
+}
+
+1;
