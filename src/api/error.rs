@@ -125,7 +125,7 @@ impl Error {
             Error::MethodNotSupported { allow } | Error::MethodDisabled { allow } => Some(*allow),
             _ => None,
         };
-        Response { body, allow, ..Response::empty(status) }
+        Response { body: body.into(), allow, ..Response::empty(status) }
     }
 }
 

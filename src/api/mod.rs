@@ -1,19 +1,23 @@
 //! The REST API as functions: a request goes in, a response comes out. No nginx, no sockets.
 //!
 //! [`route`] finds what a path means and which methods it has; [`keyvals`] and [`status`] answer; [`json`] writes and
-//! reads bodies, [`args`] the query string; [`error`] makes every failure the JSON object that clients decode.
+//! reads bodies, [`args`] the query string; [`error`] makes every failure the JSON object that clients decode. What is
+//! large is a [`Body::Stream`], made while it is sent.
 #![forbid(unsafe_code)]
 
 mod args;
 mod error;
 mod json;
 mod keyvals;
+mod response;
 mod route;
 mod status;
 mod time;
 
 #[cfg(test)]
 mod tests;
+
+pub use response::{Body, Produce, Produced, Response};
 
 use crate::record::Millis;
 use crate::store::{Slot, Stats, Zone};
@@ -35,22 +39,6 @@ pub struct Request<'a> {
     pub request_id: &'a str,
     /// Now.
     pub now: Millis,
-}
-
-/// What to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Response {
-    /// HTTP status.
-    pub status: u16,
-    /// JSON (possibly none). To HEAD it is not sent, but its length is.
-    pub body: Vec<u8>,
-    /// Value of `Allow`, if one is to be sent.
-    pub allow: Option<&'static str>,
-    /// Value of `Location`, if any
-    pub location: Option<String>,
-    /// A synchronized zone was changed: the agent is to be woken. May be true beside a failure, when a list of pairs
-    /// was written half-way and taken back.
-    pub changed: bool,
 }
 
 /// A zone and its name.
@@ -183,16 +171,4 @@ pub fn handle(request: &Request<'_>, host: &dyn Host) -> Response {
 /// The answer to a request whose body is larger than `client_max_body_size`, for who reads the body.
 pub fn body_too_large(request: &Request<'_>) -> Response {
     error::Error::BodyTooLarge.response(route::version(request.path).0, request.request_id)
-}
-
-impl Response {
-    /// 200 with a JSON body.
-    fn ok(body: Vec<u8>) -> Response {
-        Response { body, ..Response::empty(200) }
-    }
-
-    /// A status and no body.
-    fn empty(status: u16) -> Response {
-        Response { status, body: Vec::new(), allow: None, location: None, changed: false }
-    }
 }

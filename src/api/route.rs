@@ -193,9 +193,10 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
             status::slab(slab, &fields)
         }
         Endpoint::ZoneSync(sync) => status::zone_sync(sync, &fields),
-        Endpoint::Keyvals(zones) => keyvals::list(zones, request.now, &fields)?,
+        Endpoint::Keyvals(zones) => return keyvals::list(zones, request.now, fields).map(Response::ok),
         Endpoint::Keyval(zones, name) => {
-            keyvals::show(keyvals::find(zones, name)?, request.now, args::first(request.args, "key"), &fields)?
+            let (zone, key) = (keyvals::find(zones, name)?, args::first(request.args, "key"));
+            return keyvals::show(zone, request.now, key, fields).map(Response::ok);
         }
     };
     Ok(Response::ok(body))

@@ -75,8 +75,9 @@ pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8], Found);
 
 /// How often a look-up without the lock is tried before it takes the lock.
 const UNLOCKED_TRIES: usize = 16;
-/// Records shown, and buckets passed, in one hold of the lock.
+/// Records shown, their bytes, and buckets passed, in one hold of the lock.
 const RECORDS_A_HOLD: usize = 32;
+const BYTES_A_HOLD: usize = 64 * 1024;
 const BUCKETS_A_HOLD: usize = 256;
 /// How often room is made for one write before it is refused.
 const RELIEF_ROUNDS: usize = 128;
@@ -203,14 +204,16 @@ impl Zone {
             return Ok(None);
         }
         let shard = self.shard(index as u32)?;
-        let (mut payload, mut shown, mut bucket) = (Vec::new(), 0, (place.0 % per_shard) as usize);
+        let (mut payload, mut shown, mut bytes) = (Vec::new(), 0, 0);
+        let mut bucket = (place.0 % per_shard) as usize;
         let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
-        while bucket < end && shown < RECORDS_A_HOLD {
+        while bucket < end && shown < RECORDS_A_HOLD && bytes < BYTES_A_HOLD {
             shard.bucket_each(bucket, |met| {
                 if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
                     let (key, value) = payload.split_at(met.fields.key_len);
                     each(key, value, self.found(&met.fields));
                     shown += 1;
+                    bytes += payload.len();
                 }
             });
             bucket += 1;

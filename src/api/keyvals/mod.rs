@@ -1,15 +1,16 @@
 //! `/http/keyvals/` and `/stream/keyvals/`: pairs of keys and values.
 
+mod listing;
 mod pairs;
 
 pub(super) use pairs::MAX_EXPIRE;
 
-use super::NamedZone;
 use super::args::Fields;
 use super::error::{Error, FormatError};
-use super::json::{self, Object};
+use super::{Body, NamedZone, json};
 use crate::record::{Millis, Version};
-use crate::store::{Condition, ScanPlace, StoreError, Written, Zone};
+use crate::store::{Condition, StoreError, Written, Zone};
+use listing::Listing;
 use pairs::{Change, Pair};
 
 /// The zone of this name.
@@ -18,16 +19,11 @@ pub(super) fn find<'h>(zones: &'h [NamedZone], name: &[u8]) -> Result<&'h NamedZ
 }
 
 /// All zones with all their pairs. `fields` chooses keys; empty, it leaves the names of the zones.
-pub(super) fn list(zones: &[NamedZone], now: Millis, fields: &Fields) -> Result<Vec<u8>, Error> {
-    let mut failed = None;
-    let body = json::collection(fields, |object| {
-        for zone in zones {
-            object.member(zone.name.as_bytes(), |out| {
-                failed = all_pairs(out, &zone.zone, now, fields).err().or(failed.take());
-            });
-        }
-    });
-    failed.map_or(Ok(body), Err)
+pub(super) fn list(zones: &[NamedZone], now: Millis, fields: Fields) -> Result<Body, Error> {
+    if fields == Fields::Names {
+        return Ok(json::names(zones.iter().map(|zone| zone.name.as_str())).into());
+    }
+    Listing::of_all(zones, fields).body(now)
 }
 
 /// The pairs of one zone, or the one pair that `?key=` asks for.
@@ -35,14 +31,12 @@ pub(super) fn show(
     zone: &NamedZone,
     now: Millis,
     key: Option<impl AsRef<[u8]>>,
-    fields: &Fields,
-) -> Result<Vec<u8>, Error> {
-    let mut body = Vec::new();
+    fields: Fields,
+) -> Result<Body, Error> {
     match key {
-        None => all_pairs(&mut body, &zone.zone, now, fields)?,
-        Some(key) => one_pair(&mut body, &zone.zone, now, key.as_ref())?,
+        None => Listing::of(zone, fields).body(now),
+        Some(key) => one_pair(&zone.zone, now, key.as_ref()).map(Body::Bytes),
     }
-    Ok(body)
 }
 
 /// POST: adds one pair, or several to an empty zone: all of them, or none.
@@ -109,20 +103,7 @@ fn undone(zone: &NamedZone, now: Millis, added: &[(&[u8], Version)], why: Error)
     why
 }
 
-/// Writes a zone as an object, some dozens of records a turn.
-fn all_pairs(out: &mut Vec<u8>, zone: &Zone, now: Millis, fields: &Fields) -> Result<(), Error> {
-    let mut object = Object::new(out, fields);
-    let mut place = Some(ScanPlace::default());
-    while let Some(from) = place {
-        place = zone.scan(from, now, &mut |key, value, _| {
-            object.member(key, |out| json::string(out, value));
-        })?;
-    }
-    object.end();
-    Ok(())
-}
-
-fn one_pair(out: &mut Vec<u8>, zone: &Zone, now: Millis, key: &[u8]) -> Result<(), Error> {
+fn one_pair(zone: &Zone, now: Millis, key: &[u8]) -> Result<Vec<u8>, Error> {
     let mut value = Vec::new();
     match zone.get(key, now, &mut value) {
         Ok(Some(_)) => {}
@@ -130,8 +111,7 @@ fn one_pair(out: &mut Vec<u8>, zone: &Zone, now: Millis, key: &[u8]) -> Result<(
         Ok(None) | Err(StoreError::BadKey) => return Err(Error::KeyvalKeyNotFound),
         Err(error) => return Err(error.into()),
     }
-    let mut object = Object::new(out, &Fields::All);
-    object.member(key, |out| json::string(out, &value));
-    object.end();
-    Ok(())
+    Ok(json::object(&Fields::All, |object| {
+        object.member(key, |out| json::string(out, &value));
+    }))
 }

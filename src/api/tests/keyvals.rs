@@ -34,7 +34,7 @@ fn expires(host: &Fake, name: &str, key: &str) -> Option<Millis> {
 /// Makes a request that must succeed with this status and no body.
 fn done(host: &Fake, method: &str, target: &str, body: &str, status: u16) -> Response {
     let response = host.ask(method, target, body.as_bytes());
-    let text = String::from_utf8_lossy(&response.body);
+    let text = String::from_utf8_lossy(bytes(&response));
     assert_eq!((response.status, &*text), (status, ""), "{method} {target} {body}");
     response
 }
@@ -100,7 +100,7 @@ fn a_zone_whose_pairs_are_over_counts_as_empty() {
     let host = host();
     done(&host, "POST", TWO, r#"{"a":"1"}"#, 201);
     let later = |request: &mut Request<'_>| request.now = NOW + 61_000;
-    assert_eq!(host.ask_with("GET", TWO, b"", later).body, b"{}");
+    assert_eq!(bytes(&host.ask_with("GET", TWO, b"", later)), b"{}");
     assert_eq!(host.ask_with("GET", "/9/http/keyvals/two?key=a", b"", later).status, 404);
     assert_eq!(host.ask_with("PATCH", TWO, br#"{"a":"2"}"#, later).status, 404);
     assert_eq!(host.ask_with("POST", TWO, br#"{"a":"2","b":"3"}"#, later).status, 201);
@@ -292,7 +292,7 @@ fn the_longest_key_and_value_are_kept() {
 fn bytes_that_are_no_text_are_shown_as_such() {
     let host = host();
     zone(&host, "one").set(b"k\xff\xc3", b"\xe2\x82v\x00", Life::Default, Condition::Always, NOW).unwrap();
-    assert_eq!(host.ask("GET", ONE, b"").body, "{\"k\u{fffd}\u{fffd}\":\"\u{fffd}v\\u0000\"}".as_bytes());
+    assert_eq!(bytes(&host.ask("GET", ONE, b"")), "{\"k\u{fffd}\u{fffd}\":\"\u{fffd}v\\u0000\"}".as_bytes());
     assert_eq!(host.get(&format!("{ONE}?key=k%FF%C3")), value!({"k\u{fffd}\u{fffd}": "\u{fffd}v\0"}));
 }
 
@@ -354,4 +354,42 @@ fn large_zones_are_listed_whole() {
     let pairs = Value::from(pairs);
     done(&host, "POST", ONE, &pairs.to_string(), 201);
     assert!(host.get(ONE) == pairs, "all pairs, each once");
+}
+
+#[test]
+fn a_large_listing_is_made_piece_by_piece() {
+    let mut host = Fake::bare();
+    host.http = vec![host.zone("one", 16 << 20, None, false)];
+    let zone = zone(&host, "one");
+    let pair = |n: usize| (format!("key {n}"), format!("value {n}"));
+    let steady: Vec<(String, String)> = (0..20_000).map(pair).collect();
+    for (key, value) in &steady {
+        zone.set(key.as_bytes(), value.as_bytes(), Life::Default, Condition::Always, NOW).unwrap();
+    }
+    let request =
+        Request { method: "GET", path: ONE, args: "", body: None, write: false, request_id: "0123abcd", now: NOW };
+    let response = handle(&request, &host);
+    let Body::Stream(mut all, mut rest) = response.body else { panic!("made at once") };
+    let (mut largest, mut pieces) = (0, 0);
+    loop {
+        // Others come and go meanwhile.
+        zone.set(format!("new {pieces}").as_bytes(), b"", Life::Default, Condition::Always, NOW).unwrap();
+        zone.set(steady[pieces % 20_000].0.as_bytes(), b"again", Life::Default, Condition::Always, NOW).unwrap();
+        let mut piece = Vec::new();
+        let state = rest.produce(&mut piece, NOW);
+        largest = largest.max(piece.len());
+        pieces += 1;
+        all.extend(piece);
+        match state {
+            Produced::More => {}
+            Produced::End => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(largest < 64 * 1024 && pieces > 100, "{pieces} pieces, the largest of {largest} bytes");
+    let text = String::from_utf8(all).unwrap();
+    assert!(serde_json::from_str::<Value>(&text).unwrap().is_object());
+    for (key, _) in &steady {
+        assert_eq!(text.matches(&format!("\"{key}\":")).count(), 1, "{key}");
+    }
 }

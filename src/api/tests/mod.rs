@@ -64,12 +64,12 @@ impl Fake {
         let mut request =
             Request { method, path, args, body: Some(body), write: true, request_id: "0123abcd", now: NOW };
         set(&mut request);
-        handle(&request, self)
+        whole(handle(&request, self))
     }
 
     fn get(&self, target: &str) -> Value {
         let response = self.ask("GET", target, b"");
-        assert_eq!(response.status, 200, "{target}: {}", String::from_utf8_lossy(&response.body));
+        assert_eq!(response.status, 200, "{target}: {response:?}");
         json(&response)
     }
 
@@ -81,10 +81,30 @@ impl Fake {
     }
 }
 
+/// The response with its body made to the end.
+fn whole(mut response: Response) -> Response {
+    if let Body::Stream(mut bytes, mut rest) = response.body {
+        while match rest.produce(&mut bytes, NOW) {
+            Produced::More => true,
+            Produced::End => false,
+            other => panic!("{other:?}"),
+        } {}
+        response.body = bytes.into();
+    }
+    response
+}
+
+/// The bytes of a whole response's body.
+fn bytes(response: &Response) -> &[u8] {
+    match &response.body {
+        Body::Bytes(bytes) => bytes,
+        Body::Stream(..) => panic!("a body that isn't made yet"),
+    }
+}
+
 /// The body as JSON.
 fn json(response: &Response) -> Value {
-    serde_json::from_slice(&response.body)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&response.body)))
+    serde_json::from_slice(bytes(response)).unwrap_or_else(|error| panic!("{error}: {response:?}"))
 }
 
 /// Every failure carries what clients decode.

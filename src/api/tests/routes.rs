@@ -7,7 +7,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
 #[test]
 fn versions_are_listed() {
     for path in ["", "/", "//"] {
-        assert_eq!(Fake::bare().ask("GET", path, b"").body, b"[1,2,3,4,5,6,7,8,9]", "{path}");
+        assert_eq!(bytes(&Fake::bare().ask("GET", path, b"")), b"[1,2,3,4,5,6,7,8,9]", "{path}");
     }
 }
 
@@ -148,7 +148,7 @@ fn methods_that_an_endpoint_lacks() {
             assert_eq!(json(&response)["error"]["code"], "MethodNotSupported");
         }
         let options = host.ask("OPTIONS", path, b"");
-        assert_eq!((options.status, options.allow, options.body.len()), (204, Some(allow), 0), "{path}");
+        assert_eq!((options.status, options.allow, bytes(&options).len()), (204, Some(allow), 0), "{path}");
     }
     assert!(host.resets.borrow().is_empty());
 }

@@ -6,7 +6,7 @@ use serde_json::json as value;
 fn body(host: &Fake, path: &str) -> String {
     let response = host.ask("GET", path, b"");
     assert_eq!(response.status, 200, "{path}");
-    String::from_utf8(response.body).unwrap()
+    String::from_utf8(bytes(&response).to_vec()).unwrap()
 }
 
 #[test]

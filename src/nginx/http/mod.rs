@@ -1,7 +1,9 @@
 //! The http part: variables that read and write zones, and the API.
 
+mod again;
 pub mod api;
 pub mod body;
+mod flow;
 pub mod host;
 pub mod path;
 pub mod request;

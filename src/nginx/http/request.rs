@@ -1,7 +1,7 @@
 //! A request, as far as the API needs it: what was asked, and how to answer.
 
-use super::{core_location, path};
-use crate::api::Response;
+use super::{core_location, flow, path};
+use crate::api::{Body, Response};
 use crate::nginx::ffi::{self, ERROR, OK};
 use nginx_sys as sys;
 use std::borrow::Cow;
@@ -82,23 +82,26 @@ impl Request {
         unsafe {
             let out = &mut (*self.r).headers_out;
             out.status = sys::ngx_uint_t::from(response.status);
-            out.content_length_n = response.body.len() as libc::off_t;
-            let no_content = response.status == 204;
-            if no_content {
+            out.content_length_n = match &response.body {
+                Body::Bytes(bytes) => bytes.len() as libc::off_t,
+                // nginx sends it in chunks, or until the connection closes.
+                Body::Stream(..) => -1,
+            };
+            if matches!(response.status, 204 | 304) {
                 (*self.r).set_header_only(1);
                 out.content_length_n = -1;
             } else {
-                out.content_type = ffi::constant(c"application/json");
+                out.content_type = ffi::borrowed(response.content_type.as_bytes());
                 out.content_type_len = out.content_type.len;
                 out.content_type_lowcase = std::ptr::null_mut();
             }
-            let named = [
-                (c"Cache-Control", Some("no-store")),
-                (c"Allow", response.allow),
-                (c"Location", response.location.as_deref()),
-            ];
-            for (name, value) in named {
-                if value.is_some_and(|value| self.add_header(name, value).is_none()) {
+            // What an answer depends on was looked at; nginx would compare tags that it doesn't know.
+            (*self.r).set_disable_not_modified(1);
+            let fixed = [("Cache-Control", Some("no-store")), ("Allow", response.allow)];
+            let fixed = fixed.into_iter().filter_map(|(name, value)| Some((name, value?)));
+            let others = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
+            for (name, value) in fixed.chain(others) {
+                if self.add_header(name, value).is_none() {
                     return INTERNAL;
                 }
             }
@@ -106,13 +109,16 @@ impl Request {
             if rc == ERROR || rc > OK || (*self.r).header_only() != 0 {
                 return rc;
             }
-            self.send_body(response.body)
+            match response.body {
+                Body::Bytes(bytes) => self.send_body(bytes),
+                Body::Stream(begin, rest) => flow::begin(self.r, begin, rest),
+            }
         }
     }
 
     /// # Safety
     /// The header has not been sent.
-    unsafe fn add_header(&self, name: &'static std::ffi::CStr, value: &str) -> Option<()> {
+    unsafe fn add_header(&self, name: &'static str, value: &str) -> Option<()> {
         // SAFETY: a live request; the value is copied to its pool, and the name is a constant.
         unsafe {
             let value = ffi::copied((*self.r).pool, value.as_bytes())?;
@@ -121,7 +127,7 @@ impl Request {
             entry.as_mut()?;
             entry.write(std::mem::zeroed());
             (*entry).hash = 1;
-            (*entry).key = ffi::constant(name);
+            (*entry).key = ffi::borrowed(name.as_bytes());
             (*entry).value = value;
         }
         Some(())

@@ -1,0 +1,225 @@
+//! Sends a body while it is made: a piece at a time, the next when nginx is through with the last, and not more of them
+//! in one turn of the event loop than other requests can wait for.
+
+use super::again::Again;
+use crate::api::{Produce, Produced};
+use crate::nginx::ffi::{self, DONE, ERROR, OK, guard};
+use crate::nginx::{log, modules};
+use nginx_sys as sys;
+use std::time::{Duration, Instant};
+
+/// In one turn.
+const TURN: Duration = Duration::from_millis(2);
+/// Bytes of a piece, about: smaller ones are gathered.
+const PIECE: usize = 32 * 1024;
+
+/// A body on its way. The request's pool owns it.
+pub struct Flow {
+    again: Again,
+    /// What makes the rest; gone when all is made.
+    rest: Option<Box<dyn Produce>>,
+    /// The piece that nginx has. It isn't touched until the buffer says that all of it was taken.
+    piece: Vec<u8>,
+    buffer: sys::ngx_buf_t,
+    /// The producer has nothing before the event comes.
+    waiting: bool,
+}
+
+/// Begins to send `begin` and then what `rest` makes; returns what the request is to be finalized with.
+///
+/// # Safety
+/// `r` is live, and its header was sent without a length.
+pub unsafe fn begin(r: *mut sys::ngx_http_request_t, begin: Vec<u8>, rest: Box<dyn Produce>) -> sys::ngx_int_t {
+    // SAFETY: the caller's promise. The flow lives as long as the request's pool; all zeroes is an empty buffer.
+    unsafe {
+        let flow = Flow {
+            again: Again::new(r, go_on),
+            rest: Some(rest),
+            piece: Vec::new(),
+            buffer: std::mem::zeroed(),
+            waiting: false,
+        };
+        let flow = ffi::owned_by_pool((*r).pool, flow);
+        if flow.is_null() {
+            return ERROR;
+        }
+        *(*r).ctx.add((*modules::HTTP.get()).ctx_index) = flow.cast();
+        (*r).write_event_handler = Some(writable);
+        // Held until the flow finalizes the request; whoever called finalizes it with `DONE` if that isn't now.
+        (*(*r).main).set_count((*(*r).main).count() + 1);
+        let rc = match (*flow).put(r, begin, false) {
+            ERROR => ERROR,
+            _ => (*flow).pump(r),
+        };
+        if rc != DONE {
+            (*(*r).main).set_count((*(*r).main).count() - 1);
+        }
+        rc
+    }
+}
+
+/// The client takes more, or what stood before this subrequest is sent.
+unsafe extern "C" fn writable(r: *mut sys::ngx_http_request_t) {
+    guard("a body that is sent", (), || {
+        // SAFETY: nginx calls with a live request, whose handler this is only while it has a flow.
+        unsafe {
+            let write = (*(*r).connection).write;
+            if (*write).timedout() != 0 {
+                log::write((*write).log, log::INFO, format_args!("client timed out"));
+                (*(*r).connection).set_timedout(1);
+                return sys::ngx_http_finalize_request(r, sys::NGX_HTTP_REQUEST_TIME_OUT as sys::ngx_int_t);
+            }
+            advance(r, false);
+        }
+    });
+}
+
+/// Its event came.
+unsafe fn go_on(r: *mut sys::ngx_http_request_t) {
+    // SAFETY: the caller hands over the live request of a flow.
+    unsafe { advance(r, true) };
+}
+
+unsafe fn advance(r: *mut sys::ngx_http_request_t, awake: bool) {
+    // SAFETY: a live request with a flow in its slot, to which nothing else refers in this thread.
+    unsafe {
+        let Some(flow) = (*(*r).ctx.add((*modules::HTTP.get()).ctx_index)).cast::<Flow>().as_mut() else { return };
+        flow.waiting &= !awake;
+        let rc = flow.pump(r);
+        if rc != DONE {
+            sys::ngx_http_finalize_request(r, rc);
+        }
+    }
+}
+
+impl Flow {
+    /// Sends and makes for a turn. `DONE`: it goes on later.
+    unsafe fn pump(&mut self, r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+        let began = Instant::now();
+        // SAFETY: the caller hands over this flow's live request.
+        unsafe {
+            if self.has_unsent(r) {
+                let rc = sys::ngx_http_output_filter(r, std::ptr::null_mut());
+                if rc == ERROR {
+                    return ERROR;
+                }
+            }
+            loop {
+                if self.is_busy() {
+                    return wait_until_writable(r);
+                }
+                stop_waiting(r);
+                if self.waiting {
+                    return DONE;
+                }
+                if began.elapsed() >= TURN {
+                    self.again.soon();
+                    return DONE;
+                }
+                let (piece, state) = self.make(began);
+                let rc = match state {
+                    Produced::Broken => {
+                        let log = (*(*r).connection).log;
+                        log::write(log, log::ERR, format_args!("an answer is cut short: its zone stays busy"));
+                        return ERROR;
+                    }
+                    Produced::End => {
+                        self.rest = None;
+                        return self.put(r, piece, true);
+                    }
+                    Produced::Wait(pause) => {
+                        self.waiting = true;
+                        self.again.later(pause);
+                        self.put(r, piece, false)
+                    }
+                    Produced::More => self.put(r, piece, false),
+                };
+                if rc == ERROR {
+                    return ERROR;
+                }
+            }
+        }
+    }
+
+    /// The next piece, and whether there is more.
+    fn make(&mut self, began: Instant) -> (Vec<u8>, Produced) {
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.clear();
+        let Some(rest) = &mut self.rest else { return (piece, Produced::End) };
+        loop {
+            let state = rest.produce(&mut piece, ffi::now());
+            if state != Produced::More || piece.len() >= PIECE || began.elapsed() >= TURN {
+                return (piece, state);
+            }
+        }
+    }
+
+    /// Hands a piece to nginx, which has nothing of the last one any more.
+    unsafe fn put(&mut self, r: *mut sys::ngx_http_request_t, piece: Vec<u8>, last: bool) -> sys::ngx_int_t {
+        self.piece = piece;
+        if self.piece.is_empty() && !last {
+            return OK;
+        }
+        // SAFETY: the caller hands over this flow's live request. The buffer and the bytes stay as they are until nginx
+        // has moved `pos` to the end: see `is_busy`.
+        unsafe {
+            let main = (*r).main == r;
+            self.buffer = std::mem::zeroed();
+            self.buffer.start = self.piece.as_mut_ptr();
+            self.buffer.pos = self.buffer.start;
+            self.buffer.last = self.buffer.pos.add(self.piece.len());
+            self.buffer.end = self.buffer.last;
+            self.buffer.set_memory(u32::from(!self.piece.is_empty()));
+            // Without it nginx might keep a small piece, and never say that it can take the next.
+            self.buffer.set_flush(u32::from(!last));
+            self.buffer.set_last_buf(u32::from(last && main));
+            self.buffer.set_sync(u32::from(last && !main && self.piece.is_empty()));
+            self.buffer.set_last_in_chain(u32::from(last));
+            let mut chain = sys::ngx_chain_t { buf: &mut self.buffer, next: std::ptr::null_mut() };
+            sys::ngx_http_output_filter(r, &mut chain)
+        }
+    }
+
+    /// Whether nginx still has a part of the piece.
+    fn is_busy(&self) -> bool {
+        self.buffer.pos != self.buffer.last
+    }
+
+    /// Whether nginx has anything to send for this request: asked to without, it complains.
+    unsafe fn has_unsent(&self, r: *mut sys::ngx_http_request_t) -> bool {
+        // SAFETY: a live request and its connection.
+        unsafe {
+            self.is_busy() || (*r).buffered() != 0 || (*(*r).connection).buffered() != 0 || !(*r).postponed.is_null()
+        }
+    }
+}
+
+/// Lets nginx call when the client takes more, or give up after `send_timeout`. A subrequest whose turn to send hasn't
+/// come is called when it has.
+unsafe fn wait_until_writable(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+    // SAFETY: the caller hands over a live request; its main one is live too, and has a location.
+    unsafe {
+        let connection = (*r).connection;
+        if (*connection).data != r.cast() {
+            return DONE;
+        }
+        let (write, location) = ((*connection).write, super::core_location((*(*r).main).loc_conf));
+        // `limit_rate` has a timer of its own.
+        if (*write).delayed() == 0 {
+            sys::ngx_add_timer(write, location.send_timeout);
+        }
+        if sys::ngx_handle_write_event(write, location.send_lowat) == OK { DONE } else { ERROR }
+    }
+}
+
+/// The client took all: `send_timeout` is over.
+unsafe fn stop_waiting(r: *mut sys::ngx_http_request_t) {
+    // SAFETY: the caller hands over a live request.
+    unsafe {
+        let connection = (*r).connection;
+        let write = (*connection).write;
+        if (*connection).data == r.cast() && (*write).timer_set() != 0 && (*write).delayed() == 0 {
+            sys::ngx_del_timer(write);
+        }
+    }
+}
