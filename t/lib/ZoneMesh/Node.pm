@@ -11,6 +11,7 @@ package ZoneMesh::Node;
 #   port, sync       numbers for the marks %%PORT%% and %%SYNC%% (free ones are taken otherwise)
 #   vars             {name => text} for other marks %%NAME%%; %%PREFIX%% is always there
 #   host             where its API listens (default 127.0.0.1)
+#   net              code that runs other code in the network that this node is to live in (ZoneMesh::Net)
 #   name             for messages
 # A mark that nothing fills is an error.
 
@@ -118,6 +119,8 @@ sub check {
     return ($status == 0, $said);
 }
 
+sub in_net { my ($self, $code) = @_; return $self->{net} ? $self->{net}->($code) : $code->() }
+
 sub command {
     my ($self, @more) = @_;
     my $prefix = $self->prefix;
@@ -136,7 +139,7 @@ sub start {
         open STDOUT, '>>', $self->prefix . '/logs/stdout';
         open STDERR, '>>', $self->prefix . '/logs/stdout';
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
-        exec $self->command or POSIX::_exit(127);
+        $self->in_net(sub { exec $self->command or POSIX::_exit(127) });
     }
     $self->{pid} = $pid;
     my $wanted = $self->{workers} // 1;
@@ -353,7 +356,11 @@ sub wait_log {
 }
 
 # Requests, as ZoneMesh::Http::request takes them.
-sub request { my ($self, @rest) = @_; return ZoneMesh::Http->request($self->{port}, splice(@rest, 0, 2), host => $self->{host}, @rest) }
+sub request {
+    my ($self, @rest) = @_;
+    return $self->in_net(sub { ZoneMesh::Http->request($self->{port}, splice(@rest, 0, 2), host => $self->{host}, @rest) });
+}
+
 sub get     { my ($self, $target, %given) = @_; return $self->request('GET', $target, %given) }
 sub delete  { my ($self, $target, %given) = @_; return $self->request('DELETE', $target, %given) }
 sub post    { my ($self, $target, $body, %given) = @_; return $self->request('POST', $target, body => $body, %given) }
