@@ -37,6 +37,7 @@ our @EXPORT = qw(
     node port config_check config_fails config_works
     wait_for eventually eventually_is allow_log done_testing
     authority tcp read_all closes_within json sleep time
+    needs_modules needs_program
 );
 
 sub import {
@@ -154,6 +155,26 @@ sub port {
         return $port;
     }
     die 'no free port found';
+}
+
+# Ends the test as skipped unless the nginx that is tested has these modules of others; they are packages of Debian's,
+# made for Debian's nginx only.
+sub needs_modules {
+    my (@names) = @_;
+    for my $file (map { ZoneMesh::Node::module_file($_) } @names) {
+        Test::More::plan(skip_all => "no $file: it is for another nginx, or not installed") unless -e $file;
+    }
+    return;
+}
+
+# Ends the test as skipped unless there is such a program; gives its path.
+sub needs_program {
+    my ($name) = @_;
+    for my $folder (File::Spec->path) {
+        return "$folder/$name" if -x "$folder/$name";
+    }
+    Test::More::plan(skip_all => "no $name: the package of Debian's that has it isn't installed");
+    return;
 }
 
 # A throw-away certificate authority.

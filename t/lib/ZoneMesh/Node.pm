@@ -6,7 +6,10 @@ package ZoneMesh::Node;
 #   http, stream     what stands inside these blocks; a block that isn't given isn't written
 #   main, events     further lines of the main level and of events (default: worker_connections 512)
 #   workers          worker_processes (default 1)
-#   modules          what to load, in order: 'stream', 'zonemesh', or a path (default: both)
+#   user             the user that workers run as (default nobody; '' leaves the line out)
+#   single           true: it runs without a master (`main` has to say so)
+#   daemon           true: it is started as a daemon
+#   modules          what to load, in order: 'stream', 'zonemesh', others of %FILES, or a path (default: these two)
 #   conf             instead of all that: the whole text, or `conf_file` with a path
 #   port, sync       numbers for the marks %%PORT%% and %%SYNC%% (free ones are taken otherwise)
 #   vars             {name => text} for other marks %%NAME%%; %%PREFIX%% is always there
@@ -23,6 +26,7 @@ use Cwd ();
 use File::Basename qw(dirname);
 use File::Spec;
 use File::Temp ();
+use IO::Socket::INET;
 use JSON::PP ();
 use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
@@ -34,11 +38,26 @@ my $count = 0;
 
 sub nginx { return $ENV{TEST_NGINX_BINARY} || 'nginx' }
 
+# Modules of others that have a short name here.
+my %FILES = (
+    stream    => 'ngx_stream_module.so',
+    js        => 'ngx_http_js_module.so',
+    stream_js => 'ngx_stream_js_module.so',
+    ndk       => 'ndk_http_module.so',
+    lua       => 'ngx_http_lua_module.so',
+);
+
 sub module_file {
     my ($module) = @_;
-    return ($ENV{TEST_NGINX_MODULES} || '/usr/lib/nginx/modules') . '/ngx_stream_module.so' if $module eq 'stream';
     return $ENV{TEST_ZONEMESH_MODULE} || "$top/target/module/ngx_zonemesh_module.so" if $module eq 'zonemesh';
+    return ($ENV{TEST_NGINX_MODULES} || '/usr/lib/nginx/modules') . "/$FILES{$module}" if $FILES{$module};
     return $module;
+}
+
+# The version of nginx, as nginx's own headers have it: 1_022_001 is 1.22.1.
+sub nginx_version {
+    my @parts = `@{[ nginx() ]} -v 2>&1` =~ m{nginx/(\d+)\.(\d+)\.(\d+)} or die nginx() . ' does not say its version';
+    return $parts[0] * 1_000_000 + $parts[1] * 1000 + $parts[2];
 }
 
 sub new {
@@ -78,8 +97,9 @@ sub configure {
 sub assemble {
     my ($self) = @_;
     my $text = join '', map { 'load_module ' . module_file($_) . ";\n" } @{ $self->{modules} // [qw(stream zonemesh)] };
-    if ($> == 0) {
-        my ($user, $group) = ((getpwnam 'nobody')[0], scalar getgrgid((getpwnam 'nobody')[3]));
+    my $user = $self->{user} // 'nobody';
+    if ($> == 0 && $user ne '') {
+        my $group = getgrgid((getpwnam $user)[3]);
         $text .= "user $user $group;\n";
     }
     $text .= 'worker_processes ' . ($self->{workers} // 1) . ";\n";
@@ -125,13 +145,15 @@ sub command {
     my ($self, @more) = @_;
     my $prefix = $self->prefix;
     # With -t the messages go to the terminal anyway.
-    return (nginx(), '-p', "$prefix/", '-c', "$prefix/nginx.conf", '-e', 'logs/error.log', '-g', 'daemon off;', @more);
+    return (nginx(), '-p', "$prefix/", '-c', "$prefix/nginx.conf", '-e', 'logs/error.log',
+        $self->{daemon} ? () : ('-g', 'daemon off;'), @more);
 }
 
 # Starts it and waits until its workers are there; dies with the error log's end otherwise.
 sub start {
     my ($self) = @_;
     die "$self->{name} runs already" if $self->{pid};
+    adopt_orphans() if $self->{daemon};
     my $pid = fork // die "fork: $!";
     if (!$pid) {
         die_with_parent();
@@ -142,10 +164,17 @@ sub start {
         $self->in_net(sub { exec $self->command or POSIX::_exit(127) });
     }
     $self->{pid} = $pid;
+    my $deadline = time + 10;
+    if ($self->{daemon}) {
+        my $file = $self->prefix . '/logs/nginx.pid';
+        waitpid $pid, 0;
+        die "$self->{name} did not start, saying:\n" . slurp($self->prefix . '/logs/stdout') if $?;
+        sleep 0.01 until slurp($file) =~ /^(\d+)\n/ || time > $deadline;
+        ($self->{pid}) = slurp($file) =~ /^(\d+)\n/ or die "$self->{name} has written no $file";
+    }
     my $wanted = $self->{workers} // 1;
     $wanted = 1 unless $wanted =~ /^\d+$/;
-    my $deadline = time + 10;
-    until ($self->workers >= $wanted) {
+    until ($self->{single} ? $self->answers : $self->workers >= $wanted) {
         if ($self->ended) {
             my $said = $self->tail(20) . slurp($self->prefix . '/logs/stdout');
             die "$self->{name} did not start, saying:\n$said\n";
@@ -162,6 +191,20 @@ sub die_with_parent {
     my ($machine) = $Config{archname} =~ /^(x86_64|aarch64)/ or return;
     syscall $prctl{$machine}, 1, POSIX::SIGTERM();
     return;
+}
+
+# Linux: a daemon becomes a child of ours when what started it has ended, so that its end can be waited for.
+sub adopt_orphans {
+    my %prctl = (x86_64 => 157, aarch64 => 167);
+    my ($machine) = $Config{archname} =~ /^(x86_64|aarch64)/ or die "no prctl known for $Config{archname}";
+    syscall($prctl{$machine}, 36, 1, 0, 0, 0) == 0 or die "prctl: $!";
+    return;
+}
+
+# Whether something takes connections on its port.
+sub answers {
+    my ($self) = @_;
+    return IO::Socket::INET->new(PeerAddr => $self->{host} // '127.0.0.1', PeerPort => $self->{port}, Proto => 'tcp', Timeout => 1);
 }
 
 # Whether the master has ended (and is reaped).
@@ -229,6 +272,7 @@ sub reload {
     $self->configure(%parts) if %parts;
     my %old = map { $_ => 1 } $self->workers;
     my $wanted = $self->{workers} // 1;
+    $wanted = 1 unless $wanted =~ /^\d+$/;
     $self->signal('HUP') or die "$self->{name} does not run";
     my $deadline = time + 10;
     while (1) {
