@@ -31,6 +31,7 @@ pub const HEAD: usize = 48;
 const OVERFLOW_HEAD: usize = 8;
 
 const TOMBSTONE: u8 = 1;
+/// On a record: shortened. On a tombstone: lapsed.
 const SHORTENED: u8 = 2;
 const TAG_SHIFT: u32 = 54;
 /// Of the lengths, those bits that a look-up compares: key length and tag.
@@ -47,7 +48,10 @@ pub struct Fields {
     /// On a tombstone: when it may be taken away.
     pub expires: Option<Millis>,
     pub tombstone: bool,
+    /// Of a record: see [`crate::record::Record::shortened`].
     pub shortened: bool,
+    /// Of a tombstone: the record's end had come, nobody deleted it.
+    pub lapsed: bool,
     pub key_len: usize,
     pub value_len: usize,
     /// Some bits of the key's hash.
@@ -133,7 +137,8 @@ impl<'a> Block<'a> {
             kind: (meta >> 48) as u8,
             expires: (end != 0).then_some(end),
             tombstone: flags & TOMBSTONE != 0,
-            shortened: flags & SHORTENED != 0,
+            shortened: flags & (TOMBSTONE | SHORTENED) == SHORTENED,
+            lapsed: flags & (TOMBSTONE | SHORTENED) == TOMBSTONE | SHORTENED,
             key_len: ((lengths & 0x1_ffff) as usize).min(MAX_KEY),
             value_len: ((lengths >> 17 & 0x1f_ffff) as usize).min(MAX_VALUE),
             tag: (lengths >> TAG_SHIFT) as u16,
@@ -154,7 +159,8 @@ impl<'a> Block<'a> {
 
     /// Writes the one word that says what the record is and until when.
     pub fn set_meta(&self, fields: &Fields) {
-        let flags = if fields.tombstone { TOMBSTONE } else { 0 } | if fields.shortened { SHORTENED } else { 0 };
+        let marked = if fields.tombstone { fields.lapsed } else { fields.shortened };
+        let flags = if fields.tombstone { TOMBSTONE } else { 0 } | if marked { SHORTENED } else { 0 };
         let meta = fields.expires.map_or(0, |end| end.clamp(1, MILLIS_MASK))
             | u64::from(fields.kind) << 48
             | u64::from(flags) << 56;

@@ -5,16 +5,19 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::block::{FEED_NEXT, FEED_PREV};
+use super::block::{FEED_NEXT, FEED_PREV, Fields};
 use super::failpoint::{Step, done};
-use super::layout::{link, offset, shard};
+use super::layout::{WALKER_MISSED, link, offset, shard};
 use super::shard::{Met, Shard};
-use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
+use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, watch};
 use crate::record::{Record, Version};
 
 /// Records handed out, and ring places passed, in one hold of the lock.
 const RECORDS_A_HOLD: usize = 32;
 const STEPS_A_HOLD: usize = 512;
+
+/// What a walk calls for each record, with what the store alone knows of it; `false` ends the walk before it.
+pub type Each<'a> = &'a mut dyn FnMut(&Record<'_>, &Fields) -> bool;
 
 impl Shard<'_> {
     /// An empty ring.
@@ -28,6 +31,7 @@ impl Shard<'_> {
     pub fn feed_append(&self, at: usize) {
         let end = self.field(shard::FEED);
         self.feed_insert(at, self.prev(end));
+        self.change();
     }
 
     /// Takes a block out of the ring.
@@ -66,11 +70,11 @@ impl Shard<'_> {
         }
     }
 
-    fn next(&self, at: usize) -> usize {
+    pub(super) fn next(&self, at: usize) -> usize {
         offset(self.zone.region.load32(at + FEED_NEXT, Relaxed))
     }
 
-    fn prev(&self, at: usize) -> usize {
+    pub(super) fn prev(&self, at: usize) -> usize {
         offset(self.zone.region.load32(at + FEED_PREV, Relaxed))
     }
 
@@ -87,15 +91,25 @@ impl Zone {
     /// A new walker at the beginning of every shard's feed. `None`: the zone has as many walkers as it can, or is busy.
     /// `owner` (not 0) is the number of the lease under which it walks.
     pub fn feed_open(&self, owner: u64) -> Option<Cursor> {
+        self.feed_open_with(owner, |shard, cursor| shard.rewind(cursor))
+    }
+
+    /// A new walker that `place` puts into each shard's feed.
+    pub(super) fn feed_open_with(&self, owner: u64, place: impl Fn(&Shard<'_>, &mut Cursor)) -> Option<Cursor> {
         let slot = (0..self.geometry.walkers).find(|slot| {
             self.region
                 .word64(self.geometry.walker(*slot))
                 .is_some_and(|word| word.compare_exchange(0, owner, SeqCst, Relaxed).is_ok())
         })?;
         let mut cursor = Cursor { slot, epochs: vec![0; self.geometry.shards as usize], scratch: Vec::new() };
-        if self.feed_rewind(&mut cursor).is_err() {
-            self.feed_close(cursor);
-            return None;
+        for index in 0..self.geometry.shards {
+            match self.shard(index) {
+                Ok(shard) => place(&shard, &mut cursor),
+                Err(_) => {
+                    self.feed_close(cursor);
+                    return None;
+                }
+            }
         }
         Some(cursor)
     }
@@ -117,11 +131,16 @@ impl Zone {
         self.free_walker(cursor.slot);
     }
 
-    /// Takes the places of walkers of other owners: those of an agent that died.
+    /// Takes the places of walkers of other owners, those of an agent that died, and of watchers that died.
     pub fn feed_sweep(&self, owner: u64) {
+        self.sweep(|held_by| held_by != owner && watch::is_abandoned(held_by).unwrap_or(true));
+    }
+
+    /// Takes the places of those walkers whose owners are `gone`.
+    pub(super) fn sweep(&self, gone: impl Fn(u64) -> bool) {
         for slot in 0..self.geometry.walkers {
             let held_by = self.region.load64(self.geometry.walker(slot), SeqCst);
-            if held_by != 0 && held_by != owner {
+            if held_by != 0 && gone(held_by) {
                 self.free_walker(slot);
             }
         }
@@ -138,6 +157,16 @@ impl Zone {
         cursor: &mut Cursor,
         shard: u32,
         each: &mut dyn FnMut(&Record<'_>) -> bool,
+    ) -> Result<FeedEnd, StoreError> {
+        self.feed_with_fields(cursor, shard, &mut |record, _| each(record))
+    }
+
+    /// The same, with what the store alone knows of a record.
+    pub(super) fn feed_with_fields(
+        &self,
+        cursor: &mut Cursor,
+        shard: u32,
+        each: Each<'_>,
     ) -> Result<FeedEnd, StoreError> {
         let shard = self.shard(shard)?;
         if cursor.epochs.get(shard.index as usize).is_none_or(|epoch| *epoch != shard.get(shard::EPOCH)) {
@@ -170,6 +199,7 @@ impl Zone {
                 shard.drop_marker(slot);
             }
         }
+        self.region.store64(self.geometry.walker(slot) + WALKER_MISSED, 0, SeqCst);
         self.region.store64(self.geometry.walker(slot), 0, SeqCst);
     }
 }
@@ -183,7 +213,7 @@ impl Shard<'_> {
         }
     }
 
-    fn drop_marker(&self, slot: usize) {
+    pub(super) fn drop_marker(&self, slot: usize) {
         let marker = self.zone.geometry.marker(self.index, slot);
         if self.next(marker) != 0 {
             self.feed_unlink(marker);
@@ -191,7 +221,7 @@ impl Shard<'_> {
         }
     }
 
-    fn rewind(&self, cursor: &mut Cursor) {
+    pub(super) fn rewind(&self, cursor: &mut Cursor) {
         self.drop_marker(cursor.slot);
         self.feed_insert(self.zone.geometry.marker(self.index, cursor.slot), self.field(shard::FEED));
         if let Some(epoch) = cursor.epochs.get_mut(self.index as usize) {
@@ -199,7 +229,7 @@ impl Shard<'_> {
         }
     }
 
-    fn walk(&self, slot: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> FeedEnd {
+    fn walk(&self, slot: usize, scratch: &mut Vec<u8>, each: Each<'_>) -> FeedEnd {
         let marker = self.zone.geometry.marker(self.index, slot);
         let end = self.field(shard::FEED);
         let (mut passed, mut at) = (marker, self.next(marker));
@@ -232,20 +262,21 @@ impl Shard<'_> {
     }
 
     /// Hands one record to `each`. One that a clear removed, or whose origin isn't known any more, is passed over.
-    pub fn show(&self, at: usize, scratch: &mut Vec<u8>, each: &mut dyn FnMut(&Record<'_>) -> bool) -> bool {
+    pub fn show(&self, at: usize, scratch: &mut Vec<u8>, each: Each<'_>) -> bool {
         let fields = self.block(at).fields();
         let Some(origin) = self.zone.origin_identity(fields.origin) else { return true };
         if fields.stamp <= self.zone.cleared() || !self.payload(&Met { at, from: 0, fields }, scratch) {
             return true;
         }
         let (key, value) = scratch.split_at(fields.key_len);
-        each(&Record {
+        let record = Record {
             kind: fields.known_kind(),
             version: Version { stamp: fields.stamp, origin },
             key,
             value: (!fields.tombstone).then_some(value),
             expires: fields.expires.filter(|_| !fields.tombstone),
             shortened: fields.shortened,
-        })
+        };
+        each(&record, &fields)
     }
 }

@@ -7,7 +7,7 @@ use super::failpoint::{Step, done};
 use super::layout::BUCKET_LINKS;
 use super::matching::{Matching, Wanted};
 use super::shard::{Met, Place, Shard};
-use super::upkeep::RETENTION;
+use super::upkeep::{LAPSED_RETENTION, RETENTION};
 use super::{MAX_KEY, MAX_VALUE, StoreError, Zone};
 use crate::record::{Identity, Kind, Millis, Stamp, Version};
 
@@ -181,11 +181,18 @@ impl Zone {
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
         let version = Version { stamp: shard.stamp(now), origin: self.node() };
-        if self.is_sync() {
-            shard.bury(place, key, &met, version.stamp, self.own_origin(), now + RETENTION);
-            shard.mark_dirty();
+        shard.bump(super::layout::shard::DELETES);
+        let sync = self.is_sync();
+        if sync || self.is_watched() {
+            let retention = if sync { RETENTION } else { LAPSED_RETENTION };
+            let grave = Grave::of(version.stamp, self.own_origin(), now + retention);
+            shard.bury(place, key, &met, &grave);
         } else {
+            shard.forget(now);
             shard.remove(&met);
+        }
+        if sync {
+            shard.mark_dirty();
         }
         Ok(Written::Done(version))
     }
@@ -331,6 +338,24 @@ impl Zone {
     }
 }
 
+/// What a tombstone says.
+pub struct Grave {
+    /// Version of the delete, or of the record that ended.
+    pub stamp: Stamp,
+    pub origin: u16,
+    /// How long it is kept.
+    pub until: Millis,
+    /// The record's end had come.
+    pub lapsed: bool,
+}
+
+impl Grave {
+    /// That of a delete.
+    pub const fn of(stamp: Stamp, origin: u16, until: Millis) -> Grave {
+        Grave { stamp, origin, until, lapsed: false }
+    }
+}
+
 impl Shard<'_> {
     /// Writes a record of this node in the place of what was met.
     fn write_own(
@@ -353,10 +378,13 @@ impl Shard<'_> {
             expires,
             tombstone: false,
             shortened: self.is_shortened(expires, met),
+            lapsed: false,
             key_len: key.len(),
             value_len: value.len(),
             tag: place.tag,
         };
+        // Before it: who is killed in between has counted one too many, not one too few.
+        self.bump(super::layout::shard::WRITES);
         self.publish(place, at, &fields, met);
         if self.zone.is_sync() {
             self.mark_dirty();
@@ -372,15 +400,16 @@ impl Shard<'_> {
         self.zone.is_sync() && (old.tombstone || old.shortened || old.expires.is_none_or(|old| old > end))
     }
 
-    /// Puts a tombstone of the given version in the place of a record. In a zone so full that none fits beside it, the
+    /// Puts a tombstone in the place of a record. In a zone so full that none fits beside it, the
     /// record itself is turned into one: until the last word is written it is still the record, under a newer stamp.
-    pub fn bury(&self, place: Place, key: &[u8], met: &Met, stamp: Stamp, origin: u16, until: Millis) {
+    pub fn bury(&self, place: Place, key: &[u8], met: &Met, grave: &Grave) {
         let fields = Fields {
-            stamp,
-            origin,
-            expires: Some(until),
+            stamp: grave.stamp,
+            origin: grave.origin,
+            expires: Some(grave.until),
             tombstone: true,
             shortened: false,
+            lapsed: grave.lapsed,
             value_len: 0,
             tag: place.tag,
             ..met.fields

@@ -87,7 +87,11 @@ pub mod header {
     pub const MERGED: usize = 504;
     /// A bit for each length of key in use, where that matters.
     pub const LENGTHS: usize = 512;
-    pub const LEN: usize = (LENGTHS + crate::store::matching::LENGTH_WORDS * 8).next_multiple_of(64);
+    /// Until when changes are announced to watchers, milliseconds of the epoch; 0: nobody watches. See `watch`.
+    pub const WATCHED: usize = LENGTHS + crate::store::matching::LENGTH_WORDS * 8;
+    /// How often this node emptied the zone.
+    pub const CLEARS: usize = WATCHED + 8;
+    pub const LEN: usize = (CLEARS + 8).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.
@@ -108,7 +112,7 @@ pub mod shard {
     pub const INCOMPLETE: usize = 72;
     pub const FUTURE: usize = 80;
     pub const EXPIRED: usize = 88;
-    /// Writes of this node; the difference tells a walker how much it lags.
+    /// Records written by this node; with its deletes, the difference tells a walker how much it lags.
     pub const WRITES: usize = 96;
     /// Records given up for others.
     pub const EVICTED: usize = 104;
@@ -128,7 +132,13 @@ pub mod shard {
     /// For each class: first page with a free block (number + 1), blocks in use, requests, failures.
     pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(8);
     pub const CLASS_LEN: usize = 32;
-    pub const LEN: usize = (CLASSES + CLASS_LEN * super::CLASS_SIZES.len()).next_multiple_of(64);
+    /// Deletes of this node.
+    pub const DELETES: usize = CLASSES + CLASS_LEN * super::CLASS_SIZES.len();
+    /// While the zone is watched: moves with every change.
+    pub const CHANGES: usize = DELETES + 8;
+    /// When the last of those records went of which nothing tells any more that they are gone. 0: there is none.
+    pub const FORGOTTEN: usize = DELETES + 16;
+    pub const LEN: usize = (DELETES + 24).next_multiple_of(64);
 }
 
 /// Block sizes in bytes. Up to 256 each unit; above, what divides a page of 4096 with little left over.
@@ -144,8 +154,9 @@ const EVEN_CLASSES: usize = 14;
 pub const DESCRIPTOR_LEN: usize = 16;
 /// Bytes of a marker: a block of which only the links are used.
 pub const MARKER_LEN: usize = 16;
-/// Bytes of a walker: its owner, 0 if it is free.
-pub const WALKER_LEN: usize = 8;
+/// Bytes of a walker: its owner, 0 if it is free; a bit for each shard in which it missed something.
+pub const WALKER_LEN: usize = 16;
+pub const WALKER_MISSED: usize = 8;
 /// Bytes of an origin: identity, position, state.
 pub const ORIGIN_LEN: usize = 32;
 
@@ -293,6 +304,12 @@ impl Geometry {
     /// Offset of a walker's marker in one shard.
     pub fn marker(&self, shard: u32, slot: usize) -> usize {
         self.markers_at + (shard as usize * self.walkers + slot) * MARKER_LEN
+    }
+
+    /// The walker whose marker in this shard is at an offset.
+    pub fn walker_of(&self, shard: u32, offset: usize) -> Option<usize> {
+        let slot = offset.checked_sub(self.marker(shard, 0))? / MARKER_LEN;
+        (slot < self.walkers).then_some(slot)
     }
 
     /// Whether a block is a marker.

@@ -7,6 +7,7 @@
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`: moving to memory of another size. `dump`: copies of all records. `state`: what is known of the state file.
+//! - `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
 //!   zone does.
 //! - [`control`]: what belongs to the node and not to a zone.
@@ -32,6 +33,7 @@ mod resize;
 mod shard;
 mod state;
 mod upkeep;
+mod watch;
 mod zone;
 
 #[cfg(test)]
@@ -45,6 +47,7 @@ pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Merge, Merging, Source};
 pub use state::StateFigures;
+pub use watch::{Change, REMEMBERED};
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 
 /// Smallest zone, bytes: eight pages of 4 KiB.

@@ -52,6 +52,7 @@ impl Shard<'_> {
             }
         }
         self.witness(Stamp(self.get(shard::LAST_OWN)));
+        self.change();
         self.mark_dirty();
     }
 

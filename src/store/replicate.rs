@@ -6,6 +6,7 @@ use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
 use super::failpoint::{Step, done};
+use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
 use super::upkeep::{LAPSED_RETENTION, RETENTION};
@@ -101,6 +102,7 @@ impl Zone {
                 expires,
                 tombstone: value.is_none(),
                 shortened,
+                lapsed,
                 key_len: record.key.len(),
                 value_len: value.map_or(0, <[u8]>::len),
                 tag: place.tag,
@@ -108,7 +110,8 @@ impl Zone {
             match (&met, value) {
                 (Some(met), None) => {
                     self.count_merged();
-                    shard.bury(place, record.key, met, fields.stamp, origin, now + RETENTION);
+                    let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + RETENTION) };
+                    shard.bury(place, record.key, met, &grave);
                 }
                 _ => {
                     let need = if met.is_some() { Need::Replacement } else { Need::Growth };
@@ -142,9 +145,13 @@ impl Zone {
         for shard in &shards {
             shard.set(shard::LAST_OWN, stamp.0);
             shard.witness(stamp);
+            shard.change();
             if self.is_sync() {
                 shard.mark_dirty();
             }
+        }
+        if let Some(clears) = self.region.word64(header::CLEARS) {
+            clears.fetch_add(1, Relaxed);
         }
         drop(shards);
         self.purge_some(now);
@@ -197,9 +204,10 @@ impl Zone {
         (stamp.max(Stamp(before)), held | self.region.load64(header::DIRTY, SeqCst))
     }
 
-    /// How many writes this node has made in a shard: the difference tells how much a walker lags at most.
+    /// How many writes and deletes this node has made in a shard: the difference tells how much a walker lags at most.
     pub fn writes(&self, shard: u32) -> u64 {
-        self.shard_unlocked(shard).get(shard::WRITES)
+        let shard = self.shard_unlocked(shard);
+        shard.get(shard::WRITES).wrapping_add(shard.get(shard::DELETES))
     }
 
     /// Whether a full state was taken since this zone was made.

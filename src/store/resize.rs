@@ -217,7 +217,7 @@ impl Shard<'_> {
         let mut scratch = Vec::new();
         for bucket in buckets {
             self.bucket_each(bucket, |met| {
-                self.show(met.at, &mut scratch, &mut |record| {
+                self.show(met.at, &mut scratch, &mut |record, _| {
                     let over = record.value.is_none() || record.expires.is_some_and(|end| end <= now);
                     if over && !tombstones {
                         return true;

@@ -315,7 +315,6 @@ impl<'a> Shard<'a> {
         self.set(shard::LAST, stamp.0);
         done(Step::Stamped);
         self.set(shard::LAST_OWN, stamp.0);
-        self.set(shard::WRITES, self.get(shard::WRITES) + 1);
         stamp
     }
 

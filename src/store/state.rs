@@ -30,7 +30,7 @@ impl Zone {
     /// A number that moves with every change of what the zone holds. Read before a walk over all records, it stands for
     /// what the walk finds: a change that the walk may have missed makes another number.
     pub fn changes(&self) -> u64 {
-        let counted = [shard::WRITES, shard::EXPIRED, shard::EVICTED];
+        let counted = [shard::WRITES, shard::DELETES, shard::EXPIRED, shard::EVICTED];
         let shards = (0..self.geometry.shards).map(|index| {
             let shard = self.shard_unlocked(index);
             counted.iter().fold(0, |sum: u64, field| sum.wrapping_add(shard.get(*field)))

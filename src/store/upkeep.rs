@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::Zone;
 use super::block::Fields;
 use super::expiry;
+use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
+use super::watch::gone_since;
 use crate::record::Millis;
 
 /// How long a tombstone is kept, in milliseconds: an hour. A node that was away for longer may bring a deleted key back.
@@ -26,6 +28,7 @@ impl Zone {
     /// Takes away expired records, old tombstones and what an emptying left, about `budget` at most; returns how many
     /// steps that took: less than `budget` means that nothing is left to do now.
     pub fn upkeep(&self, now: Millis, budget: usize) -> usize {
+        self.end_watch(now);
         let cleared = self.cleared().0;
         if !expiry::is_due(self.next_due(), now) && (cleared == 0 || self.purged() >= cleared) {
             return 0;
@@ -101,7 +104,9 @@ impl Shard<'_> {
         if let Some(word) = self.zone.region.word64(header::PURGE_FLOOR) {
             word.fetch_max(floor.0, SeqCst);
         }
+        self.note_missed(&given_up);
         given_up.iter().for_each(|at| {
+            self.forget(gone_since(&self.block(*at).fields(), now));
             self.remove_at(*at);
         });
         steps < STEPS_A_HOLD || !given_up.is_empty()
@@ -110,7 +115,10 @@ impl Shard<'_> {
     /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
     fn expire(&self, now: Millis, budget: &mut usize) {
         self.turn(now, budget, |at, fields| {
-            if fields.tombstone || !self.zone.is_sync() || fields.stamp <= self.zone.cleared() {
+            if fields.tombstone || !self.zone.leaves_tombstones() || fields.stamp <= self.zone.cleared() {
+                if fields.stamp > self.zone.cleared() {
+                    self.forget(gone_since(&fields, now));
+                }
                 self.remove_at(at);
             } else {
                 let retention = if fields.shortened { RETENTION } else { LAPSED_RETENTION };
@@ -149,7 +157,8 @@ impl Shard<'_> {
 
     fn lapse(&self, at: usize, fields: &Fields, until: Millis) {
         let Some((met, key)) = self.met_at(at) else { return self.timer_remove(at, fields) };
-        self.bury(self.zone.place(&key), &key, &met, fields.stamp, fields.origin, until);
+        let grave = Grave { lapsed: true, ..Grave::of(fields.stamp, fields.origin, until) };
+        self.bury(self.zone.place(&key), &key, &met, &grave);
     }
 
     pub fn remove_at(&self, at: usize) {

@@ -94,6 +94,14 @@ pub struct Stats {
     pub expired: u64,
     /// Records given up for others.
     pub evicted: u64,
+    /// Records written by this node.
+    pub writes: u64,
+    /// Records deleted by this node.
+    pub deletes: u64,
+    /// How often this node emptied the zone.
+    pub clears: u64,
+    /// Records and deletes of other nodes that were merged, and what was loaded.
+    pub merged: u64,
     /// Pages in use.
     pub pages_used: u64,
     /// Free pages.
@@ -199,6 +207,10 @@ impl Zone {
             future: sum(shard::FUTURE),
             expired: sum(shard::EXPIRED),
             evicted: sum(shard::EVICTED),
+            writes: sum(shard::WRITES),
+            deletes: sum(shard::DELETES),
+            clears: self.region.load64(header::CLEARS, Relaxed),
+            merged: self.region.load64(header::MERGED, Relaxed),
             pages_used: self.geometry.pages as u64 - free,
             pages_free: free,
             page_size: self.geometry.page_size as u64,

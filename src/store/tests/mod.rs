@@ -13,6 +13,7 @@ mod read_model;
 mod replicate;
 mod resize;
 mod small;
+mod watch;
 
 use super::{Mapping, Params, Region, Zone};
 use crate::record::{Identity, Millis};
