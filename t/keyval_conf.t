@@ -85,10 +85,6 @@ for (@keyval_mistakes) { my ($conf, $name, @patterns) = @$_; config_fails(http($
 
 # Elsewhere.
 
-for my $directive ('keyval_zone zone=one:1m;', 'keyval $remote_addr $v zone=one;') {
-    my ($name) = $directive =~ /^(\w+)/;
-    config_fails({ http => '', stream => $directive }, [ qr/$name/, qr/not supported by this version of zonemesh/ ], "$name in stream: not in this version");
-}
 config_fails(http('server { location / { api on; } }'),        [ qr/api/, qr/"on"/ ],          'api: an unknown parameter');
 config_fails(http('server { location / { api write=perhaps; } }'), [ qr/api/, qr/perhaps/ ],   'api: write is on or off');
 config_fails(http('server { api; }'), qr/"api" directive is not allowed here/,                   'api: in a server');

@@ -77,6 +77,19 @@ pub unsafe fn copied(pool: *mut sys::ngx_pool_t, text: &[u8]) -> Option<sys::ngx
     Some(sys::ngx_str_t { len: text.len(), data })
 }
 
+/// What calls about a configuration want where no directive is being read: the cycle, its pool and its log.
+///
+/// # Safety
+/// `cycle` is being configured.
+pub unsafe fn bare_conf(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_conf_t {
+    // SAFETY: all fields of a configuration may be null or zero; the cycle is live by the caller's promise.
+    unsafe {
+        let mut cf: sys::ngx_conf_t = std::mem::zeroed();
+        (cf.cycle, cf.pool, cf.log) = (cycle, (*cycle).pool, (*cycle).log);
+        cf
+    }
+}
+
 /// Moves `value` to the heap and lets the pool drop it at its end. Null: no memory.
 ///
 /// # Safety

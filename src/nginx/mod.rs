@@ -1,7 +1,7 @@
 //! The glue to nginx: all calls from it and to it, behind small safe types.
 //!
 //! [`modules`] is what nginx loads. [`conf`] reads directives into the [`conf::main::MainConf`] of a cycle; [`shm`] makes
-//! the zones that it names; [`http`] and [`stream`] serve what was configured; [`wake`] rouses the agent,
+//! the zones that it names; [`http`] and [`stream`] serve what was configured, with the [`variable`]s that both have; [`wake`] rouses the agent,
 //! which [`process`] runs in one worker.
 
 mod ffi;
@@ -14,4 +14,5 @@ mod shm;
 
 mod http;
 mod stream;
+mod variable;
 mod wake;

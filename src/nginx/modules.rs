@@ -4,8 +4,9 @@
 //! API, the stream module the cluster. All three are always there: nginx leaves a stream module alone while it has no
 //! stream, and nothing here refers to a symbol of stream but by looking it up.
 
+use super::conf::Conf;
 use super::conf::main::MainConf;
-use super::ffi::{self, ERROR, OK, guard};
+use super::ffi::{self, CONF_ERROR, CONF_OK, ERROR, OK, guard};
 use super::{http, log, process, shm, stream, wake};
 use nginx_sys as sys;
 use std::cell::UnsafeCell;
@@ -84,7 +85,7 @@ pub static STREAM: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t
 static CORE_CONTEXT: Exported<sys::ngx_core_module_t> = Exported::new(sys::ngx_core_module_t {
     name: ffi::constant(c"zonemesh"),
     create_conf: Some(create_conf),
-    init_conf: None,
+    init_conf: Some(init_conf),
 });
 
 /// A configuration begins: its zones come after the control zone, which is asked for here.
@@ -97,6 +98,20 @@ unsafe extern "C" fn create_conf(cycle: *mut sys::ngx_cycle_t) -> *mut c_void {
                 return std::ptr::null_mut();
             }
             main.cast()
+        }
+    })
+}
+
+/// All directives were read.
+unsafe extern "C" fn init_conf(cycle: *mut sys::ngx_cycle_t, main: *mut c_void) -> *mut c_char {
+    guard("init_conf", CONF_ERROR, || {
+        // SAFETY: nginx calls with the cycle that it configures, and with what `create_conf` made; nothing else refers to
+        // that now.
+        unsafe {
+            match (*main.cast::<MainConf>()).resolve() {
+                Ok(()) => CONF_OK,
+                Err(fault) => Conf::new(&mut ffi::bare_conf(cycle)).fail(&fault),
+            }
         }
     })
 }

@@ -41,12 +41,9 @@ struct Root {
 /// # Safety
 /// `cycle` is being configured, and `main` is its configuration.
 pub unsafe fn add_control(cycle: *mut sys::ngx_cycle_t, main: *mut MainConf) -> bool {
-    // SAFETY: all fields of a configuration may be null or zero; nginx looks only at those that are set here.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mut cf: sys::ngx_conf_t = std::mem::zeroed();
-        cf.cycle = cycle;
-        cf.pool = (*cycle).pool;
-        cf.log = (*cycle).log;
+        let mut cf = ffi::bare_conf(cycle);
         let Some(mut name) = ffi::copied((*cycle).pool, CONTROL_NAME.as_bytes()) else { return false };
         let zone = sys::ngx_shared_memory_add(&mut cf, &mut name, CONTROL_ZONE_SIZE, tag(&CONTROL_TAG));
         if zone.is_null() {

@@ -1,11 +1,17 @@
 //! `api [write=on|off]`
 
-use super::keyval::HttpConf;
 use super::{Conf, Directive, Fault, Place, parse};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, OK, guard};
 use crate::nginx::http::{self, api};
 use nginx_sys as sys;
 use std::ffi::{c_char, c_void};
+
+/// What the http module keeps of its main level.
+#[derive(Default)]
+pub struct HttpConf {
+    /// Index of `$request_id`, once a location has `api`.
+    pub request_id: Option<usize>,
+}
 
 /// What a location has.
 #[derive(Default)]

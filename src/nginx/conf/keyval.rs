@@ -1,35 +1,47 @@
 //! `keyval_zone` and `keyval`.
 
-use super::main::{Block, KeyvalZone, MainConf};
+use super::main::{Block, KeyvalZone};
 use super::{Conf, Directive, Fault, Place, parse};
-use crate::nginx::http::variable::{self, Variable};
 use crate::nginx::shm;
+use crate::nginx::variable::{self, Side};
 use crate::store::{MIN_ZONE_SIZE, Matching};
+use std::marker::PhantomData;
 
-/// What the http module keeps of its main level: variables wait here for their zones, since both may come first.
-#[derive(Default)]
-pub struct HttpConf {
-    waiting: Vec<Waiting>,
-    /// Index of `$request_id`, once a location has `api`.
-    pub request_id: Option<usize>,
-}
-
-/// A variable whose zone isn't looked up yet.
-struct Waiting {
-    variable: *mut Variable,
+/// A variable whose zone isn't looked up yet: the zone may be declared later, and in the other block.
+pub struct Waiting {
+    variable: *mut *const KeyvalZone,
     name: String,
     zone: String,
     place: Place,
 }
 
+impl Waiting {
+    /// Gives the variable its zone; at the end of the configuration.
+    pub fn resolve(self, zones: &[Box<KeyvalZone>]) -> Result<(), Fault> {
+        let Some(zone) = zones.iter().find(|zone| zone.name == self.zone) else {
+            return Err(Fault::at(
+                &self.place,
+                format!(
+                    "unknown zone \"{0}\" of \"keyval\" for \"${1}\": declare it with \"keyval_zone zone={0}:1m\", in \
+                     \"http\" or in \"stream\"",
+                    self.zone, self.name
+                ),
+            ));
+        };
+        // SAFETY: the variable lives in the cycle's pool, and nothing looks at it before the configuration is over.
+        unsafe { *self.variable = &raw const **zone };
+        Ok(())
+    }
+}
+
 /// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix] [sync] [evict]`
-pub struct KeyvalZoneDirective;
+pub struct KeyvalZoneDirective<S>(PhantomData<S>);
 
-impl Directive for KeyvalZoneDirective {
-    type Own = HttpConf;
+impl<S: Side> Directive for KeyvalZoneDirective<S> {
+    type Own = S::Conf;
 
-    fn set(conf: &mut Conf, _own: &mut HttpConf) -> Result<(), Fault> {
-        let mut zone = read_zone(conf)?;
+    fn set(conf: &mut Conf, _own: &mut S::Conf) -> Result<(), Fault> {
+        let mut zone = read_zone(conf, S::BLOCK)?;
         let main = conf.main()?;
         zone.main = main;
         let zone = main.add_zone(zone)?;
@@ -38,12 +50,12 @@ impl Directive for KeyvalZoneDirective {
 }
 
 /// `keyval key $variable zone=name`
-pub struct KeyvalDirective;
+pub struct KeyvalDirective<S>(PhantomData<S>);
 
-impl Directive for KeyvalDirective {
-    type Own = HttpConf;
+impl<S: Side> Directive for KeyvalDirective<S> {
+    type Own = S::Conf;
 
-    fn set(conf: &mut Conf, own: &mut HttpConf) -> Result<(), Fault> {
+    fn set(conf: &mut Conf, _own: &mut S::Conf) -> Result<(), Fault> {
         let text = conf.text(2).into_owned();
         let name = match text.strip_prefix('$') {
             Some(name) if is_name(name) => name.to_owned(),
@@ -67,31 +79,13 @@ impl Directive for KeyvalDirective {
                 )));
             }
         };
-        let variable = variable::add(conf, &name)?;
-        own.waiting.push(Waiting { variable, name, zone, place: conf.place() });
+        let waiting = Waiting { variable: variable::add::<S>(conf, &name)?, name, zone, place: conf.place() };
+        conf.main()?.add_waiting(waiting);
         Ok(())
     }
 }
 
-/// At the end of `http`: gives each variable its zone.
-pub fn resolve(http: &mut HttpConf, main: &MainConf) -> Result<(), Fault> {
-    for waiting in http.waiting.drain(..) {
-        let Some(zone) = main.zone(Block::Http, &waiting.zone) else {
-            return Err(Fault::at(
-                &waiting.place,
-                format!(
-                    "unknown zone \"{0}\" of \"keyval\" for \"${1}\": declare it with \"keyval_zone zone={0}:1m\" in \"http\"",
-                    waiting.zone, waiting.name
-                ),
-            ));
-        };
-        // SAFETY: the variable lives in the cycle's pool, and no request looks at it before the configuration is over.
-        unsafe { (*waiting.variable).set_zone(zone) };
-    }
-    Ok(())
-}
-
-fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
+fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
     let (mut named, mut timeout, mut matching, mut sync, mut evict) = (None, None, None, false, false);
     for parameter in conf.parameters() {
         let parameter = &*parameter;
@@ -138,7 +132,7 @@ fn read_zone(conf: &Conf) -> Result<KeyvalZone, Fault> {
     };
     Ok(KeyvalZone {
         name,
-        block: Block::Http,
+        block,
         size,
         timeout: timeout.map(|(_, millis)| millis),
         sync,

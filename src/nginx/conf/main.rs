@@ -3,6 +3,7 @@
 //! Made when nginx begins to read a configuration, filled by directives and by [`super::super::shm`], completed in
 //! `init_module`; from then on, and in the workers that are forked after, it only is read.
 
+use super::keyval::Waiting;
 use super::sync::SyncServer;
 use super::{Fault, Place};
 use crate::agent::{Cluster, Config};
@@ -24,6 +25,16 @@ pub enum Block {
     Http,
     /// `stream`
     Stream,
+}
+
+impl Block {
+    /// As in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Block::Http => "http",
+            Block::Stream => "stream",
+        }
+    }
 }
 
 /// A `keyval_zone`.
@@ -77,6 +88,7 @@ pub struct MainConf {
     // Boxed: variables and nginx's zones keep pointers to the elements.
     #[allow(clippy::vec_box)]
     zones: Vec<Box<KeyvalZone>>,
+    waiting: Vec<Waiting>,
     sync: Option<SyncServer>,
     http_zones: Vec<NamedZone>,
     stream_zones: Vec<NamedZone>,
@@ -132,13 +144,19 @@ impl MainConf {
     /// Adds a zone. Fails on a name that is taken.
     pub fn add_zone(&mut self, zone: KeyvalZone) -> Result<*mut KeyvalZone, Fault> {
         if let Some(other) = self.zones.iter().find(|other| other.name == zone.name) {
-            return Err(Fault::at(
-                &zone.place,
-                format!(
-                    "duplicate keyval_zone \"{}\": it is declared already in {}; give one of them another name",
-                    zone.name, other.place
-                ),
-            ));
+            let remedy = match other.block == zone.block {
+                true => "give one of them another name",
+                false => {
+                    "\"http\" and \"stream\" can use one zone: keep one \"keyval_zone\", and name it in \"keyval\" of both"
+                }
+            };
+            let text = format!(
+                "duplicate keyval_zone \"{}\": it is declared already in \"{}\", in {}; {remedy}",
+                zone.name,
+                other.block.name(),
+                other.place
+            );
+            return Err(Fault::at(&zone.place, text));
         }
         let mut zone = Box::new(zone);
         let pointer = &raw mut *zone;
@@ -146,9 +164,15 @@ impl MainConf {
         Ok(pointer)
     }
 
-    /// A zone by the block it is declared in and its name.
-    pub fn zone(&self, block: Block, name: &str) -> Option<&KeyvalZone> {
-        self.zones.iter().map(|zone| &**zone).find(|zone| zone.block == block && zone.name == name)
+    /// Adds a variable that is to get its zone from [`MainConf::resolve`].
+    pub fn add_waiting(&mut self, waiting: Waiting) {
+        self.waiting.push(waiting);
+    }
+
+    /// All blocks are read: gives each variable its zone.
+    pub fn resolve(&mut self) -> Result<(), Fault> {
+        let zones = &self.zones;
+        self.waiting.drain(..).try_for_each(|waiting| waiting.resolve(zones))
     }
 
     /// Makes this cycle a node of a cluster. Fails if another server did so before.

@@ -9,18 +9,18 @@ pub mod path;
 pub mod request;
 pub mod variable;
 
-use super::conf::api::{self as api_conf, ApiConf, ApiDirective};
-use super::conf::keyval::{self, HttpConf, KeyvalDirective, KeyvalZoneDirective};
-use super::conf::{self, Conf, command};
-use super::ffi::{ERROR, guard};
+use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};
+use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
+use super::conf::{self, command};
 use super::modules::{self, Exported};
 use nginx_sys as sys;
 use std::ffi::c_void;
+use variable::Http;
 
 /// The http module's callbacks.
 pub static CONTEXT: Exported<sys::ngx_http_module_t> = Exported::new(sys::ngx_http_module_t {
     preconfiguration: None,
-    postconfiguration: Some(postconfiguration),
+    postconfiguration: None,
     create_main_conf: Some(conf::create::<HttpConf>),
     init_main_conf: None,
     create_srv_conf: None,
@@ -34,8 +34,8 @@ const LOCATION: u32 = sys::NGX_HTTP_LOC_CONF | sys::NGX_HTTP_LIF_CONF | sys::NGX
 
 /// Its directives.
 pub static COMMANDS: Exported<[sys::ngx_command_t; 4]> = Exported::new([
-    command::<KeyvalZoneDirective>(c"keyval_zone", MAIN | sys::NGX_CONF_1MORE, sys::NGX_HTTP_MAIN_CONF_OFFSET),
-    command::<KeyvalDirective>(c"keyval", MAIN | sys::NGX_CONF_TAKE3, sys::NGX_HTTP_MAIN_CONF_OFFSET),
+    command::<KeyvalZoneDirective<Http>>(c"keyval_zone", MAIN | sys::NGX_CONF_1MORE, sys::NGX_HTTP_MAIN_CONF_OFFSET),
+    command::<KeyvalDirective<Http>>(c"keyval", MAIN | sys::NGX_CONF_TAKE3, sys::NGX_HTTP_MAIN_CONF_OFFSET),
     command::<ApiDirective>(
         c"api",
         LOCATION | sys::NGX_CONF_NOARGS | sys::NGX_CONF_TAKE1,
@@ -43,20 +43,6 @@ pub static COMMANDS: Exported<[sys::ngx_command_t; 4]> = Exported::new([
     ),
     sys::ngx_command_t::empty(),
 ]);
-
-/// The end of `http`.
-unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
-    guard("the end of http", ERROR, || {
-        // SAFETY: nginx calls with the context of `http`, where this module's main structure is, read by one thread.
-        let (mut conf, http) = unsafe {
-            let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
-            (Conf::new(cf), (*(*ctx).main_conf.add(ctx_index())).cast::<HttpConf>())
-        };
-        // SAFETY: as above; no other reference to the structure exists here.
-        let result = unsafe { conf.main().and_then(|main| keyval::resolve(&mut *http, main)) };
-        conf.finish(result)
-    })
-}
 
 /// This module's index among those of http.
 pub fn ctx_index() -> usize {

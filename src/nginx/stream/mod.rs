@@ -1,4 +1,4 @@
-//! The stream part: the server that receives from peers.
+//! The stream part: variables that read and write zones, and the server that receives from peers.
 //!
 //! nginx's stream module may be loaded before this one, after it, or not at all. So nothing here is linked to it: its
 //! modules are found in the cycle by name, its functions by looking them up.
@@ -6,17 +6,20 @@
 pub mod listens;
 mod session;
 mod symbols;
+mod variable;
 mod waiting;
 
 pub use symbols::{Symbols, configured, core_server};
 
+use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
 use super::conf::sync::{self, SrvConf, ZoneSync};
 use super::conf::sync_settings::{Setting, Unsupported};
 use super::conf::{self, Conf, Fault, command};
-use super::ffi::{self, CONF_ERROR, ERROR, OK, guard};
+use super::ffi::{self, CONF_ERROR, ERROR, guard};
 use super::modules::{Exported, STREAM};
 use nginx_sys as sys;
 use std::ffi::{c_char, c_void};
+use variable::Stream;
 
 /// The stream module's callbacks.
 pub static CONTEXT: Exported<sys::ngx_stream_module_t> = Exported::new(sys::ngx_stream_module_t {
@@ -29,6 +32,7 @@ pub static CONTEXT: Exported<sys::ngx_stream_module_t> = Exported::new(sys::ngx_
 });
 
 const SERVER: usize = sys::NGX_STREAM_SRV_CONF_OFFSET;
+const MAIN: u32 = sys::NGX_STREAM_MAIN_CONF;
 const S: u32 = sys::NGX_STREAM_SRV_CONF;
 const BOTH: u32 = sys::NGX_STREAM_MAIN_CONF | sys::NGX_STREAM_SRV_CONF;
 const ONE: u32 = BOTH | sys::NGX_CONF_TAKE1;
@@ -57,8 +61,8 @@ pub static COMMANDS: Exported<[sys::ngx_command_t; 25]> = Exported::new([
     command::<Setting>(c"zone_sync_ssl_protocols", BOTH | sys::NGX_CONF_1MORE, SERVER),
     command::<Setting>(c"zone_sync_ssl_ciphers", ONE, SERVER),
     command::<Unsupported>(c"zone_sync_ssl_conf_command", BOTH | sys::NGX_CONF_TAKE2, SERVER),
-    command::<Unsupported>(c"keyval_zone", sys::NGX_STREAM_MAIN_CONF | sys::NGX_CONF_1MORE, SERVER),
-    command::<Unsupported>(c"keyval", sys::NGX_STREAM_MAIN_CONF | sys::NGX_CONF_1MORE, SERVER),
+    command::<KeyvalZoneDirective<Stream>>(c"keyval_zone", MAIN | sys::NGX_CONF_1MORE, SERVER),
+    command::<KeyvalDirective<Stream>>(c"keyval", MAIN | sys::NGX_CONF_TAKE3, SERVER),
     sys::ngx_command_t::empty(),
 ]);
 
@@ -124,15 +128,7 @@ pub unsafe extern "C" fn handler(session: *mut sys::ngx_stream_session_t) {
 unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
     guard("the end of the stream block", ERROR, || {
         // SAFETY: nginx calls with the `cf` of the stream block, at its end.
-        unsafe {
-            match waiting::install(cf) {
-                Ok(()) => OK,
-                Err(fault) => {
-                    Conf::new(cf).fail(&fault);
-                    ERROR
-                }
-            }
-        }
+        unsafe { Conf::new(cf).finish(waiting::install(cf)) }
     })
 }
 

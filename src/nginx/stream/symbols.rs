@@ -22,15 +22,8 @@ pub struct Symbols {
 impl Symbols {
     /// Looks them up.
     pub fn find() -> Result<Symbols, Fault> {
-        const NAME: &CStr = c"ngx_stream_finalize_session";
-        // SAFETY: the name is a NUL-terminated constant.
-        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, NAME.as_ptr()) };
-        if address.is_null() {
-            return Err(Fault::new(format!("the stream module lacks {}", NAME.to_string_lossy())));
-        }
-        // SAFETY: this is the function of that name in nginx's public interface, and the headers that the module was
-        // built with declare it so; nginx refuses modules built for another version.
-        Ok(Symbols { finalize: unsafe { std::mem::transmute::<*mut libc::c_void, Finalize>(address) } })
+        // SAFETY: the function of that name is of this type in the headers that the module was built with.
+        Ok(Symbols { finalize: unsafe { look_up(c"ngx_stream_finalize_session")? } })
     }
 
     /// `ngx_stream_finalize_session`
@@ -41,6 +34,22 @@ impl Symbols {
         // SAFETY: the caller's promise.
         unsafe { (self.finalize)(session, status) };
     }
+}
+
+/// A function of the stream module.
+///
+/// # Safety
+/// `F` is the type of a pointer to the function that has this name in nginx's public interface. (nginx refuses modules
+/// built for another version, so what the headers say of it is true.)
+pub unsafe fn look_up<F: Copy>(name: &CStr) -> Result<F, Fault> {
+    const { assert!(size_of::<F>() == size_of::<*mut libc::c_void>()) };
+    // SAFETY: the name is NUL-terminated.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    if address.is_null() {
+        return Err(Fault::new(format!("the stream module lacks {}", name.to_string_lossy())));
+    }
+    // SAFETY: of the same size, not null, and of that type by the caller's promise.
+    Ok(unsafe { std::mem::transmute_copy(&address) })
 }
 
 /// A module of a cycle, by its name.
