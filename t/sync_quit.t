@@ -49,6 +49,8 @@ for my $round (1 .. 3) {
     ok(defined $took, 'QUIT with a peer that does not answer: the node ends') and
         cmp_ok($took, '<', 10, sprintf '... in bounded time (%.2f s)', $took);
     everywhere([$second], 'last', 'v', '... and the peer that does has everything');
+    my @told = $first->grep_log(qr/\[warn\].*zone_sync peer .*(?:did not acknowledge all changes|not connected when this node ended)/);
+    is(scalar @told, 1, '... and the log says which one may lack something');
     $nodes[2]{relay}->stop;
     $_->stop for $second, $third;
 }

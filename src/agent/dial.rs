@@ -57,7 +57,7 @@ impl Dial {
             match connected {
                 Ok(stream) => {
                     link.open();
-                    let session = Session::new(&self.hub, link, self.label(), self.node.clone(), stream);
+                    let session = Session::new(&self.hub, link, self.peer.label(), self.node.clone(), stream);
                     let end =
                         session.run(&mut |text| self.tell(teller.event(text, Instant::now()), NoteLevel::Notice)).await;
                     link.close(if matches!(end, End::Itself) { State::Over } else { State::Dialling });
@@ -65,9 +65,10 @@ impl Dial {
                     self.hub.count_pending();
                     match end {
                         End::Itself => {
-                            self.hub
-                                .log
-                                .info(format!("zone_sync peer {} is this node itself and is left out", self.label()));
+                            self.hub.log.info(format!(
+                                "zone_sync peer {} is this node itself and is left out",
+                                self.peer.label()
+                            ));
                             self.hub.announce();
                             return;
                         }
@@ -129,17 +130,7 @@ impl Dial {
 
     fn tell(&self, text: Option<String>, level: NoteLevel) {
         if let Some(text) = text {
-            self.hub.log.line(level, format!("zone_sync peer {}: {text}", self.label()));
-        }
-    }
-
-    /// As the configuration has it, and the address if that doesn't say it.
-    fn label(&self) -> String {
-        match &self.peer.target {
-            Target::Tcp { address, .. } if self.peer.text != address.to_string() => {
-                format!("{} ({address})", self.peer.text)
-            }
-            _ => self.peer.text.clone(),
+            self.hub.log.line(level, format!("zone_sync peer {}: {text}", self.peer.label()));
         }
     }
 

@@ -5,7 +5,7 @@
 use super::log::Log;
 use crate::record::Identity;
 use crate::store::{Control, ShardMask, control::Lease};
-use crate::sync::SyncZone;
+use crate::sync::{NoteLevel, SyncZone};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -34,9 +34,9 @@ impl Hub {
         Hub { control, lease, log, zones, links, finishing, ending, changed: Notify::new() }
     }
 
-    /// A link for one more peer.
-    pub(super) fn add_link(&self) -> Rc<Link> {
-        let link = Rc::new(Link::new(self.zones.len()));
+    /// A link for one more peer, which is called so in the log.
+    pub(super) fn add_link(&self, label: String) -> Rc<Link> {
+        let link = Rc::new(Link::new(label, self.zones.len()));
         self.links.borrow_mut().push(link.clone());
         link
     }
@@ -89,6 +89,30 @@ impl Hub {
             State::Dialling => reached || link.unreachable.get(),
             State::Over => true,
         })
+    }
+
+    /// Says which peers may lack something when this node ends.
+    pub(super) fn tell_unsent(&self) {
+        for link in self.links.borrow().iter() {
+            let label = &link.label;
+            match link.state.get() {
+                State::Connected if !link.flushed.get() => {
+                    let records: u64 = link.pending.borrow().iter().sum();
+                    self.log.line(
+                        NoteLevel::Warn,
+                        format!(
+                            "zone_sync peer {label}: did not acknowledge all changes before this node ended \
+                             ({records} records waited when last counted)"
+                        ),
+                    );
+                }
+                State::Dialling => self.log.line(
+                    NoteLevel::Warn,
+                    format!("zone_sync peer {label}: not connected when this node ended; others must tell it the last changes"),
+                ),
+                State::Connected | State::Over => {}
+            }
+        }
     }
 
     /// Everybody says goodbye and ends.
@@ -151,6 +175,7 @@ pub(super) enum State {
 
 /// One peer, as the others see it.
 pub(super) struct Link {
+    label: String,
     pub(super) state: Cell<State>,
     /// It isn't to be dialled any more.
     pub(super) removed: Cell<bool>,
@@ -168,8 +193,9 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn new(zones: usize) -> Link {
+    fn new(label: String, zones: usize) -> Link {
         Link {
+            label,
             state: Cell::new(State::Dialling),
             removed: Cell::new(false),
             unreachable: Cell::new(false),

@@ -67,6 +67,16 @@ pub struct Peer {
     pub target: Target,
 }
 
+impl Peer {
+    /// As the configuration has it, and the address if that doesn't say it.
+    fn label(&self) -> String {
+        match &self.target {
+            Target::Tcp { address, .. } if self.text != address.to_string() => format!("{} ({address})", self.text),
+            _ => self.text.clone(),
+        }
+    }
+}
+
 /// What is needed to share zones with other nodes.
 pub struct Cluster {
     /// The zones to share, and the limits of sessions.

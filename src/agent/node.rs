@@ -128,7 +128,7 @@ impl Dials<'_> {
 
     fn dial(&mut self, peer: &Peer) -> Option<Rc<Link>> {
         let cluster = self.config.cluster.as_ref()?;
-        let link = self.hub.add_link();
+        let link = self.hub.add_link(peer.label());
         self.tasks.spawn_local(dial::Dial::new(cluster, peer, self.hub.clone(), link.clone()).run());
         Some(link)
     }
@@ -151,6 +151,7 @@ async fn finish(config: &Config, hub: &Rc<Hub>, mut dials: JoinSet<()>, until: I
             () = tokio::time::sleep(FINISHING.min(until.saturating_duration_since(Instant::now()))) => {}
         }
     }
+    hub.tell_unsent();
     farewell(hub, dials).await
 }
 
