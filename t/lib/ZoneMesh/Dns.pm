@@ -5,7 +5,7 @@ package ZoneMesh::Dns;
 #     my $dns = ZoneMesh::Dns->new->start;
 #     $dns->set('mesh.test' => qw(127.0.0.11 127.0.0.12 ::1));    # all of its addresses; none: it doesn't exist
 #
-# Answers are good for a second.
+# Its names are those below .test, and below the domains that `new` is given. Answers are good for a second.
 
 use strict;
 use warnings;
@@ -22,9 +22,9 @@ use ZoneMesh::Node;
 sub program { return (grep { -x } map { "$_/dnsmasq" } qw(/usr/sbin /usr/local/sbin /usr/bin))[0] }
 
 sub new {
-    my ($class) = @_;
+    my ($class, @domains) = @_;
     my $folder = File::Temp->newdir('zonemesh-dns-XXXXXX', TMPDIR => 1);
-    return bless { owner => $$, folder => $folder, port => ZoneMesh::port(), records => {} }, $class;
+    return bless { owner => $$, folder => $folder, port => ZoneMesh::port(), records => {}, domains => [ 'test', @domains ] }, $class;
 }
 
 sub port { return $_[0]{port} }
@@ -38,7 +38,8 @@ sub start {
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>', "$self->{folder}/log";
         open STDERR, '>&', \*STDOUT;
-        exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local=/test/ --local-ttl=1),
+        exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local-ttl=1),
+            (map { "--local=/$_/" } @{ $self->{domains} }),
             '--user=' . getpwuid($>), '--pid-file', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
             "--addn-hosts=$self->{folder}/hosts"
             or POSIX::_exit(127);
