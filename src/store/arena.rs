@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
-use super::layout::{CLASS_SIZES, header, offset, shard};
+use super::layout::{CLASS_SIZES, header, shard};
 use super::lock::{self, Obtained};
 use super::shard::Shard;
 use super::{Slot, StoreError, Zone};
@@ -145,7 +145,7 @@ impl Shard<'_> {
         let mut pages: Vec<usize> = self.zone.geometry.page_of(at).into_iter().collect();
         let mut overflow = self.block(at).overflow();
         while overflow != 0 && pages.len() < self.zone.geometry.pages {
-            let block = offset(overflow);
+            let block = self.zone.geometry.offset(overflow);
             pages.extend(self.zone.geometry.page_of(block));
             overflow = self.zone.region.load32(block, Relaxed);
         }

@@ -1,7 +1,9 @@
-//! A record as it lies in memory: a header, then key and value as one run of bytes that may go on in further blocks.
+//! A record as it lies in memory: a header, then key and value as one run of bytes. What doesn't fit into a page is
+//! *large*: it fills its first page, and goes on in further blocks.
 //!
 //! ```text
-//! head block:      feed prev, next | chain next | timer next, prev | overflow | stamp | meta | lengths | bytes ...
+//! record:          feed prev, next | chain next | timer next, prev | lengths | stamp | meta | bytes ...
+//! large record:    the same, lengths empty ...                                             | long lengths | overflow | bytes ...
 //! overflow block:  next | unused | bytes ...
 //! ```
 //!
@@ -10,7 +12,7 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::failpoint::{Step, done};
-use super::layout::{Geometry, offset};
+use super::layout::Geometry;
 use super::region::Region;
 use super::{MAX_KEY, MAX_VALUE};
 use crate::record::{Kind, Millis, Stamp};
@@ -21,22 +23,40 @@ pub const FEED_NEXT: usize = 4;
 pub const CHAIN_NEXT: usize = 8;
 pub const TIMER_NEXT: usize = 12;
 pub const TIMER_PREV: usize = 16;
-const OVERFLOW: usize = 20;
+const LENGTHS: usize = 20;
 const STAMP: usize = 24;
 const META: usize = 32;
-const LENGTHS: usize = 40;
 /// Bytes of the header.
-pub const HEAD: usize = 48;
+pub const HEAD: usize = 40;
+/// What a large record has before its bytes.
+const LONG_LENGTHS: usize = 40;
+const OVERFLOW: usize = 48;
+const LARGE_HEAD: usize = 56;
 /// Bytes before the data of an overflow block.
 const OVERFLOW_HEAD: usize = 8;
 
-const TOMBSTONE: u8 = 1;
-/// On a record: shortened. On a tombstone: lapsed.
-const SHORTENED: u8 = 2;
-const TAG_SHIFT: u32 = 54;
-/// Of the lengths, those bits that a look-up compares: key length and tag.
-const KEY_MASK: u64 = 0x3ff << TAG_SHIFT | 0x1_ffff;
+// Lengths: 12 bits of the key's, 12 of the value's, 7 of the key's hash, and whether the record is large.
+const LENGTH_BITS: u32 = 12;
+const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
+const TAG_SHIFT: u32 = 24;
+/// The bits of a hash that a record keeps.
+pub const TAG_MASK: u32 = 0x7f;
+const LARGE: u32 = 1 << 31;
+/// Those bits that a look-up compares.
+const KEY_MASK: u32 = LARGE | TAG_MASK << TAG_SHIFT | LENGTH_MASK;
+// Long lengths: 17 bits of the key's, 21 of the value's.
+const LONG_KEY_BITS: u32 = 17;
+const LONG_KEY_MASK: u64 = (1 << LONG_KEY_BITS) - 1;
+const LONG_VALUE_MASK: u64 = (1 << 21) - 1;
+// Meta: 48 bits of the end, 10 of the origin, 4 of the kind, and two flags.
 const MILLIS_MASK: u64 = (1 << 48) - 1;
+const ORIGIN_SHIFT: u32 = 48;
+const ORIGIN_MASK: u16 = 0x3ff;
+const KIND_SHIFT: u32 = 58;
+const KIND_MASK: u8 = 0xf;
+const TOMBSTONE: u64 = 1 << 62;
+/// On a record: shortened. On a tombstone: lapsed.
+const SHORTENED: u64 = 1 << 63;
 
 /// The header's fixed fields, decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +125,25 @@ impl<'a> Block<'a> {
     /// Whether the record has this key, which hashes to `tag`: most records that don't are told by one word.
     #[inline(always)]
     pub fn has_key(&self, geometry: &Geometry, tag: u16, key: &[u8]) -> bool {
-        let lengths = self.region.load64(self.at + LENGTHS, Relaxed);
-        if lengths & KEY_MASK != key.len() as u64 | u64::from(tag) << TAG_SHIFT {
-            return false;
-        }
-        if key.len() <= geometry.page_size - HEAD {
+        let lengths = self.region.load32(self.at + LENGTHS, Relaxed);
+        // A key longer than the field has bits outside of the mask, and equals none.
+        if lengths & KEY_MASK == key.len() as u32 | u32::from(tag) << TAG_SHIFT {
             return self.region.equals(self.at + HEAD, key);
         }
-        self.key_equals(geometry, self.fields().payload(), key)
+        lengths & LARGE != 0 && self.large_has_key(geometry, tag, key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn large_has_key(&self, geometry: &Geometry, tag: u16, key: &[u8]) -> bool {
+        let fields = self.fields();
+        fields.tag == tag && fields.key_len == key.len() && self.key_equals(geometry, fields.payload(), key)
     }
 
     /// Copies the value out, of a record with these fields. `false`: the block isn't what it seemed.
     #[inline(always)]
     pub fn read_value(&self, geometry: &Geometry, fields: &Fields, to: &mut [u8]) -> bool {
-        if fields.payload() <= geometry.page_size - HEAD {
+        if !is_large(geometry, fields.payload()) {
             return self.region.read(self.at + HEAD + fields.key_len, to);
         }
         self.read_payload(geometry, fields.payload(), fields.key_len, to)
@@ -128,51 +153,79 @@ impl<'a> Block<'a> {
     #[inline(always)]
     pub fn fields(&self) -> Fields {
         let meta = self.region.load64(self.at + META, Relaxed);
-        let lengths = self.region.load64(self.at + LENGTHS, Relaxed);
-        let flags = (meta >> 56) as u8;
+        let lengths = self.region.load32(self.at + LENGTHS, Relaxed);
         let end = meta & MILLIS_MASK;
+        let (key_len, value_len) = if lengths & LARGE == 0 {
+            ((lengths & LENGTH_MASK) as usize, (lengths >> LENGTH_BITS & LENGTH_MASK) as usize)
+        } else {
+            self.long_lengths()
+        };
         Fields {
             stamp: Stamp(self.region.load64(self.at + STAMP, Relaxed)),
-            origin: (lengths >> 38) as u16,
-            kind: (meta >> 48) as u8,
+            origin: (meta >> ORIGIN_SHIFT) as u16 & ORIGIN_MASK,
+            kind: (meta >> KIND_SHIFT) as u8 & KIND_MASK,
             expires: (end != 0).then_some(end),
-            tombstone: flags & TOMBSTONE != 0,
-            shortened: flags & (TOMBSTONE | SHORTENED) == SHORTENED,
-            lapsed: flags & (TOMBSTONE | SHORTENED) == TOMBSTONE | SHORTENED,
-            key_len: ((lengths & 0x1_ffff) as usize).min(MAX_KEY),
-            value_len: ((lengths >> 17 & 0x1f_ffff) as usize).min(MAX_VALUE),
-            tag: (lengths >> TAG_SHIFT) as u16,
+            tombstone: meta & TOMBSTONE != 0,
+            shortened: meta & (TOMBSTONE | SHORTENED) == SHORTENED,
+            lapsed: meta & (TOMBSTONE | SHORTENED) == TOMBSTONE | SHORTENED,
+            key_len,
+            value_len,
+            tag: (lengths >> TAG_SHIFT & TAG_MASK) as u16,
         }
     }
 
+    #[cold]
+    fn long_lengths(&self) -> (usize, usize) {
+        let lengths = self.region.load64(self.at + LONG_LENGTHS, Relaxed);
+        let (key, value) = (lengths & LONG_KEY_MASK, lengths >> LONG_KEY_BITS & LONG_VALUE_MASK);
+        ((key as usize).min(MAX_KEY), (value as usize).min(MAX_VALUE))
+    }
+
     /// Writes the header's fixed fields.
-    pub fn set_fields(&self, fields: &Fields) {
-        let lengths = fields.key_len as u64
-            | (fields.value_len as u64) << 17
-            | u64::from(fields.origin) << 38
-            | u64::from(fields.tag) << TAG_SHIFT;
-        self.region.store64(self.at + LENGTHS, lengths, Relaxed);
+    pub fn set_fields(&self, geometry: &Geometry, fields: &Fields) {
+        let lengths = if is_large(geometry, fields.payload()) {
+            let long = fields.key_len as u64 | (fields.value_len as u64) << LONG_KEY_BITS;
+            self.region.store64(self.at + LONG_LENGTHS, long, Relaxed);
+            LARGE
+        } else {
+            fields.key_len as u32 | (fields.value_len as u32) << LENGTH_BITS
+        };
+        self.region.store32(self.at + LENGTHS, lengths | u32::from(fields.tag) << TAG_SHIFT, Relaxed);
         self.region.store64(self.at + STAMP, fields.stamp.0, Relaxed);
-        done(Step::BuriedStamp);
         self.set_meta(fields);
     }
 
-    /// Writes the one word that says what the record is and until when.
+    /// Turns a record into another one of the same lengths, where it lies: until the last of three stores it is what it was,
+    /// under another version.
+    pub fn turn(&self, from: &Fields, to: &Fields) {
+        self.set_meta(&Fields { origin: to.origin, ..*from });
+        self.region.store64(self.at + STAMP, to.stamp.0, Relaxed);
+        done(Step::BuriedStamp);
+        self.set_meta(to);
+    }
+
+    /// Writes the one word that says what the record is, of whom, and until when.
     pub fn set_meta(&self, fields: &Fields) {
         let marked = if fields.tombstone { fields.lapsed } else { fields.shortened };
-        let flags = if fields.tombstone { TOMBSTONE } else { 0 } | if marked { SHORTENED } else { 0 };
         let meta = fields.expires.map_or(0, |end| end.clamp(1, MILLIS_MASK))
-            | u64::from(fields.kind) << 48
-            | u64::from(flags) << 56;
+            | u64::from(fields.origin & ORIGIN_MASK) << ORIGIN_SHIFT
+            | u64::from(fields.kind & KIND_MASK) << KIND_SHIFT
+            | if fields.tombstone { TOMBSTONE } else { 0 }
+            | if marked { SHORTENED } else { 0 };
         self.region.store64(self.at + META, meta, Release);
     }
 
-    /// The first overflow block.
-    pub fn overflow(&self) -> u32 {
-        self.region.load32(self.at + OVERFLOW, Relaxed)
+    /// Whether the record says that it goes on in further blocks.
+    pub fn is_large(&self) -> bool {
+        self.region.load32(self.at + LENGTHS, Relaxed) & LARGE != 0
     }
 
-    /// Sets it.
+    /// The first overflow block, 0 if the record isn't large.
+    pub fn overflow(&self) -> u32 {
+        if self.is_large() { self.region.load32(self.at + OVERFLOW, Relaxed) } else { 0 }
+    }
+
+    /// Sets it; of a record that will be large.
     pub fn set_overflow(&self, link: u32) {
         self.region.store32(self.at + OVERFLOW, link, Relaxed);
     }
@@ -231,38 +284,45 @@ impl<'a> Block<'a> {
     }
 
     /// The runs of memory that hold `total` bytes: offset and length of each.
-    fn pieces(&self, geometry: &Geometry, total: usize) -> Pieces<'a> {
+    fn pieces<'g>(&self, geometry: &'g Geometry, total: usize) -> Pieces<'a, 'g> {
+        let head = if is_large(geometry, total) { LARGE_HEAD } else { HEAD };
         Pieces {
             region: self.region,
-            page_size: geometry.page_size,
-            at: Some((self.at + HEAD, geometry.page_size - HEAD)),
+            geometry,
+            at: Some((self.at + head, geometry.page_size - head)),
             next: self.at + OVERFLOW,
             left: total,
         }
     }
 }
 
+/// Whether a record of `payload` bytes is large.
+#[inline]
+fn is_large(geometry: &Geometry, payload: usize) -> bool {
+    payload > geometry.page_size - HEAD
+}
+
 /// How many overflow blocks a record of `payload` bytes has, and the bytes of the last.
 pub fn overflow_blocks(geometry: &Geometry, payload: usize) -> (usize, usize) {
-    let rest = payload.saturating_sub(geometry.page_size - HEAD);
-    if rest == 0 {
+    if !is_large(geometry, payload) {
         return (0, 0);
     }
+    let rest = payload - (geometry.page_size - LARGE_HEAD);
     let each = geometry.page_size - OVERFLOW_HEAD;
     let blocks = rest.div_ceil(each);
     (blocks, rest - (blocks - 1) * each + OVERFLOW_HEAD)
 }
 
-struct Pieces<'a> {
+struct Pieces<'a, 'g> {
     region: &'a Region,
-    page_size: usize,
+    geometry: &'g Geometry,
     at: Option<(usize, usize)>,
     /// Offset of the link to the next block.
     next: usize,
     left: usize,
 }
 
-impl Iterator for Pieces<'_> {
+impl Iterator for Pieces<'_, '_> {
     type Item = (usize, usize);
 
     fn next(&mut self) -> Option<(usize, usize)> {
@@ -272,12 +332,12 @@ impl Iterator for Pieces<'_> {
         let (at, room) = match self.at.take() {
             Some(head) => head,
             None => {
-                let block = offset(self.region.load32(self.next, Relaxed));
+                let block = self.geometry.offset(self.region.load32(self.next, Relaxed));
                 if block == 0 {
                     return None;
                 }
                 self.next = block;
-                (block + OVERFLOW_HEAD, self.page_size - OVERFLOW_HEAD)
+                (block + OVERFLOW_HEAD, self.geometry.page_size - OVERFLOW_HEAD)
             }
         };
         let len = room.min(self.left);

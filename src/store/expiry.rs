@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
-use super::layout::{link, offset, shard};
+use super::layout::shard;
 use super::shard::Shard;
 use crate::record::Millis;
 
@@ -54,15 +54,16 @@ impl Shard<'_> {
         let block = self.block(at);
         let (next, prev) = (block.link(TIMER_NEXT), block.link(TIMER_PREV));
         if next != 0 {
-            self.block(offset(next)).set_link(TIMER_PREV, prev);
+            self.block(self.zone.geometry.offset(next)).set_link(TIMER_PREV, prev);
             done(Step::TimerHalfOut);
         }
         if prev != 0 {
-            self.block(offset(prev)).set_link(TIMER_NEXT, next);
+            self.block(self.zone.geometry.offset(prev)).set_link(TIMER_NEXT, next);
             return;
         }
         let draining = self.field(shard::DRAINING);
-        let head = if self.load(draining) == link(at) { draining } else { self.head_for(self.due(end)) };
+        let head =
+            if self.load(draining) == self.zone.geometry.link(at) { draining } else { self.head_for(self.due(end)) };
         self.store(head, next);
     }
 
@@ -104,10 +105,10 @@ impl Shard<'_> {
             None => 0,
         };
         let mut sample = Vec::new();
-        let mut at = offset(first);
+        let mut at = self.zone.geometry.offset(first);
         while at != 0 && sample.len() < count {
             sample.push((at, self.block(at).fields()));
-            at = offset(self.block(at).link(TIMER_NEXT));
+            at = self.zone.geometry.offset(self.block(at).link(TIMER_NEXT));
         }
         sample
     }
@@ -116,7 +117,7 @@ impl Shard<'_> {
     fn drain(&self, now: Millis, budget: &mut usize, expire: &mut impl FnMut(usize, Fields)) -> bool {
         let draining = self.field(shard::DRAINING);
         loop {
-            let at = offset(self.load(draining));
+            let at = self.zone.geometry.offset(self.load(draining));
             if at == 0 {
                 return true;
             }
@@ -132,7 +133,7 @@ impl Shard<'_> {
                     self.timer_insert(at, &fields);
                 }
             }
-            if offset(self.load(draining)) == at {
+            if self.zone.geometry.offset(self.load(draining)) == at {
                 // Something that `expire` left there would be met for ever.
                 self.store(draining, self.block(at).link(TIMER_NEXT));
             }
@@ -184,10 +185,10 @@ impl Shard<'_> {
         block.set_link(TIMER_NEXT, first);
         block.set_link(TIMER_PREV, 0);
         if first != 0 {
-            self.block(offset(first)).set_link(TIMER_PREV, link(at));
+            self.block(self.zone.geometry.offset(first)).set_link(TIMER_PREV, self.zone.geometry.link(at));
         }
         done(Step::TimerHalfIn);
-        self.store(head, link(at));
+        self.store(head, self.zone.geometry.link(at));
     }
 
     fn load(&self, at: usize) -> u32 {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::{FEED_NEXT, FEED_PREV, Fields};
 use super::failpoint::{Step, done};
-use super::layout::{WALKER_MISSED, link, offset, shard};
+use super::layout::{WALKER_MISSED, shard};
 use super::shard::{Met, Shard};
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, watch};
 use crate::record::{Record, Version};
@@ -71,19 +71,19 @@ impl Shard<'_> {
     }
 
     pub(super) fn next(&self, at: usize) -> usize {
-        offset(self.zone.region.load32(at + FEED_NEXT, Relaxed))
+        self.zone.geometry.offset(self.zone.region.load32(at + FEED_NEXT, Relaxed))
     }
 
     pub(super) fn prev(&self, at: usize) -> usize {
-        offset(self.zone.region.load32(at + FEED_PREV, Relaxed))
+        self.zone.geometry.offset(self.zone.region.load32(at + FEED_PREV, Relaxed))
     }
 
     fn set_next(&self, at: usize, to: usize) {
-        self.zone.region.store32(at + FEED_NEXT, link(to), Relaxed);
+        self.zone.region.store32(at + FEED_NEXT, self.zone.geometry.link(to), Relaxed);
     }
 
     fn set_prev(&self, at: usize, to: usize) {
-        self.zone.region.store32(at + FEED_PREV, link(to), Relaxed);
+        self.zone.region.store32(at + FEED_PREV, self.zone.geometry.link(to), Relaxed);
     }
 }
 
@@ -209,7 +209,7 @@ impl Shard<'_> {
     pub fn clear_markers(&self) {
         for slot in 0..self.zone.geometry.walkers {
             let marker = self.zone.geometry.marker(self.index, slot);
-            self.zone.region.zero(marker, super::layout::MARKER_LEN);
+            self.zone.region.zero(marker, self.zone.geometry.marker_len());
         }
     }
 
@@ -217,7 +217,7 @@ impl Shard<'_> {
         let marker = self.zone.geometry.marker(self.index, slot);
         if self.next(marker) != 0 {
             self.feed_unlink(marker);
-            self.zone.region.zero(marker, super::layout::MARKER_LEN);
+            self.zone.region.zero(marker, self.zone.geometry.marker_len());
         }
     }
 

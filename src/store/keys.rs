@@ -421,7 +421,7 @@ impl Shard<'_> {
         self.timer_remove(met.at, &met.fields);
         self.count(&met.fields, -1);
         let fields = Fields { value_len: met.fields.value_len, ..fields };
-        self.block(met.at).set_fields(&fields);
+        self.block(met.at).turn(&met.fields, &fields);
         done(Step::Buried);
         self.feed_unlink(met.at);
         self.feed_append(met.at);

@@ -4,9 +4,10 @@
 //! header | shards | buckets | marks of use | markers of feed walkers | origins | page descriptors | pages ...
 //! ```
 //!
-//! Links between blocks are 32-bit numbers of 16-byte units from the start of the region; 0 is "none". So a region can be
-//! mapped anywhere, and reaches 64 GiB. The upper bits, which a zone of less doesn't need for that, hold bits of the key's
-//! hash in links to records of a bucket: a look-up reads the bucket's line, and then hardly ever a record but its own.
+//! Links between blocks are 32-bit numbers of units from the start of the region; 0 is "none". So a region can be mapped
+//! anywhere. A unit has 8 bytes, in zones above 1 GiB 16, so that links reach 64 GiB. The upper bits, which a zone of less
+//! doesn't need for that, hold bits of the key's hash in links to records of a bucket: a look-up reads the bucket's line,
+//! and then hardly ever a record but its own.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -16,16 +17,18 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 4;
-/// Bytes in a unit of a link.
-pub const UNIT: usize = 16;
+pub const VERSION: u32 = 6;
+/// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
+const FINE_UNIT: u32 = 3;
+const FINE_UP_TO: usize = 1 << 30;
+const COARSE_UNIT: u32 = 4;
 /// Links in a bucket, which is one cache line. All but the last lead to one record each; the last leads to a chain of
 /// those for which the others had no room.
 pub const BUCKET_LINKS: usize = 16;
 /// Bytes of a bucket.
 const BUCKET_LEN: usize = BUCKET_LINKS * 4;
-/// Bytes of a zone for each bucket: filled with records of 80 bytes, a bucket has some 13 of them.
-const BYTES_A_BUCKET: usize = 1200;
+/// Bytes of a zone for each bucket: filled with records of 72 bytes, a bucket has some 13 of them.
+const BYTES_A_BUCKET: usize = 1024;
 /// With fewer bits of a link to spare, a key may be in some slots of its bucket only.
 const FEW_MARK_BITS: u32 = 4;
 /// Largest zone, bytes: what links can reach.
@@ -141,19 +144,29 @@ pub mod shard {
     pub const LEN: usize = (DELETES + 24).next_multiple_of(64);
 }
 
-/// Block sizes in bytes. Up to 256 each unit; above, what divides a page of 4096 with little left over.
-pub const CLASS_SIZES: [usize; 25] = [
-    48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 336, 400, 448, 512, 576, 672, 816, 1024,
-    2048, 4096,
+/// Block sizes in bytes. Up to 256 each fine unit, but for those of which a page of 4096 holds no more than of the next;
+/// above, what divides it with little left over. All coarse units up to 256 are among them, and above there is nothing else.
+pub const CLASS_SIZES: [usize; 36] = [
+    48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160, 168, 176, 184, 192, 200, 208, 224, 240, 256,
+    288, 336, 400, 448, 512, 576, 672, 816, 1024, 1360, 2048, 4096,
 ];
 
-/// How many classes, from the first on, are a unit apart.
-const EVEN_CLASSES: usize = 14;
+/// The first class that holds so many fine units.
+const CLASS_OF: [u8; (CLASS_SIZES[CLASS_SIZES.len() - 1] >> FINE_UNIT) + 1] = {
+    let mut classes = [0; _];
+    let (mut class, mut units) = (0, 0);
+    while units < classes.len() {
+        if units << FINE_UNIT > CLASS_SIZES[class] {
+            class += 1;
+        }
+        classes[units] = class as u8;
+        units += 1;
+    }
+    classes
+};
 
 /// Bytes of a page descriptor: owner and class, use and first free block, next and previous page of the class.
 pub const DESCRIPTOR_LEN: usize = 16;
-/// Bytes of a marker: a block of which only the links are used.
-pub const MARKER_LEN: usize = 16;
 /// Bytes of a walker: its owner, 0 if it is free; a bit for each shard in which it missed something.
 pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
@@ -169,6 +182,7 @@ pub struct Geometry {
     /// The bits of a link that hold its mark; the others say where it leads.
     pub mark_mask: u32,
     all_slots: bool,
+    unit_shift: u32,
     pub walkers: usize,
     pub origins: usize,
     pub page_size: usize,
@@ -209,7 +223,8 @@ impl Geometry {
         let page_size = if size < KIB * KIB { 1024 } else { 4096 };
         let classes = CLASS_SIZES.iter().filter(|class| **class <= page_size).count();
         let buckets = (size / BYTES_A_BUCKET / shards as usize).max(1) * shards as usize;
-        let link_bits = usize::BITS - ((size - 1) / UNIT).leading_zeros();
+        let unit_shift = if size <= FINE_UP_TO { FINE_UNIT } else { COARSE_UNIT };
+        let link_bits = usize::BITS - ((size - 1) >> unit_shift).leading_zeros();
         let walkers = if size < 128 * KIB { 64 } else { 256 };
         let origins = (size / (4 * KIB)).clamp(32, 1024).next_power_of_two();
 
@@ -217,9 +232,9 @@ impl Geometry {
         let buckets_at = (shards_at + shards as usize * shard::LEN).next_multiple_of(BUCKET_LEN);
         let marks_at = buckets_at + buckets * BUCKET_LEN;
         let walkers_at = marks_at + (buckets * BUCKET_LINKS).div_ceil(64) * 8;
-        let walkers_at = walkers_at.next_multiple_of(UNIT);
+        let walkers_at = walkers_at.next_multiple_of(1 << unit_shift);
         let markers_at = walkers_at + walkers * WALKER_LEN;
-        let origins_at = markers_at + walkers * shards as usize * MARKER_LEN;
+        let origins_at = markers_at + walkers * (shards as usize * (1 << unit_shift));
         let descriptors_at = origins_at + origins * ORIGIN_LEN;
         let left = size.saturating_sub(descriptors_at);
         let pages = (left.saturating_sub(page_size)) / (page_size + DESCRIPTOR_LEN);
@@ -233,6 +248,7 @@ impl Geometry {
             buckets_per_shard: buckets / shards as usize,
             all_slots: u32::BITS.saturating_sub(link_bits) >= FEW_MARK_BITS,
             mark_mask: u32::MAX.checked_shl(link_bits).unwrap_or(0),
+            unit_shift,
             walkers,
             origins,
             page_size,
@@ -285,7 +301,19 @@ impl Geometry {
     /// The block that a link with a mark leads to.
     #[inline]
     pub fn target(&self, word: u32) -> usize {
-        offset(word & !self.mark_mask)
+        self.offset(word & !self.mark_mask)
+    }
+
+    /// The link to a block: its number of units.
+    #[inline]
+    pub fn link(&self, offset: usize) -> u32 {
+        (offset >> self.unit_shift) as u32
+    }
+
+    /// The block that a link without a mark leads to.
+    #[inline]
+    pub fn offset(&self, link: u32) -> usize {
+        (link as usize) << self.unit_shift
     }
 
     /// Where the mark of use of the records behind a link is: offset of the word, and the bit. `link` counts from the
@@ -303,12 +331,17 @@ impl Geometry {
 
     /// Offset of a walker's marker in one shard.
     pub fn marker(&self, shard: u32, slot: usize) -> usize {
-        self.markers_at + (shard as usize * self.walkers + slot) * MARKER_LEN
+        self.markers_at + (shard as usize * self.walkers + slot) * self.marker_len()
+    }
+
+    /// Bytes of a marker, a block of which only the feed's links are used: a unit.
+    pub fn marker_len(&self) -> usize {
+        1 << self.unit_shift
     }
 
     /// The walker whose marker in this shard is at an offset.
     pub fn walker_of(&self, shard: u32, offset: usize) -> Option<usize> {
-        let slot = offset.checked_sub(self.marker(shard, 0))? / MARKER_LEN;
+        let slot = offset.checked_sub(self.marker(shard, 0))? / self.marker_len();
         (slot < self.walkers).then_some(slot)
     }
 
@@ -341,11 +374,9 @@ impl Geometry {
     /// The first class that holds `len` bytes.
     #[inline]
     pub fn class_for(&self, len: usize) -> Option<usize> {
-        // The first classes are a unit apart.
-        if len <= CLASS_SIZES[EVEN_CLASSES - 1] {
-            return Some(len.saturating_sub(CLASS_SIZES[0]).div_ceil(UNIT));
-        }
-        CLASS_SIZES.get(..self.classes)?.iter().position(|size| *size >= len)
+        let units = len.div_ceil(1 << self.unit_shift) << (self.unit_shift - FINE_UNIT);
+        let class = usize::from(*CLASS_OF.get(units)?);
+        (class < self.classes).then_some(class)
     }
 
     /// Writes the header's fixed part. The magic goes last, with the caller.
@@ -369,12 +400,20 @@ impl Geometry {
     }
 }
 
-/// The link to a block: its number of units.
-pub fn link(offset: usize) -> u32 {
-    (offset / UNIT) as u32
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The block that a link leads to.
-pub fn offset(link: u32) -> usize {
-    link as usize * UNIT
+    #[test]
+    fn a_class_is_the_smallest_that_holds_what_is_asked_for_in_whole_units() {
+        for (size, unit) in [(32 << 10, 8), (1 << 20, 8), (1 << 30, 8), (2 << 30, 16)] {
+            let geometry = Geometry::new(size).expect("a size of a zone");
+            for len in 1..=geometry.page_size {
+                let class = geometry.class_for(len).expect("a class");
+                let fits = |class: &&usize| **class >= len && class.is_multiple_of(unit);
+                assert_eq!(CLASS_SIZES.iter().find(fits), Some(&CLASS_SIZES[class]), "{len} bytes in {size}");
+            }
+            assert_eq!(geometry.class_for(geometry.page_size + 1), None);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::block::{CHAIN_NEXT, HEAD};
-use super::layout::{self, BUCKET_LINKS, shard};
+use super::layout::{BUCKET_LINKS, shard};
 use super::shard::Shard;
 use crate::record::Stamp;
 
@@ -66,18 +66,18 @@ impl Shard<'_> {
         let payload = self.block(at).fields().payload();
         let (overflow, _) = super::block::overflow_blocks(geometry, payload);
         let room = self.block_size(at) - HEAD;
-        if payload.min(geometry.page_size - HEAD) > room {
+        if payload.min(geometry.page_size - HEAD) > room || self.block(at).is_large() != (overflow > 0) {
             return false;
         }
         let mut blocks = vec![head];
         let mut next = self.block(at).overflow();
         for _ in 0..overflow {
-            let Some(block) = self.block_index(layout::offset(next)) else { return false };
+            let Some(block) = self.block_index(geometry.offset(next)) else { return false };
             if used.contains(&block) || blocks.contains(&block) {
                 return false;
             }
             blocks.push(block);
-            next = self.zone.region.load32(layout::offset(next), Relaxed);
+            next = self.zone.region.load32(geometry.offset(next), Relaxed);
         }
         used.extend(blocks);
         true

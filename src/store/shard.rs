@@ -11,7 +11,7 @@ use std::thread;
 use super::arena::Need;
 use super::block::{self, Block, CHAIN_NEXT, FEED_NEXT, FEED_PREV, Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
-use super::layout::{self, BUCKET_LINKS, header, link, shard};
+use super::layout::{BUCKET_LINKS, header, shard};
 use super::lock::{self, Obtained};
 use super::{StoreError, Zone};
 use crate::record::{Millis, Stamp};
@@ -75,7 +75,7 @@ impl Zone {
         Place {
             shard: (hash >> 58) as u32 & (self.geometry.shards - 1),
             bucket: self.geometry.bucket_of(hash),
-            tag: (hash >> 32) as u16 & 0x3ff,
+            tag: ((hash >> 32) as u32 & block::TAG_MASK) as u16,
             mark: self.geometry.mark_of(hash),
             window: self.geometry.window_of(hash),
         }
@@ -202,28 +202,29 @@ impl<'a> Shard<'a> {
         let at = self.allocate(head, need)?;
         let record = self.block(at);
         if overflow == 0 {
-            record.set_overflow(0);
             self.zone.note_length(key);
             self.zone.region.write(at + block::HEAD, key);
             self.zone.region.write(at + block::HEAD + key.len(), value);
             done(Step::RecordFilled);
             return Ok(at);
         }
-        record.set_overflow(0);
         // Each block is linked in front of those before it, the last one of the record first.
+        let mut first = 0;
         for n in 0..overflow {
             match self.allocate(if n == 0 { last } else { geometry.page_size }, need) {
                 Ok(more) => {
-                    self.zone.region.store32(more, record.overflow(), Relaxed);
-                    record.set_overflow(link(more));
+                    self.zone.region.store32(more, first, Relaxed);
+                    first = geometry.link(more);
                     done(Step::OverflowTaken);
                 }
                 Err(error) => {
-                    self.discard(at);
+                    self.free(at);
+                    self.free_overflow(first);
                     return Err(error);
                 }
             }
         }
+        record.set_overflow(first);
         if let Some(largest) = self.zone.region.word64(header::LARGEST)
             && largest.load(Relaxed) < pages
         {
@@ -239,7 +240,7 @@ impl<'a> Shard<'a> {
     /// store on. Then the feed, expiry and counters follow, and the old record's memory is freed.
     pub fn publish(&self, place: Place, at: usize, fields: &Fields, old: Option<&Met>) {
         let record = self.block(at);
-        record.set_fields(fields);
+        record.set_fields(&self.zone.geometry, fields);
         let from = match old {
             Some(old) => {
                 record.set_link(CHAIN_NEXT, self.block(old.at).chain_next());
@@ -252,7 +253,7 @@ impl<'a> Shard<'a> {
             }
         };
         done(Step::ChainContinued);
-        self.zone.region.store32(from, link(at) | place.mark, Release);
+        self.zone.region.store32(from, self.zone.geometry.link(at) | place.mark, Release);
         done(Step::Published);
         self.feed_append(at);
         self.timer_insert(at, fields);
@@ -274,7 +275,7 @@ impl<'a> Shard<'a> {
     pub fn prepare(&self, met: &Met) {
         let record = self.block(met.at);
         for field in [FEED_PREV, FEED_NEXT, TIMER_NEXT, TIMER_PREV] {
-            self.zone.region.prefetch(layout::offset(record.link(field)));
+            self.zone.region.prefetch(self.zone.geometry.offset(record.link(field)));
         }
         if let Some(page) = self.zone.geometry.page_of(met.at) {
             self.zone.region.prefetch(self.zone.geometry.descriptor(page));
@@ -373,13 +374,17 @@ impl<'a> Shard<'a> {
 
     /// Frees all blocks of a record.
     fn discard(&self, at: usize) {
-        let mut overflow = self.block(at).overflow();
+        let overflow = self.block(at).overflow();
         self.free(at);
+        self.free_overflow(overflow);
+    }
+
+    fn free_overflow(&self, mut overflow: u32) {
         for _ in 0..self.zone.geometry.pages {
             if overflow == 0 {
                 break;
             }
-            let block = layout::offset(overflow);
+            let block = self.zone.geometry.offset(overflow);
             overflow = self.zone.region.load32(block, Relaxed);
             self.free(block);
         }

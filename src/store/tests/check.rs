@@ -31,8 +31,10 @@ pub fn check(zone: &Zone) {
                 assert_eq!((place.shard, place.bucket), (index, bucket), "a record is where its key belongs");
                 assert_eq!(zone.find(place, &payload[..fields.key_len]).expect("found").at, at, "a key is there once");
                 let mut next = shard.block(at).overflow();
-                for _ in 0..block::overflow_blocks(&geometry, fields.payload()).0 {
-                    let more = layout::offset(next);
+                let overflow = block::overflow_blocks(&geometry, fields.payload()).0;
+                assert_eq!(shard.block(at).is_large(), overflow > 0, "a large record says so");
+                for _ in 0..overflow {
+                    let more = geometry.offset(next);
                     assert!(blocks.insert(shard.block_index(more).expect("overflow in a block of the shard")));
                     next = zone.region.load32(more, Relaxed);
                 }
