@@ -28,27 +28,43 @@ const NEXT: usize = 8;
 const PREV: usize = 12;
 /// Offsets in a shard's entry for a class.
 const PARTIAL: usize = 0;
+const SPARE: usize = 4;
 const USED: usize = 8;
 const REQUESTS: usize = 16;
 const FAILURES: usize = 24;
 
 impl Shard<'_> {
-    /// A block of the smallest class that holds `len` bytes, which must be a page's at most.
+    /// A block of the smallest class that holds `len` bytes, which must be a page's at most, or of one not much larger if
+    /// there is no other.
     pub fn allocate(&self, len: usize, need: Need) -> Result<usize, StoreError> {
         let class = self.zone.geometry.class_for(len).ok_or(StoreError::NoMemory)?;
         self.class_add(class, REQUESTS, 1);
-        let mut page = self.partial(class);
-        if page == 0 {
-            page = self.take_page(class, need).inspect_err(|_| self.class_add(class, FAILURES, 1))?;
+        if let Some(block) = self.take_block(class, need) {
+            return Ok(block);
         }
-        let page = page as usize - 1;
+        let block = match self.take_page(class, need) {
+            Ok(()) => self.take_block(class, need),
+            Err(StoreError::NoMemory) => self.take_larger_block(class, need),
+            Err(error) => return Err(error),
+        };
+        block.ok_or_else(|| {
+            self.class_add(class, FAILURES, 1);
+            StoreError::NoMemory
+        })
+    }
+
+    /// A free block of a class, without asking the pool.
+    fn take_block(&self, class: usize, need: Need) -> Option<usize> {
+        if let Some(block) = self.take_spare(class, need) {
+            return Some(block);
+        }
+        let page = (self.partial(class) as usize).checked_sub(1)?;
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
         let block = self.zone.geometry.page(page) + (free as usize).saturating_sub(1) * CLASS_SIZES[class];
         let next = self.zone.region.load32(block, Relaxed) as u16;
         if need == Need::Growth && next == 0 && self.is_last_resort(page) {
-            self.class_add(class, FAILURES, 1);
-            return Err(StoreError::NoMemory);
+            return None;
         }
         self.set_usage(descriptor, used + 1, next);
         if next == 0 {
@@ -56,7 +72,15 @@ impl Shard<'_> {
         }
         done(Step::BlockTaken);
         self.class_add(class, USED, 1);
-        Ok(block)
+        Some(block)
+    }
+
+    /// In a full zone, a block that is up to a quarter larger than what was asked for.
+    fn take_larger_block(&self, class: usize, need: Need) -> Option<usize> {
+        let most = CLASS_SIZES[class] + CLASS_SIZES[class] / 4;
+        (class + 1..self.zone.geometry.classes)
+            .take_while(|class| CLASS_SIZES[*class] <= most)
+            .find_map(|class| self.take_block(class, need))
     }
 
     /// Gives a block back. Nothing leads to it any more; readers may still be in it.
@@ -67,7 +91,14 @@ impl Shard<'_> {
         self.set(shard::SEQUENCE, sequence.wrapping_add(1));
         fence(Release);
         done(Step::SequenceMoved);
+        self.class_add(class, USED, -1);
+        if !self.keep_spare(class, block) {
+            self.free_in_page(page, class, block);
+        }
+    }
 
+    /// Puts a block back into its page's list, and the page into the pool if that is all it holds.
+    fn free_in_page(&self, page: usize, class: usize, block: usize) {
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
         let index = (block - self.zone.geometry.page(page)) as u32 / CLASS_SIZES[class] as u32;
@@ -75,7 +106,6 @@ impl Shard<'_> {
         done(Step::BlockLinked);
         self.set_usage(descriptor, used.saturating_sub(1), index as u16 + 1);
         done(Step::BlockFreed);
-        self.class_add(class, USED, -1);
         if free == 0 {
             self.link_page(class, page);
         }
@@ -88,10 +118,37 @@ impl Shard<'_> {
         }
     }
 
+    /// The block that was freed last serves the next write of its size, which most often is the next version of some record:
+    /// so neither of the two touches the descriptor of a page.
+    fn keep_spare(&self, class: usize, block: usize) -> bool {
+        let keeps = self.spare(class) == 0
+            && CLASS_SIZES[class] < self.zone.geometry.page_size
+            && self.zone.free_pages() > self.zone.reserve();
+        if keeps {
+            self.set_spare(class, self.zone.geometry.link(block));
+            done(Step::SpareKept);
+        }
+        keeps
+    }
+
+    fn take_spare(&self, class: usize, need: Need) -> Option<usize> {
+        let spare = self.spare(class);
+        // As in `is_last_resort`.
+        let is_last = || self.partial(class) == 0 && self.zone.free_pages() <= self.zone.reserve();
+        if spare == 0 || (need == Need::Growth && is_last()) {
+            return None;
+        }
+        self.set_spare(class, 0);
+        done(Step::SpareTaken);
+        self.class_add(class, USED, 1);
+        Some(self.zone.geometry.offset(spare))
+    }
+
     /// Forgets which blocks are free, before [`Shard::keep`] and [`Shard::sort_pages`] find out anew.
     pub fn forget_blocks(&self) {
         for class in 0..self.zone.geometry.classes {
-            self.set_class(class, PARTIAL, 0);
+            self.set_partial(class, 0);
+            self.set_spare(class, 0);
             self.set_class(class, USED, 0);
         }
     }
@@ -152,6 +209,12 @@ impl Shard<'_> {
         pages
     }
 
+    /// The block that a class keeps as its spare, if it does.
+    #[cfg(test)]
+    pub fn spare_block(&self, class: usize) -> Option<usize> {
+        Some(self.zone.geometry.offset(self.spare(class))).filter(|block| *block != 0)
+    }
+
     /// Blocks of a class in use.
     pub fn blocks_used(&self, class: usize) -> u64 {
         self.class(class, USED)
@@ -161,7 +224,7 @@ impl Shard<'_> {
     pub fn slot(&self, class: usize) -> Slot {
         let per_page = (self.zone.geometry.page_size / CLASS_SIZES[class]) as u64;
         let used = self.class(class, USED);
-        let (mut free, mut page, mut steps) = (0, self.partial(class), 0);
+        let (mut free, mut page, mut steps) = (u64::from(self.spare(class) != 0), self.partial(class), 0);
         while page != 0 && steps < self.zone.geometry.pages {
             let descriptor = self.zone.geometry.descriptor(page as usize - 1);
             free += per_page.saturating_sub(u64::from(self.usage(descriptor).0));
@@ -183,8 +246,8 @@ impl Shard<'_> {
         self.set_class(class, FAILURES, 0);
     }
 
-    /// A fresh page for a class, its blocks in a list; returns its number + 1.
-    fn take_page(&self, class: usize, need: Need) -> Result<u32, StoreError> {
+    /// A fresh page for a class, its blocks in a list.
+    fn take_page(&self, class: usize, need: Need) -> Result<(), StoreError> {
         let page = self.zone.take_page(self.owner() | (class as u32) << 16, need)?;
         let start = self.zone.geometry.page(page);
         let blocks = self.zone.geometry.page_size / CLASS_SIZES[class];
@@ -195,7 +258,7 @@ impl Shard<'_> {
         self.set_usage(self.zone.geometry.descriptor(page), 0, 1);
         self.link_page(class, page);
         done(Step::PageLinked);
-        Ok(page as u32 + 1)
+        Ok(())
     }
 
     /// An empty page goes back if the class has another with room, or the pool runs low; else it would soon be asked for.
@@ -210,6 +273,12 @@ impl Shard<'_> {
     pub fn give_empty_pages(&self) -> bool {
         let mut any = false;
         for class in 0..self.zone.geometry.classes {
+            let spare = self.zone.geometry.offset(self.spare(class));
+            if let Some((page, _)) = self.page_and_class(spare) {
+                self.set_spare(class, 0);
+                done(Step::SpareGiven);
+                self.free_in_page(page, class, spare);
+            }
             let (mut next, mut steps) = (self.partial(class), 0);
             while next != 0 && steps < self.zone.geometry.pages {
                 let page = next as usize - 1;
@@ -284,11 +353,24 @@ impl Shard<'_> {
     }
 
     fn partial(&self, class: usize) -> u32 {
-        self.class(class, PARTIAL) as u32
+        self.zone.region.load32(self.class_field(class, PARTIAL), Relaxed)
     }
 
     fn set_partial(&self, class: usize, page: u32) {
-        self.set_class(class, PARTIAL, u64::from(page));
+        self.zone.region.store32(self.class_field(class, PARTIAL), page, Relaxed);
+    }
+
+    /// A link to the block that was freed last, 0 if there is none.
+    fn spare(&self, class: usize) -> u32 {
+        self.zone.region.load32(self.class_field(class, SPARE), Relaxed)
+    }
+
+    fn set_spare(&self, class: usize, block: u32) {
+        self.zone.region.store32(self.class_field(class, SPARE), block, Relaxed);
+    }
+
+    fn class_field(&self, class: usize, field: usize) -> usize {
+        self.field(shard::CLASSES + class * shard::CLASS_LEN + field)
     }
 
     fn class(&self, class: usize, field: usize) -> u64 {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
 use super::layout::shard;
-use super::shard::Shard;
+use super::shard::{Met, Shard};
 use crate::record::Millis;
 
 /// Milliseconds in a tick, as a shift: 64.
@@ -43,8 +43,40 @@ impl Shard<'_> {
         self.push(self.head(level, slot), at);
         let occupied = shard::OCCUPIED + level * 8;
         done(Step::TimerIn);
-        self.set(occupied, self.get(occupied) | 1 << slot);
-        self.set(shard::NEXT_DUE, self.get(shard::NEXT_DUE).min(due));
+        let slots = self.get(occupied);
+        if slots & 1 << slot == 0 {
+            self.set(occupied, slots | 1 << slot);
+        }
+        self.note_due(due);
+    }
+
+    /// Puts a record in and takes its last version out. If both belong in one slot, the one takes the other's place: so what
+    /// is written again and again doesn't touch the slot, which others in the shard touch as well.
+    pub fn timer_replace(&self, at: usize, fields: &Fields, old: &Met) {
+        let slot = |end| self.slot_for(self.due(end));
+        let (end, old_end) = match (fields.expires, old.fields.expires) {
+            (Some(end), Some(old_end)) if slot(end) == slot(old_end) => (end, old_end),
+            _ => {
+                self.timer_insert(at, fields);
+                return self.timer_remove(old.at, &old.fields);
+            }
+        };
+        let (block, links) = (self.block(at), self.block(old.at));
+        let (next, prev) = (links.link(TIMER_NEXT), links.link(TIMER_PREV));
+        block.set_link(TIMER_NEXT, next);
+        block.set_link(TIMER_PREV, prev);
+        if next != 0 {
+            self.block(self.zone.geometry.offset(next)).set_link(TIMER_PREV, self.zone.geometry.link(at));
+            done(Step::TimerHalfReplaced);
+        }
+        self.lead_to(self.zone.geometry.link(at), old.at, old_end, prev);
+        self.note_due(self.due(end));
+    }
+
+    fn note_due(&self, due: u64) {
+        if due < self.get(shard::NEXT_DUE) {
+            self.set(shard::NEXT_DUE, due);
+        }
         self.zone.due_at(due);
     }
 
@@ -57,14 +89,19 @@ impl Shard<'_> {
             self.block(self.zone.geometry.offset(next)).set_link(TIMER_PREV, prev);
             done(Step::TimerHalfOut);
         }
+        self.lead_to(next, at, end, prev);
+    }
+
+    /// Has what leads to a record in its list, the one before or the list's head, lead to another.
+    fn lead_to(&self, other: u32, at: usize, end: Millis, prev: u32) {
         if prev != 0 {
-            self.block(self.zone.geometry.offset(prev)).set_link(TIMER_NEXT, next);
+            self.block(self.zone.geometry.offset(prev)).set_link(TIMER_NEXT, other);
             return;
         }
         let draining = self.field(shard::DRAINING);
         let head =
             if self.load(draining) == self.zone.geometry.link(at) { draining } else { self.head_for(self.due(end)) };
-        self.store(head, next);
+        self.store(head, other);
     }
 
     /// Turns the wheel up to `now` and hands what is due to `expire`, which must take it out of the wheel; at most

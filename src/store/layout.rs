@@ -17,7 +17,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -99,41 +99,43 @@ pub mod header {
 
 /// Offsets in a shard, and the sizes of its tables.
 pub mod shard {
+    // What every write changes stands on one cache line: two processes that write pass each other few lines.
     pub const LOCK: usize = 0;
     /// Moves before a freed block can be used again.
     pub const SEQUENCE: usize = 8;
     /// Greatest stamp of any record, and greatest stamp given by this node.
     pub const LAST: usize = 16;
     pub const LAST_OWN: usize = 24;
-    /// Counts repairs: walkers that see it move start over.
-    pub const EPOCH: usize = 32;
-    /// Everything up to this clear stamp has been removed for good.
-    pub const PURGED: usize = 40;
-    pub const RECORDS: usize = 48;
-    pub const TOMBSTONES: usize = 56;
-    pub const REFUSED: usize = 64;
-    pub const INCOMPLETE: usize = 72;
-    pub const FUTURE: usize = 80;
-    pub const EXPIRED: usize = 88;
     /// Records written by this node; with its deletes, the difference tells a walker how much it lags.
-    pub const WRITES: usize = 96;
-    /// Records given up for others.
-    pub const EVICTED: usize = 104;
+    pub const WRITES: usize = 32;
+    pub const RECORDS: usize = 40;
     /// The end of the feed, a block of which only the links are used.
-    pub const FEED: usize = 112;
+    pub const FEED: usize = 48;
+    pub const TOMBSTONES: usize = 56;
+
+    /// Counts repairs: walkers that see it move start over.
+    pub const EPOCH: usize = 64;
+    /// Everything up to this clear stamp has been removed for good.
+    pub const PURGED: usize = 72;
+    pub const REFUSED: usize = 80;
+    pub const INCOMPLETE: usize = 88;
+    pub const FUTURE: usize = 96;
+    pub const EXPIRED: usize = 104;
+    /// Records given up for others.
+    pub const EVICTED: usize = 112;
+    /// Where the clock's hand stands.
+    pub const HAND: usize = 120;
     /// Expiry: the tick up to which all is done, the tick of the next that is due, a list being emptied.
     pub const TICK: usize = 128;
     pub const NEXT_DUE: usize = 136;
     pub const DRAINING: usize = 144;
-    /// Where the clock's hand stands.
-    pub const HAND: usize = 152;
     /// A bit for each slot in use, a word for each level.
-    pub const OCCUPIED: usize = 160;
+    pub const OCCUPIED: usize = 152;
     pub const LEVELS: usize = 6;
     pub const SLOTS: usize = 64;
     pub const WHEEL: usize = OCCUPIED + LEVELS * 8;
-    /// For each class: first page with a free block (number + 1), blocks in use, requests, failures.
-    pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(8);
+    /// For each class: first page with a free block (number + 1), link to a spare block, blocks in use, requests, failures.
+    pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(64);
     pub const CLASS_LEN: usize = 32;
     /// Deletes of this node.
     pub const DELETES: usize = CLASSES + CLASS_LEN * super::CLASS_SIZES.len();

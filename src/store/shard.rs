@@ -256,10 +256,20 @@ impl<'a> Shard<'a> {
         self.zone.region.store32(from, self.zone.geometry.link(at) | place.mark, Release);
         done(Step::Published);
         self.feed_append(at);
-        self.timer_insert(at, fields);
-        self.count(fields, 1);
-        if let Some(old) = old {
-            self.detach(old);
+        match old {
+            Some(old) => {
+                self.feed_unlink(old.at);
+                self.timer_replace(at, fields, old);
+                if old.fields.tombstone != fields.tombstone {
+                    self.count(fields, 1);
+                    self.count(&old.fields, -1);
+                }
+                self.discard(old.at);
+            }
+            None => {
+                self.timer_insert(at, fields);
+                self.count(fields, 1);
+            }
         }
     }
 

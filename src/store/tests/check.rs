@@ -53,6 +53,15 @@ pub fn check(zone: &Zone) {
         assert_eq!(shard.get(shard::TOMBSTONES), dead, "tombstones counted");
         let used: u64 = (0..geometry.classes).map(|class| shard.slot(class).used).sum();
         assert_eq!(used, blocks.len() as u64, "every block in use belongs to a record");
+        let spare: Vec<usize> = (0..geometry.classes).filter_map(|class| shard.spare_block(class)).collect();
+        for spare in &spare {
+            assert!(
+                blocks.insert(shard.block_index(*spare).expect("a spare block of the shard")),
+                "a spare block is free"
+            );
+        }
+        let taken: u64 = shard.own_pages().iter().map(|(used, _)| u64::from(*used)).sum();
+        assert_eq!(taken, blocks.len() as u64, "pages hold nothing but records and spare blocks");
         owned_blocks += used;
     }
     let per_zone: u64 = owned_blocks;

@@ -148,3 +148,24 @@ fn a_damaged_header_is_refused_and_damage_elsewhere_harms_nobody() {
         }
     }
 }
+
+#[test]
+fn what_was_deleted_in_a_full_zone_makes_room_for_records_of_a_little_less() {
+    for size in [64 << 10, 1 << 20] {
+        let zone = Fixture::new(size, None, false);
+        let key = |n: u32| format!("key {n:012}").into_bytes();
+        let mut count = 0;
+        while zone.set(&key(count), &[7; 100], Life::Default, Condition::Absent, START).is_ok() {
+            count += 1;
+        }
+        // One of each shard's at least, but no shard's whole page.
+        for n in 0..40 {
+            zone.delete(&key(n), START).expect("deleted");
+        }
+        for less in [0, 4, 9, 17] {
+            let set = |n| zone.set(&key(n), &[8; 100][less..], Life::Default, Condition::Absent, START);
+            assert!((1000..1040).any(|n| set(n + 100 * less as u32).is_ok()), "{less} bytes less, in a zone of {size}");
+        }
+        check(&zone);
+    }
+}
