@@ -16,6 +16,9 @@ use tokio::net::{TcpStream, UnixStream};
 /// The longest pause after a session that ended well, and between tries while the node finishes.
 const SOON: Duration = Duration::from_millis(50);
 
+/// Between two tries to meet the other node that listens on this one's address while nginx's binary is upgraded.
+const OTHER_BINARY: Duration = Duration::from_millis(100);
+
 /// One peer, and how it is reached.
 pub(super) struct Dial {
     peer: Peer,
@@ -42,10 +45,12 @@ impl Dial {
         }
     }
 
-    /// Dials, and dials again, until the node ends, the peer is removed or turns out to be this node.
+    /// Dials, and dials again, until the node ends or the peer is removed. A peer that turns out to be this node is dialled
+    /// again only while a second one may listen on its address.
     pub(super) async fn run(self) {
         let link = &*self.link;
         let mut teller = Teller::new(Instant::now());
+        let mut told_itself = false;
         let over = |hub: &Hub| hub.ending() || link.removed.get();
         while !over(&self.hub) {
             let began = Instant::now();
@@ -65,12 +70,15 @@ impl Dial {
                     self.hub.count_pending();
                     match end {
                         End::Itself => {
-                            self.hub.log.info(format!(
-                                "zone_sync peer {} is this node itself and is left out",
-                                self.peer.label()
-                            ));
+                            if !std::mem::replace(&mut told_itself, true) {
+                                let label = self.peer.label();
+                                self.hub
+                                    .log
+                                    .info(format!("zone_sync peer {label} is this node itself and is left out"));
+                            }
                             self.hub.announce();
-                            return;
+                            self.hub.until(|hub| over(hub) || hub.upgrading()).await;
+                            pause = jittered(OTHER_BINARY);
                         }
                         End::Told => return,
                         End::Lost { greeted: true, level, why } => {

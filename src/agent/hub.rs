@@ -3,6 +3,7 @@
 //! All of them run on one thread, so cells do where threads would need locks.
 
 use super::log::Log;
+use super::upgrade::Upgrade;
 use crate::record::Identity;
 use crate::store::{Control, ShardMask, control::Lease};
 use crate::sync::{NoteLevel, SyncZone};
@@ -23,6 +24,7 @@ pub(super) struct Hub {
     links: RefCell<Vec<Rc<Link>>>,
     finishing: Cell<bool>,
     ending: Cell<bool>,
+    upgrade: Cell<Upgrade>,
     /// Somebody waits for `finishing`, `ending` or a link to change.
     changed: Notify,
 }
@@ -30,8 +32,8 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
         let links = RefCell::new(Vec::new());
-        let (finishing, ending) = (Cell::new(false), Cell::new(false));
-        Hub { control, lease, log, zones, links, finishing, ending, changed: Notify::new() }
+        let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
+        Hub { control, lease, log, zones, links, finishing, ending, upgrade, changed: Notify::new() }
     }
 
     /// A link for one more peer, which is called so in the log.
@@ -125,6 +127,18 @@ impl Hub {
         self.ending.get()
     }
 
+    /// nginx's binary is being upgraded, or isn't any more.
+    pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
+        if self.upgrade.replace(upgrade) != upgrade {
+            self.announce();
+        }
+    }
+
+    /// Whether an old and a new nginx run side by side.
+    pub(super) fn upgrading(&self) -> bool {
+        self.upgrade.get() != Upgrade::None
+    }
+
     /// Waits until `condition` holds, which must depend on the hub and its links only.
     pub(super) async fn until(&self, condition: impl Fn(&Self) -> bool) {
         loop {
@@ -169,7 +183,7 @@ pub(super) enum State {
     Dialling,
     /// There is a session.
     Connected,
-    /// This node itself: never dialled again.
+    /// This node itself.
     Over,
 }
 

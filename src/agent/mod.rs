@@ -21,11 +21,13 @@ mod session;
 mod sys;
 mod thread;
 pub mod tls;
+mod upgrade;
 mod upkeep;
 mod wake;
 
 pub use log::LogLine;
 pub use thread::Agent;
+pub use upgrade::PidFiles;
 
 use crate::record::Millis;
 use crate::store::{Control, Handover, Zone, control::Lease};
@@ -104,6 +106,8 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Zones whose records old workers still write to other memory.
     pub handovers: Vec<Handover>,
+    /// Where upgrades of nginx's binary show; `None`: there is no master.
+    pub pid_files: Option<PidFiles>,
     /// Present if the node has a `zone_sync` server.
     pub cluster: Option<Cluster>,
 }

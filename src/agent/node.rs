@@ -3,6 +3,7 @@
 use super::hub::{Hub, Link};
 use super::log::Log;
 use super::thread::Order;
+use super::upgrade::PidFiles;
 use super::wake::Wake;
 use super::{Config, Peer, dial, moving, now, upkeep};
 use std::io;
@@ -52,6 +53,7 @@ async fn live(
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone()));
     // With an interval, changes that come before this wait for it.
     let mut quiet = Instant::now();
+    let mut looked: Option<Instant> = None;
     loop {
         if !hub.holds() {
             // Another worker has it now. No goodbyes: what is left here may touch nothing.
@@ -59,6 +61,10 @@ async fn live(
         }
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
+        if looked.is_none_or(|at| at.elapsed() >= BEAT) {
+            hub.set_upgrade(config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default());
+            looked = Some(Instant::now());
+        }
         let order = *orders.borrow_and_update();
         match order {
             Order::Run => {}

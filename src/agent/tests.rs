@@ -74,6 +74,7 @@ impl TestNode {
             lease,
             zones: vec![self.zone()],
             handovers: Vec::new(),
+            pid_files: None,
             cluster: Some(cluster),
         };
         let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();

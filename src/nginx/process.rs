@@ -11,13 +11,17 @@ mod timer;
 
 use super::conf::main::MainConf;
 use super::{ffi, log};
-use crate::agent::{Agent, LogLine};
+use crate::agent::{Agent, Config, LogLine, PidFiles};
 use crate::store::Control;
 use crossbeam_channel::Receiver;
 use lines::LinesReady;
 use nginx_sys as sys;
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use timer::Timer;
@@ -97,6 +101,25 @@ pub fn ending() {
     }
 }
 
+/// Where the master shows upgrades of its binary; `None`: there is no master.
+fn pid_files() -> Option<PidFiles> {
+    // SAFETY: in a worker, with the cycle in force, whose core module's structure is in its slot.
+    unsafe {
+        if sys::ngx_process != sys::NGX_PROCESS_WORKER as sys::ngx_uint_t {
+            return None;
+        }
+        let core = *(*sys::ngx_cycle).conf_ctx.add(sys::ngx_core_module.index);
+        let core = &*core.cast::<sys::ngx_core_conf_t>();
+        // nginx counts the NUL at the end of the second.
+        let path = |name| PathBuf::from(OsStr::from_bytes(without_nul(ffi::bytes(name))));
+        Some(PidFiles { master: parent_id(), pid: path(core.pid), old: path(core.oldpid) })
+    }
+}
+
+fn without_nul(name: &[u8]) -> &[u8] {
+    name.strip_suffix(b"\0").unwrap_or(name)
+}
+
 /// A worker, in its own eyes.
 struct Worker {
     control: Control,
@@ -149,7 +172,7 @@ impl Worker {
         let config = unsafe { MainConf::current() }.and_then(|main| main.agent_config(lease));
         let started = match config {
             _ if !pinned => Err(io::Error::other("the shared object can't be found again")),
-            Some(config) => Agent::start(config, self.ready.fd()),
+            Some(config) => Agent::start(Config { pid_files: pid_files(), ..config }, self.ready.fd()),
             None => Err(io::Error::other("there is no configuration")),
         };
         match started {

@@ -294,6 +294,6 @@ impl MainConf {
         });
         let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
         let handovers = resize::handovers(&self.zones);
-        Some(Config { control: self.control?, lease, zones, handovers, cluster })
+        Some(Config { control: self.control?, lease, zones, handovers, pid_files: None, cluster })
     }
 }

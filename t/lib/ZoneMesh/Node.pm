@@ -36,7 +36,12 @@ use ZoneMesh::Http;
 my $top = Cwd::abs_path(File::Spec->catdir(dirname(__FILE__), ('..') x 3));
 my $count = 0;
 
-sub nginx { return $ENV{TEST_NGINX_BINARY} || 'nginx' }
+# By its whole path: nginx starts its successor by the name that it was started with.
+sub nginx {
+    my $name = $ENV{TEST_NGINX_BINARY} || 'nginx';
+    return Cwd::abs_path($name) if $name =~ m{/};
+    return (grep { -x } map { "$_/$name" } split /:/, "$ENV{PATH}:/usr/sbin")[0] // $name;
+}
 
 # Modules of others that have a short name here.
 my %FILES = (
