@@ -136,4 +136,40 @@ is($node->clear('one'), 204, 'and taken away');
 
 is_deeply($node->keyvals, { one => {}, timed => { there => 'v' } }, 'after all that nothing has changed');
 
+# What nginx itself refuses.
+{
+    my $strict = node(http => <<'CONF');
+    keyval_zone zone=one:1m;
+    limit_req_zone $binary_remote_addr zone=few:32k rate=1r/m;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        add_header X-Request-ID $request_id always;
+        location /denied  { api; deny all; }
+        location /word    { api; auth_basic realm; auth_basic_user_file %%PREFIX%%/users; }
+        location /few     { api; limit_req zone=few; }
+        location /bad     { api write=on; }
+        location /own     { api; deny all; error_page 403 /page; }
+        location /said    { if ($arg_no) { return 403 "no"; } api; }
+        location /plain   { deny all; }
+        location = /page  { return 200 "a page"; }
+    }
+CONF
+    $strict->write_file('users', "admin:{PLAIN}secret\n");
+    $strict->start;
+    fails($strict->get('/denied/9/nginx'), 403, 'Forbidden', 'a client that is denied');
+    my $word = fails($strict->get('/word/2/nginx'), 401, 'Unauthorized', 'no password');
+    like($word->header('WWW-Authenticate'), qr/Basic/, 'is asked for');
+    is($word->json->{path}, '', 'in the shape of version 2');
+    is($strict->request('HEAD', '/denied/9/nginx')->body, '', 'HEAD has no body');
+    $strict->get('/few/9/nginx');
+    fails($strict->get('/few/9/nginx'), 503, 'ServiceUnavailable', 'too often');
+    my $bad = tcp($strict->port);
+    print {$bad} "POST /bad/9/http/keyvals/one HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n";
+    my ($bytes) = read_all($bad);
+    fails(ZoneMesh::Http->parse($bytes, 'POST', 1), 400, 'BadRequest', 'a body that is none');
+    is($strict->get('/own/9/nginx')->body, 'a page', 'a page of the user stays');
+    is($strict->get('/said/9/nginx?no=1')->body, 'no', 'and a text');
+    unlike($strict->get('/plain')->body, qr/error":/, 'other locations have their own');
+}
+
 done_testing;

@@ -40,6 +40,18 @@ pub(super) enum Error {
     KeyvalNoMemory,
     #[error("the keyval zone is busy, try again")]
     KeyvalBusy,
+    #[error("precondition failed: the record is not as If-Match or If-None-Match says")]
+    PreconditionFailed,
+    #[error("{0}")]
+    BadArgument(&'static str),
+    #[error("\"after\" is a place in a zone that was made anew since: begin with the first page")]
+    PlaceGone,
+    #[error("{done} of {all} pairs were written, then: {why}")]
+    Stopped { why: Box<Error>, done: u64, all: usize },
+    #[error("{failed} lines were not imported{}", if *full { ", some because the zone is full" } else { "" })]
+    Incomplete { failed: u64, full: bool, report: Vec<u8> },
+    #[error("{}", refusal(*.0))]
+    Refused(u16),
 }
 
 /// What is wrong with pairs that are JSON.
@@ -79,6 +91,16 @@ pub(super) enum FormatError {
     ExpireNumber,
     #[error("invalid expire: it is more than {max} milliseconds", max = super::keyvals::MAX_EXPIRE)]
     ExpireTooLong,
+    #[error("invalid value: a string is expected, null, or an object with \"value\" or \"base64\", and \"expire\"")]
+    OwnValue,
+    #[error("invalid value: an object may have \"value\" or \"base64\", \"expire\" and \"key\", each once")]
+    OwnMember,
+    #[error("invalid value: \"base64\" must be a string of Base64 with padding")]
+    Base64,
+    #[error("a line must be a JSON object of one pair, such as {{\"key\":\"value\"}}")]
+    OnePair,
+    #[error("the line is longer than any pair")]
+    LineTooLong,
     #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
     NoTimeout,
 }
@@ -102,6 +124,13 @@ impl Error {
             Error::KeyvalFormat(_) => (400, "KeyvalFormatError"),
             Error::KeyvalNoMemory => (507, "KeyvalNoMemory"),
             Error::KeyvalBusy => (503, "KeyvalBusy"),
+            Error::PreconditionFailed => (412, "PreconditionFailed"),
+            Error::BadArgument(_) => (400, "BadArgument"),
+            Error::PlaceGone => (410, "PlaceGone"),
+            Error::Stopped { why, .. } => why.codes(),
+            Error::Incomplete { full: true, .. } => (507, "ImportIncomplete"),
+            Error::Incomplete { .. } => (400, "ImportIncomplete"),
+            Error::Refused(status) => (*status, refused(*status)),
         }
     }
 
@@ -120,12 +149,51 @@ impl Error {
             error.end();
         });
         object.string("request_id", request_id).string("href", REFERENCE);
+        if let Error::Incomplete { report, .. } = self {
+            object.member(b"report", |out| out.extend_from_slice(report));
+        }
         object.end();
         let allow = match self {
             Error::MethodNotSupported { allow } | Error::MethodDisabled { allow } => Some(*allow),
             _ => None,
         };
         Response { body: body.into(), allow, ..Response::empty(status) }
+    }
+}
+
+/// What a status that nginx itself answers with means.
+fn refusal(status: u16) -> &'static str {
+    match status {
+        400 => "bad request",
+        401 => "authorization required",
+        403 => "forbidden",
+        404 => "not found",
+        405 => "method not supported",
+        408 => "request timeout",
+        413 => "the request body is too large",
+        429 => "too many requests",
+        503 => "service unavailable",
+        504 => "gateway timeout",
+        500.. => "internal error",
+        _ => "request refused",
+    }
+}
+
+/// Its code.
+fn refused(status: u16) -> &'static str {
+    match status {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotSupported",
+        408 => "RequestTimeout",
+        413 => "BodyTooLarge",
+        429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
+        504 => "GatewayTimeout",
+        500.. => "InternalError",
+        _ => "RequestRefused",
     }
 }
 

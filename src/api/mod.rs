@@ -6,24 +6,32 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod base64;
+mod condition;
 mod error;
+mod job;
 mod json;
 mod keyvals;
+mod own;
+pub mod raw;
 mod response;
 mod route;
+mod shape;
 mod status;
 mod time;
+mod write;
 
 #[cfg(test)]
 mod tests;
 
+pub use job::{Answer, Job, Pieces};
 pub use response::{Body, Produce, Produced, Response};
 
 use crate::record::Millis;
 use crate::store::{Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Request<'a> {
     /// As sent: GET, POST, PATCH, ...
     pub method: &'a str,
@@ -39,6 +47,10 @@ pub struct Request<'a> {
     pub request_id: &'a str,
     /// Now.
     pub now: Millis,
+    /// A header by its name in lower case; several of one name are joined by commas.
+    pub header: &'a dyn Fn(&str) -> Option<String>,
+    /// The body for who reads it piece by piece: see [`takes_pieces`].
+    pub pieces: &'a dyn Fn() -> Box<dyn Pieces>,
 }
 
 /// A zone and its name.
@@ -159,16 +171,22 @@ pub struct ZoneSync {
 }
 
 /// Answers a request.
-pub fn handle(request: &Request<'_>, host: &dyn Host) -> Response {
+pub fn handle(request: &Request<'_>, host: &dyn Host) -> Answer {
     let (version, path) = route::version(request.path);
     let mut changed = false;
-    let answer = route::answer(request, version, path, host, &mut changed);
-    let mut response = answer.unwrap_or_else(|error| error.response(version, request.request_id));
-    response.changed = changed;
-    response
+    match route::answer(request, version, path, host, &mut changed) {
+        Ok(Answer::Now(response)) => Answer::Now(Response { changed, ..response }),
+        Ok(later) => later,
+        Err(error) => Answer::Now(Response { changed, ..error.response(version, request.request_id) }),
+    }
 }
 
-/// The answer to a request whose body is larger than `client_max_body_size`, for who reads the body.
-pub fn body_too_large(request: &Request<'_>) -> Response {
-    error::Error::BodyTooLarge.response(route::version(request.path).0, request.request_id)
+/// Whether what answers this reads the body piece by piece: then it needn't be in [`Request::body`].
+pub fn takes_pieces(method: &str, path: &str) -> bool {
+    method == "POST" && route::is_own(route::version(path).1)
+}
+
+/// The answer in place of nginx's own to a request that it refused with this status, of 400 or more.
+pub fn refused(status: u16, path: &str, request_id: &str) -> Response {
+    error::Error::Refused(status).response(route::version(path).0, request_id)
 }

@@ -4,7 +4,17 @@ use crate::record::Millis;
 use std::fmt;
 
 /// The type of nearly every body.
-pub(super) const JSON: &str = "application/json";
+const JSON: &str = "application/json";
+/// Of bodies with a JSON text in each line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// A body that ends within so many bytes and steps is sent with its length.
+const BEGIN_BYTES: usize = 64 * 1024;
+const BEGIN_STEPS: usize = 64;
+/// Between two tries on a zone whose lock is stuck, and how many there are: some seconds. Each blocks for as long as the
+/// store waits for a lock.
+const BUSY_PAUSE: Millis = 400;
+const BUSY_TRIES: u32 = 10;
 
 /// What to send.
 #[derive(Debug, PartialEq)]
@@ -17,6 +27,8 @@ pub struct Response {
     pub body: Body,
     /// Value of `Allow`, if one is to be sent.
     pub allow: Option<&'static str>,
+    /// Value of `Cache-Control`.
+    pub cache_control: &'static str,
     /// Other headers: name and value.
     pub headers: Vec<(&'static str, String)>,
     /// A synchronized zone was changed: the agent is to be woken. May be true beside a failure, when a list of pairs
@@ -59,8 +71,50 @@ impl Response {
 
     /// A status and no body.
     pub(super) fn empty(status: u16) -> Response {
-        let body = Body::Bytes(Vec::new());
-        Response { status, content_type: JSON, body, allow: None, headers: Vec::new(), changed: false }
+        Response {
+            status,
+            content_type: JSON,
+            body: Body::Bytes(Vec::new()),
+            allow: None,
+            cache_control: "no-store",
+            headers: Vec::new(),
+            changed: false,
+        }
+    }
+}
+
+impl Body {
+    /// Begins one; if it is small it is made whole. `None`: its zone is busy.
+    pub(super) fn begin(mut rest: impl Produce + 'static, now: Millis) -> Option<Body> {
+        let mut begin = Vec::new();
+        for _ in 0..BEGIN_STEPS {
+            match rest.produce(&mut begin, now) {
+                Produced::End => return Some(Body::Bytes(begin)),
+                Produced::More if begin.len() < BEGIN_BYTES => {}
+                Produced::More => break,
+                Produced::Wait(_) | Produced::Broken => return None,
+            }
+        }
+        Some(Body::Stream(begin, Box::new(rest)))
+    }
+}
+
+/// Counts how often in a row a zone was busy.
+#[derive(Default)]
+pub(super) struct Patience {
+    times: u32,
+}
+
+impl Patience {
+    /// Once more: what to do.
+    pub(super) fn busy(&mut self) -> Produced {
+        self.times += 1;
+        if self.times < BUSY_TRIES { Produced::Wait(BUSY_PAUSE) } else { Produced::Broken }
+    }
+
+    /// It wasn't.
+    pub(super) fn done(&mut self) {
+        self.times = 0;
     }
 }
 

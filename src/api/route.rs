@@ -4,7 +4,7 @@
 
 use super::args::{self, Fields};
 use super::error::Error;
-use super::{Host, NamedZone, Request, Reset, Response, ZoneSync, json, keyvals, status};
+use super::{Answer, Host, NamedZone, Request, Reset, Response, ZoneSync, json, keyvals, own, status};
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=9;
@@ -22,7 +22,7 @@ pub(super) fn answer(
     path: &str,
     host: &dyn Host,
     changed: &mut bool,
-) -> Result<Response, Error> {
+) -> Result<Answer, Error> {
     let endpoint = match version {
         Some(_) => find(path, host)?,
         None if segment(request.path).0.is_empty() => Endpoint::Versions,
@@ -30,12 +30,22 @@ pub(super) fn answer(
     };
     match (request.method, endpoint.methods()) {
         ("GET" | "HEAD", _) => show(request, host, &endpoint),
-        ("OPTIONS", methods) => Ok(Response { allow: Some(methods.allow(request.write)), ..Response::empty(204) }),
-        ("DELETE", Methods::Reset) | ("POST" | "PATCH" | "DELETE", Methods::Pairs) if !request.write => {
+        ("OPTIONS", methods) => {
+            Ok(Response { allow: Some(methods.allow(request.write)), ..Response::empty(204) }.into())
+        }
+        ("DELETE", Methods::Reset)
+        | ("POST" | "PATCH" | "DELETE", Methods::Pairs)
+        | ("PUT" | "POST" | "DELETE", Methods::Own)
+            if !request.write =>
+        {
             Err(Error::MethodDisabled { allow: endpoint.methods().allow(false) })
         }
-        ("DELETE", Methods::Reset) => reset(host, &endpoint),
-        ("POST" | "PATCH" | "DELETE", Methods::Pairs) => change(request, &endpoint, changed),
+        ("DELETE", Methods::Reset) => reset(host, &endpoint).map(Answer::Now),
+        ("POST" | "PATCH" | "DELETE", Methods::Pairs) => change(request, &endpoint, changed).map(Answer::Now),
+        ("PUT" | "POST" | "DELETE", Methods::Own) => {
+            let Endpoint::OwnKeyval(name) = &endpoint else { return Err(Error::PathNotFound) };
+            own::change(request, own_zone(host, name)?, changed)
+        }
         (_, methods) => Err(Error::MethodNotSupported { allow: methods.allow(request.write) }),
     }
 }
@@ -61,6 +71,9 @@ enum Endpoint<'h> {
     Zonemesh,
     Zones,
     Zone(Vec<u8>),
+    /// Key-values as zonemesh has them: the names of the zones, and one zone.
+    OwnKeyvals,
+    OwnKeyval(Vec<u8>),
 }
 
 /// Which methods an endpoint has.
@@ -71,6 +84,8 @@ enum Methods {
     Reset,
     /// POST adds pairs, PATCH changes one, DELETE removes all.
     Pairs,
+    /// PUT creates or replaces pairs, POST imports lines of them, DELETE removes some.
+    Own,
 }
 
 impl Methods {
@@ -79,6 +94,7 @@ impl Methods {
         match self {
             Methods::Reset if write => "GET, HEAD, DELETE, OPTIONS",
             Methods::Pairs if write => "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
+            Methods::Own if write => "GET, HEAD, PUT, POST, DELETE, OPTIONS",
             _ => "GET, HEAD, OPTIONS",
         }
     }
@@ -89,6 +105,7 @@ impl Endpoint<'_> {
         match self {
             Endpoint::Processes(_) | Endpoint::Connections | Endpoint::Requests | Endpoint::Slab(_) => Methods::Reset,
             Endpoint::Keyval(..) => Methods::Pairs,
+            Endpoint::OwnKeyval(_) => Methods::Own,
             _ => Methods::Read,
         }
     }
@@ -131,6 +148,10 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("slabs", _) => Endpoint::Slab(String::from_utf8_lossy(&zone_name(rest)).into_owned()),
         ("http", "keyvals") => keyval_endpoint(host.http_zones(), third),
         ("stream", "keyvals") if in_stream => keyval_endpoint(host.stream_zones(), third),
+        ("zonemesh", "keyvals") => match zone_name(third) {
+            name if name.is_empty() => Endpoint::OwnKeyvals,
+            name => Endpoint::OwnKeyval(name),
+        },
         ("zonemesh", "zones") => match zone_name(third) {
             name if name.is_empty() => Endpoint::Zones,
             name => Endpoint::Zone(name),
@@ -161,7 +182,7 @@ fn keyval_endpoint<'h>(zones: &'h [NamedZone], rest: &str) -> Endpoint<'h> {
 }
 
 /// GET, and HEAD, which differs in the sending only.
-fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
+fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Answer, Error> {
     let fields = Fields::of(request.args);
     let body = match endpoint {
         Endpoint::Versions => {
@@ -171,8 +192,8 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Root => json::names(root_names(host)),
         Endpoint::Http => json::names(HTTP_NAMES),
         Endpoint::Stream => json::names(stream_names(host)),
-        Endpoint::Zonemesh => json::names(["zones"]),
-        Endpoint::Zones => {
+        Endpoint::Zonemesh => json::names(["keyvals", "zones"]),
+        Endpoint::Zones | Endpoint::OwnKeyvals => {
             let mut names: Vec<&str> = own_zones(host).map(|zone| zone.name.as_str()).collect();
             names.sort_unstable();
             json::names(names)
@@ -193,18 +214,30 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
             status::slab(slab, &fields)
         }
         Endpoint::ZoneSync(sync) => status::zone_sync(sync, &fields),
-        Endpoint::Keyvals(zones) => return keyvals::list(zones, request.now, fields).map(Response::ok),
+        Endpoint::Keyvals(zones) => return keyvals::list(zones, request.now, fields).map(Answer::ok),
         Endpoint::Keyval(zones, name) => {
             let (zone, key) = (keyvals::find(zones, name)?, args::first(request.args, "key"));
-            return keyvals::show(zone, request.now, key, fields).map(Response::ok);
+            return keyvals::show(zone, request.now, key, fields).map(Answer::ok);
         }
+        Endpoint::OwnKeyval(name) => return own::show(request, own_zone(host, name)?),
     };
-    Ok(Response::ok(body))
+    Ok(Answer::ok(body))
 }
 
 /// All zones of zonemesh, whichever block they are declared in: a name is there once.
 fn own_zones(host: &dyn Host) -> impl Iterator<Item = &NamedZone> {
     host.http_zones().iter().chain(host.stream_zones())
+}
+
+fn own_zone<'h>(host: &'h dyn Host, name: &[u8]) -> Result<&'h NamedZone, Error> {
+    own_zones(host).find(|zone| zone.name.as_bytes() == name).ok_or(Error::KeyvalNotFound)
+}
+
+/// Whether a path without its version is a zone's below `/zonemesh/keyvals/`.
+pub(super) fn is_own(path: &str) -> bool {
+    let (first, rest) = segment(path);
+    let (second, third) = segment(rest);
+    first == "zonemesh" && second == "keyvals" && !zone_name(third).is_empty()
 }
 
 /// DELETE of figures.

@@ -16,6 +16,23 @@ pub(super) fn iso8601(millis: Millis) -> String {
     )
 }
 
+/// As HTTP's headers have it: `Fri, 07 Jul 2017 13:32:21 GMT`.
+pub(super) fn http_date(millis: Millis) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = millis / 1000;
+    let (year, month, day) = date(seconds / DAY);
+    let second = seconds % DAY;
+    let week_day = DAYS.get((seconds / DAY % 7) as usize).unwrap_or(&"");
+    let month = MONTHS.get((month - 1) as usize).unwrap_or(&"");
+    format!(
+        "{week_day}, {day:02} {month} {year:04} {:02}:{:02}:{:02} GMT",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// Seconds in a day: leap seconds don't count in the time of Unix.
 const DAY: u64 = 24 * 60 * 60;
 /// Days in 400 years of the Gregorian calendar, after which it repeats.
@@ -94,7 +111,20 @@ mod tests {
     }
 
     #[test]
+    fn dates_of_http() {
+        // What `date -u -R -d @...` says.
+        for (seconds, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (1_709_164_800, "Thu, 29 Feb 2024 00:00:00 GMT"),
+        ] {
+            assert_eq!(http_date(seconds * 1000 + 999), text);
+        }
+    }
+
+    #[test]
     fn any_number_is_a_time() {
+        assert!(http_date(u64::MAX).ends_with("GMT"));
         assert!(iso8601(u64::MAX).ends_with('Z'));
     }
 }

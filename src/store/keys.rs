@@ -31,6 +31,8 @@ pub enum Condition {
     Absent,
     /// Only if there is such a record.
     Present,
+    /// Only if there is such a record, and it has this version.
+    Version(Version),
 }
 
 /// What became of a write.
@@ -68,7 +70,7 @@ impl Sink for Vec<u8> {
 
 /// Where a listing stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScanPlace(u64);
+pub struct ScanPlace(pub(super) u64);
 
 /// What a listing calls for each record: key, value, what is found.
 pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8], Found);
@@ -139,10 +141,8 @@ impl Zone {
         shard.with_relief(now, true, &wish, || {
             let met = self.find(place, key);
             let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
-            match condition {
-                Condition::Absent if live.is_some() => return Ok(Written::Unmet),
-                Condition::Present if live.is_none() => return Ok(Written::Unmet),
-                _ => {}
+            if !self.allows(condition, live) {
+                return Ok(Written::Unmet);
             }
             let expires = self.end_of(life, live, now);
             shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
@@ -176,10 +176,22 @@ impl Zone {
     ///
     /// `BadKey` or `Busy`: a full zone deletes as well as any.
     pub fn delete(&self, key: &[u8], now: Millis) -> Result<Written, StoreError> {
+        self.delete_if(key, Condition::Present, now)
+    }
+
+    /// Removes a record if it is as the condition says. A missing key is `Unmet`, whatever the condition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::delete`].
+    pub fn delete_if(&self, key: &[u8], condition: Condition, now: Millis) -> Result<Written, StoreError> {
         self.check_key(key, &[])?;
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
+        if !self.allows(condition, Some(&met)) {
+            return Ok(Written::Unmet);
+        }
         let version = Version { stamp: shard.stamp(now), origin: self.node() };
         shard.bump(super::layout::shard::DELETES);
         let sync = self.is_sync();
@@ -205,6 +217,17 @@ impl Zone {
     ///
     /// `Busy`: nothing was handed out; the same place can be tried again.
     pub fn scan(&self, place: ScanPlace, now: Millis, each: ScanEach<'_>) -> Result<Option<ScanPlace>, StoreError> {
+        self.scan_some(place, now, RECORDS_A_HOLD, each)
+    }
+
+    /// The same for as many buckets as it takes to show so many records.
+    pub(super) fn scan_some(
+        &self,
+        place: ScanPlace,
+        now: Millis,
+        records: usize,
+        each: ScanEach<'_>,
+    ) -> Result<Option<ScanPlace>, StoreError> {
         let per_shard = self.geometry.buckets_per_shard as u64;
         let index = place.0 / per_shard;
         if index >= u64::from(self.geometry.shards) {
@@ -214,7 +237,7 @@ impl Zone {
         let (mut payload, mut shown, mut bytes) = (Vec::new(), 0, 0);
         let mut bucket = (place.0 % per_shard) as usize;
         let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
-        while bucket < end && shown < RECORDS_A_HOLD && bytes < BYTES_A_HOLD {
+        while bucket < end && shown < records && bytes < BYTES_A_HOLD {
             shard.bucket_each(bucket, |met| {
                 if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
                     let (key, value) = payload.split_at(met.fields.key_len);
@@ -327,6 +350,15 @@ impl Zone {
     #[inline]
     fn found(&self, fields: &Fields) -> Found {
         Found { stamp: fields.stamp, expires: fields.expires, origin: fields.origin }
+    }
+
+    fn allows(&self, condition: Condition, live: Option<&Met>) -> bool {
+        match condition {
+            Condition::Always => true,
+            Condition::Absent => live.is_none(),
+            Condition::Present => live.is_some(),
+            Condition::Version(version) => live.is_some_and(|met| self.version(&self.found(&met.fields)) == version),
+        }
     }
 
     fn end_of(&self, life: Life, live: Option<&Met>, now: Millis) -> Option<Millis> {

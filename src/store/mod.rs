@@ -30,6 +30,7 @@ pub mod region;
 mod repair;
 mod replicate;
 mod resize;
+mod scan;
 mod shard;
 mod state;
 mod upkeep;

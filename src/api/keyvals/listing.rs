@@ -7,17 +7,9 @@ use crate::api::NamedZone;
 use crate::api::args::Fields;
 use crate::api::error::Error;
 use crate::api::json;
-use crate::api::response::{Body, Produce, Produced};
+use crate::api::response::{Body, Patience, Produce, Produced};
 use crate::record::Millis;
 use crate::store::{ScanPlace, Zone};
-
-/// A body that ends within so many bytes and steps is sent with its length.
-const BEGIN_BYTES: usize = 64 * 1024;
-const BEGIN_STEPS: usize = 64;
-/// Between two tries on a zone whose lock is stuck, and how many there are: five seconds. Each blocks for as long as the
-/// store waits for a lock.
-const BUSY_PAUSE: Millis = 400;
-const BUSY_TRIES: u32 = 10;
 
 /// See the module's text.
 pub(super) struct Listing {
@@ -26,7 +18,7 @@ pub(super) struct Listing {
     many: bool,
     zones: std::vec::IntoIter<NamedZone>,
     state: State,
-    busy: u32,
+    patience: Patience,
 }
 
 #[allow(clippy::large_enum_variant, reason = "a listing has one, which is nearly always the large one")]
@@ -58,21 +50,12 @@ impl Listing {
     }
 
     fn new(zones: Vec<NamedZone>, fields: Fields, many: bool) -> Listing {
-        Listing { fields, many, zones: zones.into_iter(), state: State::Begin, busy: 0 }
+        Listing { fields, many, zones: zones.into_iter(), state: State::Begin, patience: Patience::default() }
     }
 
     /// Begins it: a small one is made whole.
-    pub(super) fn body(mut self, now: Millis) -> Result<Body, Error> {
-        let mut begin = Vec::new();
-        for _ in 0..BEGIN_STEPS {
-            match self.produce(&mut begin, now) {
-                Produced::End => return Ok(Body::Bytes(begin)),
-                Produced::More if begin.len() < BEGIN_BYTES => {}
-                Produced::More => break,
-                Produced::Wait(_) | Produced::Broken => return Err(Error::KeyvalBusy),
-            }
-        }
-        Ok(Body::Stream(begin, Box::new(self)))
+    pub(super) fn body(self, now: Millis) -> Result<Body, Error> {
+        Body::begin(self, now).ok_or(Error::KeyvalBusy)
     }
 
     /// Some dozens of records. `Err`: the zone is busy, and nothing was written.
@@ -132,13 +115,12 @@ impl Produce for Listing {
             State::Between { first } => self.between(first, out),
             State::Within { zone, place, any } => match self.pairs(&zone, place, any, out, now) {
                 Ok(state) => {
-                    self.busy = 0;
+                    self.patience.done();
                     state
                 }
                 Err(()) => {
                     self.state = State::Within { zone, place, any };
-                    self.busy += 1;
-                    return if self.busy < BUSY_TRIES { Produced::Wait(BUSY_PAUSE) } else { Produced::Broken };
+                    return self.patience.busy();
                 }
             },
             State::Ended => State::Ended,

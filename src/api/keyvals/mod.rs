@@ -3,7 +3,7 @@
 mod listing;
 mod pairs;
 
-pub(super) use pairs::MAX_EXPIRE;
+pub(super) use pairs::{MAX_EXPIRE, check_key, life_of};
 
 use super::args::Fields;
 use super::error::{Error, FormatError};

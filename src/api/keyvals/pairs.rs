@@ -38,16 +38,23 @@ pub(super) fn parse(body: &[u8], matching: Matching, timeout: bool) -> Result<Ve
     }
     let mut keys = HashSet::with_capacity(members.len());
     for (key, _) in &members {
-        match key.len() {
-            0 => return Err(FormatError::KeyEmpty.into()),
-            1..=MAX_KEY if !matching.accepts(key.as_bytes()) => return Err(unfit(matching).into()),
-            1..=MAX_KEY if keys.insert(key.as_ref()) => {}
-            1..=MAX_KEY => return Err(FormatError::KeyTwice.into()),
-            _ => return Err(FormatError::KeyTooLong.into()),
+        check_key(key.as_bytes(), matching)?;
+        if !keys.insert(key.as_ref()) {
+            return Err(FormatError::KeyTwice.into());
         }
     }
     drop(keys);
     members.into_iter().map(|(key, json)| Ok(Pair { key, change: change(json, timeout)? })).collect()
+}
+
+/// Whether a zone of this type can have such a key.
+pub(in crate::api) fn check_key(key: &[u8], matching: Matching) -> Result<(), FormatError> {
+    match key.len() {
+        0 => Err(FormatError::KeyEmpty),
+        1..=MAX_KEY if matching.accepts(key) => Ok(()),
+        1..=MAX_KEY => Err(unfit(matching)),
+        _ => Err(FormatError::KeyTooLong),
+    }
 }
 
 fn unfit(matching: Matching) -> FormatError {
@@ -86,7 +93,7 @@ fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<(Option<Cow<
                 let Json::String(text) = json else { return Err(FormatError::ValueMember) };
                 value.replace(text).is_some()
             }
-            "expire" => life.replace(expire(&json)?).is_some(),
+            "expire" => life.replace(life_of(&json)?).is_some(),
             _ => true,
         };
         if twice {
@@ -100,7 +107,8 @@ fn value(text: Cow<'_, str>) -> Result<Cow<'_, str>, FormatError> {
     if text.len() > MAX_VALUE { Err(FormatError::ValueTooLong) } else { Ok(text) }
 }
 
-fn expire(json: &Json<'_>) -> Result<Life, FormatError> {
+/// The life that an `expire` gives.
+pub(in crate::api) fn life_of(json: &Json<'_>) -> Result<Life, FormatError> {
     match json {
         Json::Number(millis @ 1..=MAX_EXPIRE) => Ok(Life::For(*millis)),
         Json::Number(0) => Err(FormatError::ExpireNumber),

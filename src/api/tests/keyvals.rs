@@ -366,10 +366,20 @@ fn a_large_listing_is_made_piece_by_piece() {
     for (key, value) in &steady {
         zone.set(key.as_bytes(), value.as_bytes(), Life::Default, Condition::Always, NOW).unwrap();
     }
-    let request =
-        Request { method: "GET", path: ONE, args: "", body: None, write: false, request_id: "0123abcd", now: NOW };
-    let response = handle(&request, &host);
-    let Body::Stream(mut all, mut rest) = response.body else { panic!("made at once") };
+    let request = Request {
+        method: "GET",
+        path: ONE,
+        args: "",
+        body: None,
+        write: false,
+        request_id: "0123abcd",
+        now: NOW,
+        header: &|_| None,
+        pieces: &|| panic!("no body is read"),
+    };
+    let Answer::Now(Response { body: Body::Stream(mut all, mut rest), .. }) = handle(&request, &host) else {
+        panic!("made at once")
+    };
     let (mut largest, mut pieces) = (0, 0);
     loop {
         // Others come and go meanwhile.

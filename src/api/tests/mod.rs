@@ -1,6 +1,8 @@
 //! The API as its callers see it, with a host made up for the purpose and zones in real shared memory.
 
 mod keyvals;
+mod own;
+mod raw;
 mod routes;
 mod shapes;
 
@@ -60,11 +62,35 @@ impl Fake {
     }
 
     fn ask_with(&self, method: &str, target: &str, body: &[u8], set: impl FnOnce(&mut Request<'_>)) -> Response {
+        self.ask_headed(method, target, body, &[], set)
+    }
+
+    fn ask_headed(
+        &self,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+        set: impl FnOnce(&mut Request<'_>),
+    ) -> Response {
         let (path, args) = target.split_once('?').unwrap_or((target, ""));
-        let mut request =
-            Request { method, path, args, body: Some(body), write: true, request_id: "0123abcd", now: NOW };
+        let pieces = || -> Box<dyn Pieces> { Box::new(InPieces(body.to_vec())) };
+        let mut request = Request {
+            method,
+            path,
+            args,
+            body: Some(body),
+            write: true,
+            request_id: "0123abcd",
+            now: NOW,
+            header: &|name| headers.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned()),
+            pieces: &pieces,
+        };
         set(&mut request);
-        whole(handle(&request, self))
+        match handle(&request, self) {
+            Answer::Now(response) => whole(response),
+            Answer::Later(mut job) => std::iter::from_fn(|| Some(job.step(NOW))).flatten().map(whole).next().unwrap(),
+        }
     }
 
     fn get(&self, target: &str) -> Value {
@@ -78,6 +104,17 @@ impl Fake {
         let response = self.ask(method, target, body);
         check_failure(&response);
         (response.status, json(&response)["error"]["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// A body that comes a few bytes at a time.
+struct InPieces(Vec<u8>);
+
+impl Pieces for InPieces {
+    fn next(&mut self, out: &mut Vec<u8>) -> std::io::Result<bool> {
+        let n = self.0.len().min(7);
+        out.extend(self.0.drain(..n));
+        Ok(!self.0.is_empty())
     }
 }
 

@@ -81,17 +81,10 @@ fn errors_of_old_versions_have_path_and_method() {
 }
 
 #[test]
-fn a_body_too_large_has_its_error() {
-    let request = Request {
-        method: "POST",
-        path: "/9/http/keyvals/one",
-        args: "",
-        body: None,
-        write: true,
-        request_id: "0123abcd",
-        now: NOW,
-    };
-    let response = body_too_large(&request);
-    check_failure(&response);
-    assert_eq!(response.status, 413);
+fn what_nginx_refuses_has_an_error() {
+    for (status, code) in [(400, "BadRequest"), (403, "Forbidden"), (413, "BodyTooLarge"), (502, "InternalError")] {
+        let response = refused(status, "/9/http/keyvals/one", "0123abcd");
+        check_failure(&response);
+        assert_eq!((response.status, &json(&response)["error"]["code"]), (status, &Value::from(code)));
+    }
 }

@@ -7,29 +7,36 @@ use crate::nginx::variable::{self, Side};
 use crate::store::{MIN_ZONE_SIZE, Matching};
 use std::marker::PhantomData;
 
-/// A variable whose zone isn't looked up yet: the zone may be declared later, and in the other block.
+/// A variable or location whose zone isn't looked up yet: the zone may be declared later, and in the other block.
 pub struct Waiting {
-    variable: *mut *const KeyvalZone,
-    name: String,
+    /// Where the zone is to be put; in the cycle's pool.
+    slot: *mut *const KeyvalZone,
+    /// The directive, for messages.
+    what: String,
     zone: String,
     place: Place,
 }
 
 impl Waiting {
+    /// `what` waits for the zone of this name to be put into `slot`, which is in the cycle's pool.
+    pub fn new(slot: *mut *const KeyvalZone, what: String, zone: String, place: Place) -> Waiting {
+        Waiting { slot, what, zone, place }
+    }
+
     /// Gives the variable its zone; at the end of the configuration.
     pub fn resolve(self, zones: &[Box<KeyvalZone>]) -> Result<(), Fault> {
         let Some(zone) = zones.iter().find(|zone| zone.name == self.zone) else {
             return Err(Fault::at(
                 &self.place,
                 format!(
-                    "unknown zone \"{0}\" of \"keyval\" for \"${1}\": declare it with \"keyval_zone zone={0}:1m\", in \
+                    "unknown zone \"{0}\" of {1}: declare it with \"keyval_zone zone={0}:1m\", in \
                      \"http\" or in \"stream\"",
-                    self.zone, self.name
+                    self.zone, self.what
                 ),
             ));
         };
-        // SAFETY: the variable lives in the cycle's pool, and nothing looks at it before the configuration is over.
-        unsafe { *self.variable = &raw const **zone };
+        // SAFETY: the slot lives in the cycle's pool, and nothing looks at it before the configuration is over.
+        unsafe { *self.slot = &raw const **zone };
         Ok(())
     }
 }
@@ -79,7 +86,8 @@ impl<S: Side> Directive for KeyvalDirective<S> {
                 )));
             }
         };
-        let waiting = Waiting { variable: variable::add::<S>(conf, &name)?, name, zone, place: conf.place() };
+        let what = format!("\"keyval\" for \"${name}\"");
+        let waiting = Waiting::new(variable::add::<S>(conf, &name)?, what, zone, conf.place());
         conf.main()?.add_waiting(waiting);
         Ok(())
     }

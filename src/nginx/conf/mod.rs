@@ -10,6 +10,7 @@ pub mod main;
 pub mod openssl;
 pub mod parse;
 pub mod peers;
+pub mod rest;
 pub mod sync;
 pub mod sync_settings;
 pub mod tls;

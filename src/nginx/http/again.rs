@@ -2,6 +2,10 @@
 
 use crate::nginx::ffi::guard;
 use nginx_sys as sys;
+use std::time::Duration;
+
+/// How long one request may go on in one turn of the event loop.
+pub const TURN: Duration = Duration::from_millis(2);
 
 /// Belongs to one request, and is dropped with its pool at the latest. Stays where it is once it was used.
 #[repr(C)]

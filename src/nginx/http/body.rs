@@ -1,5 +1,6 @@
 //! The body of a request, wherever nginx has put it.
 
+use crate::api::Pieces;
 use nginx_sys as sys;
 use std::borrow::Cow;
 use std::io;
@@ -16,6 +17,44 @@ pub unsafe fn read<'a>(r: *mut sys::ngx_http_request_t) -> io::Result<Cow<'a, [u
         [] => Ok(Cow::Borrowed(&[])),
         [Part::Memory(only)] => Ok(Cow::Borrowed(only)),
         _ => joined(&parts).map(Cow::Owned),
+    }
+}
+
+/// The body piece by piece.
+pub struct Rest {
+    parts: std::vec::IntoIter<Part<'static>>,
+    /// What is left of the first of them.
+    part: Option<Part<'static>>,
+}
+
+/// Bytes of a piece.
+const PIECE: usize = 64 * 1024;
+
+impl Rest {
+    /// # Safety
+    /// `r` is live, its body was read, and the buffers stay while the result lives.
+    pub unsafe fn new(r: *mut sys::ngx_http_request_t) -> Rest {
+        // SAFETY: the caller's promise.
+        Rest { parts: unsafe { parts(r) }.into_iter(), part: None }
+    }
+}
+
+impl Pieces for Rest {
+    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+        match self.part.take().or_else(|| self.parts.next()) {
+            None => return Ok(false),
+            Some(Part::Memory(bytes)) => {
+                let (piece, rest) = bytes.split_at(bytes.len().min(PIECE));
+                out.extend_from_slice(piece);
+                self.part = (!rest.is_empty()).then_some(Part::Memory(rest));
+            }
+            Some(Part::File { fd, from, to }) => {
+                let end = to.min(from.saturating_add(PIECE as libc::off_t));
+                append_file(out, fd, from, end)?;
+                self.part = (end < to).then_some(Part::File { fd, from: end, to });
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -1,15 +1,14 @@
 //! Sends a body while it is made: a piece at a time, the next when nginx is through with the last, and not more of them
 //! in one turn of the event loop than other requests can wait for.
 
-use super::again::Again;
+use super::again::{Again, TURN};
+use super::slot;
 use crate::api::{Produce, Produced};
 use crate::nginx::ffi::{self, DONE, ERROR, OK, guard};
-use crate::nginx::{log, modules};
+use crate::nginx::log;
 use nginx_sys as sys;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// In one turn.
-const TURN: Duration = Duration::from_millis(2);
 /// Bytes of a piece, about: smaller ones are gathered.
 const PIECE: usize = 32 * 1024;
 
@@ -39,11 +38,11 @@ pub unsafe fn begin(r: *mut sys::ngx_http_request_t, begin: Vec<u8>, rest: Box<d
             buffer: std::mem::zeroed(),
             waiting: false,
         };
-        let flow = ffi::owned_by_pool((*r).pool, flow);
-        if flow.is_null() {
+        let (slot, flow) = (slot::of_mine(r), ffi::owned_by_pool((*r).pool, flow));
+        if slot.is_null() || flow.is_null() {
             return ERROR;
         }
-        *(*r).ctx.add((*modules::HTTP.get()).ctx_index) = flow.cast();
+        (*slot).flow = flow;
         (*r).write_event_handler = Some(writable);
         // Held until the flow finalizes the request; whoever called finalizes it with `DONE` if that isn't now.
         (*(*r).main).set_count((*(*r).main).count() + 1);
@@ -83,7 +82,7 @@ unsafe fn go_on(r: *mut sys::ngx_http_request_t) {
 unsafe fn advance(r: *mut sys::ngx_http_request_t, awake: bool) {
     // SAFETY: a live request with a flow in its slot, to which nothing else refers in this thread.
     unsafe {
-        let Some(flow) = (*(*r).ctx.add((*modules::HTTP.get()).ctx_index)).cast::<Flow>().as_mut() else { return };
+        let flow = &mut *(*slot::of(r)).flow;
         flow.waiting &= !awake;
         let rc = flow.pump(r);
         if rc != DONE {

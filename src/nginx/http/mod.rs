@@ -6,12 +6,18 @@ pub mod body;
 mod flow;
 pub mod host;
 pub mod path;
+mod refusal;
 pub mod request;
+mod rest;
+mod slot;
 pub mod variable;
+mod work;
 
 use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};
 use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
+use super::conf::rest::RestDirective;
 use super::conf::{self, command};
+use super::ffi::{ERROR, OK, guard};
 use super::modules::{self, Exported};
 use nginx_sys as sys;
 use std::ffi::c_void;
@@ -20,7 +26,7 @@ use variable::Http;
 /// The http module's callbacks.
 pub static CONTEXT: Exported<sys::ngx_http_module_t> = Exported::new(sys::ngx_http_module_t {
     preconfiguration: None,
-    postconfiguration: None,
+    postconfiguration: Some(postconfiguration),
     create_main_conf: Some(conf::create::<HttpConf>),
     init_main_conf: None,
     create_srv_conf: None,
@@ -33,7 +39,7 @@ const MAIN: u32 = sys::NGX_HTTP_MAIN_CONF;
 const LOCATION: u32 = sys::NGX_HTTP_LOC_CONF | sys::NGX_HTTP_LIF_CONF | sys::NGX_HTTP_LMT_CONF;
 
 /// Its directives.
-pub static COMMANDS: Exported<[sys::ngx_command_t; 4]> = Exported::new([
+pub static COMMANDS: Exported<[sys::ngx_command_t; 5]> = Exported::new([
     command::<KeyvalZoneDirective<Http>>(c"keyval_zone", MAIN | sys::NGX_CONF_1MORE, sys::NGX_HTTP_MAIN_CONF_OFFSET),
     command::<KeyvalDirective<Http>>(c"keyval", MAIN | sys::NGX_CONF_TAKE3, sys::NGX_HTTP_MAIN_CONF_OFFSET),
     command::<ApiDirective>(
@@ -41,8 +47,33 @@ pub static COMMANDS: Exported<[sys::ngx_command_t; 4]> = Exported::new([
         LOCATION | sys::NGX_CONF_NOARGS | sys::NGX_CONF_TAKE1,
         sys::NGX_HTTP_LOC_CONF_OFFSET,
     ),
+    command::<RestDirective>(c"keyval_rest", LOCATION | sys::NGX_CONF_TAKE1, sys::NGX_HTTP_LOC_CONF_OFFSET),
     sys::ngx_command_t::empty(),
 ]);
+
+/// The end of `http`.
+unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
+    guard("the end of http", ERROR, || {
+        // SAFETY: nginx calls with the context of `http`, where this module's main structure is, read by one thread.
+        unsafe {
+            let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
+            let http = (*(*ctx).main_conf.add(ctx_index())).cast::<HttpConf>();
+            if (*http).has_api {
+                refusal::install();
+            }
+        }
+        OK
+    })
+}
+
+/// This module's part of the location that a request is in.
+///
+/// # Safety
+/// `r` is live and in a location, and doesn't leave it while the result lives.
+unsafe fn location<'a>(r: *mut sys::ngx_http_request_t) -> &'a ApiConf {
+    // SAFETY: the table has a slot for each http module, with what `create` made for this one.
+    unsafe { &*(*(*r).loc_conf.add(ctx_index())).cast() }
+}
 
 /// This module's index among those of http.
 pub fn ctx_index() -> usize {

@@ -17,6 +17,26 @@ pub fn below(name: &[u8], uri: &[u8], raw: Option<&[u8]>) -> String {
     }
 }
 
+/// What follows the location's name and a slash, decoded. nginx makes one of slashes that follow each other
+/// (`merge_slashes`), also of encoded ones, and a key may have several: if that is all that it changed, they stay.
+pub fn key(name: &[u8], uri: &[u8], raw: Option<&[u8]>) -> Vec<u8> {
+    let (location, rest) = uri.split_at(offset(name, uri));
+    let sent = raw
+        .map(|raw| raw.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or(raw))
+        .and_then(|raw| raw.strip_prefix(location))
+        .map(decoded)
+        .filter(|sent| merged(sent) == merged(rest));
+    let rest = sent.as_deref().unwrap_or(rest);
+    rest.strip_prefix(b"/").unwrap_or(rest).to_vec()
+}
+
+/// With one slash for several.
+fn merged(path: &[u8]) -> Vec<u8> {
+    let mut out = path.to_vec();
+    out.dedup_by(|next, last| *next == b'/' && *last == b'/');
+    out
+}
+
 /// Text of any bytes: what isn't printable ASCII is percent-encoded, which means the same in paths and queries.
 pub fn printable(bytes: &[u8]) -> String {
     escape(bytes, |byte| byte.is_ascii_graphic())

@@ -1,6 +1,6 @@
 //! A request, as far as the API needs it: what was asked, and how to answer.
 
-use super::{core_location, flow, path};
+use super::{core_location, flow, path, slot};
 use crate::api::{Body, Response};
 use crate::nginx::ffi::{self, ERROR, OK};
 use nginx_sys as sys;
@@ -34,11 +34,6 @@ impl Request {
         String::from_utf8_lossy(name.trim_ascii())
     }
 
-    /// nginx refused the body for its size, and this is its error page.
-    pub fn is_too_large(&self) -> bool {
-        self.raw().err_status == sys::NGX_HTTP_REQUEST_ENTITY_TOO_LARGE as sys::ngx_uint_t
-    }
-
     /// What follows the location's name.
     pub fn path(&self) -> String {
         let raw = self.raw();
@@ -48,6 +43,34 @@ impl Request {
             let sent = (raw.valid_unparsed_uri() != 0).then(|| ffi::bytes(raw.unparsed_uri));
             path::below(ffi::bytes(location.name), ffi::bytes(raw.uri), sent)
         }
+    }
+
+    /// What follows the location's name, decoded: the key of a record.
+    pub fn key(&self) -> Vec<u8> {
+        let raw = self.raw();
+        // SAFETY: as in `path`.
+        unsafe {
+            let location = core_location(raw.loc_conf);
+            let sent = (raw.valid_unparsed_uri() != 0).then(|| ffi::bytes(raw.unparsed_uri));
+            path::key(ffi::bytes(location.name), ffi::bytes(raw.uri), sent)
+        }
+    }
+
+    /// A header of the request by its name in lower case; several of one name are joined by commas.
+    pub fn header(&self, name: &str) -> Option<String> {
+        let mut found: Option<String> = None;
+        // SAFETY: the list of a live request's headers, complete when a handler runs. nginx keeps the names in lower
+        // case beside them.
+        unsafe {
+            for header in ffi::list::<sys::ngx_table_elt_t>(&self.raw().headers_in.headers) {
+                let key = sys::ngx_str_t { len: (*header).key.len, data: (*header).lowcase_key };
+                if ffi::bytes(key) == name.as_bytes() {
+                    let value = String::from_utf8_lossy(ffi::bytes((*header).value));
+                    found = Some(found.map_or_else(|| value.to_string(), |first| format!("{first}, {value}")));
+                }
+            }
+        }
+        found
     }
 
     /// The query.
@@ -78,10 +101,33 @@ impl Request {
 
     /// Sends the answer; returns what the request is to be finalized with.
     pub fn send(&self, response: Response) -> sys::ngx_int_t {
-        // SAFETY: a live request whose header has not been sent; all that is put into it is in its pool.
+        // SAFETY: a live request whose header has not been sent.
+        unsafe {
+            // From here on this answer is this module's, and no error of nginx's.
+            if slot::of_mine(self.r).is_null() || self.describe(&response).is_none() {
+                return INTERNAL;
+            }
+            let rc = sys::ngx_http_send_header(self.r);
+            if rc == ERROR || rc > OK || (*self.r).header_only() != 0 {
+                return rc;
+            }
+            match response.body {
+                Body::Bytes(bytes) => self.send_body(bytes),
+                Body::Stream(begin, rest) => flow::begin(self.r, begin, rest),
+            }
+        }
+    }
+
+    /// Puts status and headers into the answer. `None`: no memory.
+    ///
+    /// # Safety
+    /// The header has not been sent.
+    pub unsafe fn describe(&self, response: &Response) -> Option<()> {
+        // SAFETY: the caller's promise, for a live request; all that is put into it is in its pool, or is constant.
         unsafe {
             let out = &mut (*self.r).headers_out;
             out.status = sys::ngx_uint_t::from(response.status);
+            out.content_length = std::ptr::null_mut();
             out.content_length_n = match &response.body {
                 Body::Bytes(bytes) => bytes.len() as libc::off_t,
                 // nginx sends it in chunks, or until the connection closes.
@@ -97,22 +143,11 @@ impl Request {
             }
             // What an answer depends on was looked at; nginx would compare tags that it doesn't know.
             (*self.r).set_disable_not_modified(1);
-            let fixed = [("Cache-Control", Some("no-store")), ("Allow", response.allow)];
-            let fixed = fixed.into_iter().filter_map(|(name, value)| Some((name, value?)));
-            let others = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
-            for (name, value) in fixed.chain(others) {
-                if self.add_header(name, value).is_none() {
-                    return INTERNAL;
-                }
+            self.add_header("Cache-Control", response.cache_control)?;
+            if let Some(allow) = response.allow {
+                self.add_header("Allow", allow)?;
             }
-            let rc = sys::ngx_http_send_header(self.r);
-            if rc == ERROR || rc > OK || (*self.r).header_only() != 0 {
-                return rc;
-            }
-            match response.body {
-                Body::Bytes(bytes) => self.send_body(bytes),
-                Body::Stream(begin, rest) => flow::begin(self.r, begin, rest),
-            }
+            response.headers.iter().try_for_each(|(name, value)| self.add_header(name, value))
         }
     }
 
@@ -129,6 +164,10 @@ impl Request {
             (*entry).hash = 1;
             (*entry).key = ffi::borrowed(name.as_bytes());
             (*entry).value = value;
+            if name == "ETag" {
+                // Compression weakens it.
+                (*self.r).headers_out.etag = entry;
+            }
         }
         Some(())
     }

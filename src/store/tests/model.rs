@@ -47,6 +47,7 @@ fn run(operations: &[Operation], size: usize, timeout: Option<Millis>, sync: boo
                     Condition::Always => true,
                     Condition::Absent => !had,
                     Condition::Present => had,
+                    Condition::Version(_) => unreachable!("not among those that are generated"),
                 };
                 let written = zone.set(&key, &value, life.map_or(Life::Default, Life::For), condition, now);
                 match written {

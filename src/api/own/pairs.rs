@@ -1,0 +1,101 @@
+//! Pairs in the bodies of PUT and POST: `"key":"value"`, `"key":{"value":..,"expire":ms}`, `"key":{"base64":".."}`, and
+//! `"key":null`, which deletes. What a listing writes, with `meta` too, is read again.
+
+use crate::api::NamedZone;
+use crate::api::base64;
+use crate::api::error::FormatError;
+use crate::api::json::Json;
+use crate::api::keyvals::{check_key, life_of};
+use crate::store::{Life, MAX_VALUE};
+use std::borrow::Cow;
+
+/// What is to become of a key.
+#[derive(Debug, PartialEq)]
+pub(super) struct Pair {
+    pub(super) key: Vec<u8>,
+    pub(super) change: Change,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Change {
+    Set { value: Vec<u8>, life: Life },
+    Delete,
+}
+
+type Members<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
+
+/// A member of a body.
+pub(super) fn pair(name: Cow<'_, str>, json: Json<'_>, zone: &NamedZone) -> Result<Pair, FormatError> {
+    let Value { key, value, life } = value(json)?;
+    let key = key.unwrap_or_else(|| name.into_owned().into_bytes());
+    check_key(&key, zone.zone.params().matching)?;
+    if life.is_some() && !zone.timeout {
+        return Err(FormatError::NoTimeout);
+    }
+    let change = match value {
+        Some(value) if value.len() > MAX_VALUE => return Err(FormatError::ValueTooLong),
+        Some(value) => Change::Set { value, life: life.unwrap_or(Life::Default) },
+        None => Change::Delete,
+    };
+    Ok(Pair { key, change })
+}
+
+/// What stands beside a key.
+struct Value {
+    /// The key's own bytes, where its name can't say them.
+    key: Option<Vec<u8>>,
+    /// `None`: the pair is to go.
+    value: Option<Vec<u8>>,
+    life: Option<Life>,
+}
+
+fn value(json: Json<'_>) -> Result<Value, FormatError> {
+    match json {
+        Json::Null => Ok(Value { key: None, value: None, life: None }),
+        Json::String(text) => Ok(Value { key: None, value: Some(text.into_owned().into_bytes()), life: None }),
+        Json::Object(members) => object(members),
+        Json::Number(_) | Json::Other => Err(FormatError::OwnValue),
+    }
+}
+
+fn object(members: Members<'_>) -> Result<Value, FormatError> {
+    let (mut key, mut value, mut life, mut others) = (None, None, None, Vec::new());
+    for (name, json) in members {
+        let twice = match name.as_ref() {
+            "base64" => value.replace(Some(encoded(&json)?)).is_some(),
+            "value" if json == Json::Null => value.replace(None).is_some(),
+            "value" => value.replace(Some(bytes(json)?)).is_some(),
+            "key" => key.replace(bytes(json)?).is_some(),
+            // What a listing shows of a record that never ends.
+            "expire" if json == Json::Null => false,
+            "expire" => life.replace(life_of(&json)?).is_some(),
+            // A listing shows them; a write gives the record new ones.
+            "version" | "origin" if !others.contains(&name) => {
+                others.push(name);
+                false
+            }
+            _ => true,
+        };
+        if twice {
+            return Err(FormatError::OwnMember);
+        }
+    }
+    Ok(Value { key, value: value.ok_or(FormatError::ValueRequired)?, life })
+}
+
+/// A string, or `{"base64":".."}`.
+fn bytes(json: Json<'_>) -> Result<Vec<u8>, FormatError> {
+    match json {
+        Json::String(text) => Ok(text.into_owned().into_bytes()),
+        Json::Object(members) => match members.as_slice() {
+            [(name, json)] if name == "base64" => encoded(json),
+            _ => Err(FormatError::OwnValue),
+        },
+        _ => Err(FormatError::OwnValue),
+    }
+}
+
+fn encoded(json: &Json<'_>) -> Result<Vec<u8>, FormatError> {
+    let Json::String(text) = json else { return Err(FormatError::Base64) };
+    base64::decode(text).ok_or(FormatError::Base64)
+}
