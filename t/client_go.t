@@ -31,7 +31,7 @@ for ([ $node, $peer ], [ $peer, $node ]) {
     $own->configure(
         workers => 2,
         http    => "keyval_zone zone=one:1m timeout=1h sync; keyval_zone zone=two:64k;\n$http",
-        stream  => "$sync zone_sync_server 127.0.0.1:@{[ $other->sync ]}; }"
+        stream  => "keyval_zone zone=three:1m timeout=1h sync;\n$sync zone_sync_server 127.0.0.1:@{[ $other->sync ]}; }"
     )->start;
 }
 connected(1, @nodes);
@@ -76,13 +76,29 @@ eventually_is { $peer->keyvals('one')->{k} } undef, '... from the cluster, too';
 gives(undef, 'delete all', 'DeleteKeyValPairs', 'one');
 gives({}, '... and all are gone', 'GetKeyValPairs', 'one');
 
+# The same in stream: its own zones, by its own calls.
+gives({ three => {} }, 'stream: get all', 'GetAllStreamKeyValPairs');
+gives(undef, 'stream: add', 'AddStreamKeyValPair', 'three', 'k', 'v');
+gives({ k => 'v' }, 'stream: get', 'GetStreamKeyValPairs', 'three');
+gives(undef, 'stream: modify', 'ModifyStreamKeyValPair', 'three', 'k', 'changed');
+gives({ three => { k => 'changed' } }, 'stream: get all again', 'GetAllStreamKeyValPairs');
+eventually_is { $peer->get('/api/9/stream/keyvals/three')->json } { k => 'changed' }, 'stream: the cluster has it, too';
+gives(undef, 'stream: delete one', 'DeleteStreamKeyValuePair', 'three', 'k');
+gives({}, 'stream: ... and it is gone', 'GetStreamKeyValPairs', 'three');
+gives(undef, 'stream: another', 'AddStreamKeyValPair', 'three', 'j', 'v');
+gives(undef, 'stream: delete all', 'DeleteStreamKeyValPairs', 'three');
+gives({}, 'stream: ... and all are gone', 'GetStreamKeyValPairs', 'three');
+eventually_is { $peer->get('/api/9/stream/keyvals/three')->json } {}, 'stream: ... from the cluster, too';
+
 # Errors come as the library expects them, or it would say that it can't read them.
 for (
     [ 'a key that is there',     qr/KeyvalKeyExists/,    'AddKeyValPair',      'two', 'twice', 'v' ],
     [ 'a key that is not there', qr/KeyvalKeyNotFound/,  'ModifyKeyValPair',   'two', 'none', 'v' ],
     [ 'a key that is not there', qr/KeyvalKeyNotFound/,  'DeleteKeyValuePair', 'two', 'none' ],
-    [ 'no such zone',            qr/KeyvalNotFound/,     'GetKeyValPairs',     'three' ],
-    [ 'no such zone',            qr/KeyvalNotFound/,     'DeleteKeyValPairs',  'three' ],
+    [ 'no such zone',            qr/KeyvalNotFound/,     'GetKeyValPairs',     'four' ],
+    [ 'a zone of stream',        qr/KeyvalNotFound/,     'GetKeyValPairs',     'three' ],
+    [ 'a zone of http',          qr/KeyvalNotFound/,     'AddStreamKeyValPair', 'one', 'k', 'v' ],
+    [ 'no such zone',            qr/KeyvalNotFound/,     'DeleteKeyValPairs',  'four' ],
     [ 'a value that does not fit', qr/status=507.*KeyvalNoMemory/, 'AddKeyValPair', 'two', 'large', 'x' x 60_000 ],
 ) {
     my ($name, $pattern, @call) = @$_;
@@ -97,7 +113,7 @@ for (
     my ($stats, $wrong) = call(8, 'GetStats');
     is($wrong, '', 'all figures');
     is($stats->{StreamZoneSync}{Status}{nodes_online}, 1, '... with the nodes that are connected');
-    is_deeply([ sort keys %{ $stats->{StreamZoneSync}{Zones} } ], ['one'], '... and the zones that are shared');
+    is_deeply([ sort keys %{ $stats->{StreamZoneSync}{Zones} } ], [qw(one three)], '... and the zones that are shared');
     ok(scalar(grep { $_ eq 'one' } keys %{ $stats->{Slabs} }), '... and the memory of zones');
     cmp_ok($stats->{NginxInfo}{ppid}, '==', $node->pid, '... and processes');
 }
