@@ -32,7 +32,8 @@ impl Shard<'_> {
         self.set(shard::TICK, now >> TICK_SHIFT);
         self.set(shard::NEXT_DUE, NEVER);
         self.zone.region.store32(self.field(shard::DRAINING), 0, Relaxed);
-        self.zone.region.zero(self.field(shard::OCCUPIED), shard::LEVELS * 8 + shard::LEVELS * shard::SLOTS * 4);
+        self.zone.region.zero(self.field(shard::OCCUPIED), shard::LEVELS * 8);
+        self.zone.region.zero(self.field(shard::WHEEL), shard::LEVELS * shard::SLOTS * 4);
     }
 
     /// Puts a record in, if it has an end.

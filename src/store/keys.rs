@@ -135,7 +135,7 @@ impl Zone {
     ) -> Result<Written, StoreError> {
         self.check_key(key, value)?;
         let place = self.place(key);
-        self.region.prefetch(self.geometry.bucket(place.shard, place.bucket));
+        self.prepare_write(place, key.len() + value.len());
         let shard = self.shard(place.shard)?;
         let wish = Wish { place, key, payload: key.len() + value.len() };
         shard.with_relief(now, true, &wish, || {

@@ -17,7 +17,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -99,51 +99,54 @@ pub mod header {
 
 /// Offsets in a shard, and the sizes of its tables.
 pub mod shard {
-    // What every write changes stands on one cache line: two processes that write pass each other few lines.
+    // What every write changes stands on one cache line, so that two processes that write pass each other few lines. Only
+    // what look-ups read as well stands on another one: they would take away the first in the middle of a write.
     pub const LOCK: usize = 0;
-    /// Moves before a freed block can be used again.
-    pub const SEQUENCE: usize = 8;
     /// Greatest stamp of any record, and greatest stamp given by this node.
-    pub const LAST: usize = 16;
-    pub const LAST_OWN: usize = 24;
+    pub const LAST: usize = 8;
+    pub const LAST_OWN: usize = 16;
     /// Records written by this node; with its deletes, the difference tells a walker how much it lags.
-    pub const WRITES: usize = 32;
-    pub const RECORDS: usize = 40;
+    pub const WRITES: usize = 24;
+    pub const RECORDS: usize = 32;
+    pub const TOMBSTONES: usize = 40;
     /// The end of the feed, a block of which only the links are used.
     pub const FEED: usize = 48;
-    pub const TOMBSTONES: usize = 56;
+    /// Moves before a freed block can be used again.
+    pub const SEQUENCE: usize = 64;
 
-    /// Counts repairs: walkers that see it move start over.
-    pub const EPOCH: usize = 64;
-    /// Everything up to this clear stamp has been removed for good.
-    pub const PURGED: usize = 72;
-    pub const REFUSED: usize = 80;
-    pub const INCOMPLETE: usize = 88;
-    pub const FUTURE: usize = 96;
-    pub const EXPIRED: usize = 104;
-    /// Records given up for others.
-    pub const EVICTED: usize = 112;
-    /// Where the clock's hand stands.
-    pub const HAND: usize = 120;
+    // Seldom changed, and read by every write.
     /// Expiry: the tick up to which all is done, the tick of the next that is due, a list being emptied.
     pub const TICK: usize = 128;
     pub const NEXT_DUE: usize = 136;
     pub const DRAINING: usize = 144;
     /// A bit for each slot in use, a word for each level.
     pub const OCCUPIED: usize = 152;
+
+    /// Counts repairs: walkers that see it move start over.
+    pub const EPOCH: usize = 200;
+    /// Everything up to this clear stamp has been removed for good.
+    pub const PURGED: usize = 208;
+    pub const REFUSED: usize = 216;
+    pub const INCOMPLETE: usize = 224;
+    pub const FUTURE: usize = 232;
+    pub const EXPIRED: usize = 240;
+    /// Records given up for others.
+    pub const EVICTED: usize = 248;
+    /// Where the clock's hand stands.
+    pub const HAND: usize = 256;
+    /// Deletes of this node.
+    pub const DELETES: usize = 264;
+    /// While the zone is watched: moves with every change.
+    pub const CHANGES: usize = 272;
+    /// When the last of those records went of which nothing tells any more that they are gone. 0: there is none.
+    pub const FORGOTTEN: usize = 280;
     pub const LEVELS: usize = 6;
     pub const SLOTS: usize = 64;
-    pub const WHEEL: usize = OCCUPIED + LEVELS * 8;
+    pub const WHEEL: usize = FORGOTTEN + 8;
     /// For each class: first page with a free block (number + 1), link to a spare block, blocks in use, requests, failures.
     pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(64);
     pub const CLASS_LEN: usize = 32;
-    /// Deletes of this node.
-    pub const DELETES: usize = CLASSES + CLASS_LEN * super::CLASS_SIZES.len();
-    /// While the zone is watched: moves with every change.
-    pub const CHANGES: usize = DELETES + 8;
-    /// When the last of those records went of which nothing tells any more that they are gone. 0: there is none.
-    pub const FORGOTTEN: usize = DELETES + 16;
-    pub const LEN: usize = (DELETES + 24).next_multiple_of(64);
+    pub const LEN: usize = (CLASSES + CLASS_LEN * super::CLASS_SIZES.len()).next_multiple_of(64);
 }
 
 /// Block sizes in bytes. Up to 256 each fine unit, but for those of which a page of 4096 holds no more than of the next;

@@ -18,7 +18,12 @@ use super::StoreError;
 pub const PATIENCE: Duration = Duration::from_millis(100);
 /// A look at the owner costs a file in /proc: not before this.
 const SUSPICION: Duration = Duration::from_millis(2);
-const SPINS: u32 = 200;
+/// How often a lock is looked at before its waiter lets others run, and the processor's pauses between two looks at most.
+const LOOKS: u32 = 100;
+const PAUSES: u32 = 16;
+/// How often a waiter lets others run before it sleeps, and for how long it sleeps.
+const YIELDS: u32 = 8;
+const NAP: Duration = Duration::from_micros(50);
 
 /// How a lock was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,36 +53,51 @@ pub fn unlock(word: &AtomicU64) {
     word.store(0, SeqCst);
 }
 
+/// Looks for some microseconds: a running owner is done by then.
 #[cold]
 fn wait(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
-    let start = Instant::now();
-    let mut suspected = start;
-    let mut spins = 0;
-    loop {
-        let owner = word.load(Relaxed);
-        if owner == 0 {
-            if word.compare_exchange(0, me, SeqCst, Relaxed).is_ok() {
-                return Ok(Obtained::Clean);
-            }
-            continue;
+    let mut pauses = 1;
+    for _ in 0..LOOKS {
+        (0..pauses).for_each(|_| spin_loop());
+        // A look takes the line away from the owner, who writes to it: looks become rarer.
+        pauses = (2 * pauses).min(PAUSES);
+        if try_lock(word, me) {
+            return Ok(Obtained::Clean);
         }
-        spins += 1;
-        if spins < SPINS {
-            spin_loop();
-            continue;
+    }
+    wait_long(word, me)
+}
+
+/// Gives the processor away: the owner may be waiting for it. Then sleeps.
+fn wait_long(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
+    let start = Instant::now();
+    let (mut suspected, mut naps) = (start, 0);
+    loop {
+        naps += 1;
+        if naps <= YIELDS {
+            thread::yield_now()
+        } else {
+            thread::sleep(NAP)
+        }
+        if try_lock(word, me) {
+            return Ok(Obtained::Clean);
         }
         let now = Instant::now();
         if now.duration_since(suspected) >= SUSPICION {
             suspected = now;
-            if is_dead(owner) && word.compare_exchange(owner, me, SeqCst, Relaxed).is_ok() {
+            let owner = word.load(Relaxed);
+            if owner != 0 && is_dead(owner) && word.compare_exchange(owner, me, SeqCst, Relaxed).is_ok() {
                 return Ok(Obtained::FromTheDead);
             }
         }
         if now.duration_since(start) >= PATIENCE {
             return Err(StoreError::Busy);
         }
-        thread::sleep(Duration::from_micros(50));
     }
+}
+
+fn try_lock(word: &AtomicU64, me: u64) -> bool {
+    word.load(Relaxed) == 0 && word.compare_exchange(0, me, SeqCst, Relaxed).is_ok()
 }
 
 /// Whether the thread that a lock word names is no more: gone, a zombie, or its number belongs to another.

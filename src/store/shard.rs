@@ -64,6 +64,17 @@ impl Zone {
         Ok(shard)
     }
 
+    /// Has those lines fetched that a write changes and that are known before it has the lock: all of them at once, and not
+    /// one after the other.
+    pub(super) fn prepare_write(&self, place: Place, payload: usize) {
+        let base = self.geometry.shard(place.shard);
+        self.region.prefetch_to_write(self.geometry.bucket(place.shard, place.bucket));
+        self.region.prefetch_to_write(base + shard::SEQUENCE);
+        if let Some(class) = self.geometry.class_for(block::HEAD + payload) {
+            self.region.prefetch_to_write(base + shard::CLASSES + class * shard::CLASS_LEN);
+        }
+    }
+
     /// A shard that nobody else can use yet or that is only read: not locked.
     pub(super) fn shard_unlocked(&self, index: u32) -> UnlockedShard<'_> {
         UnlockedShard { zone: self, base: self.geometry.shard(index) }
@@ -280,13 +291,15 @@ impl<'a> Shard<'a> {
         self.detach(met);
     }
 
-    /// Has the memory fetched that [`Shard::publish`] will touch besides the record that was met: all of it at once, while
-    /// the new record is made, and not one after the other.
+    /// As [`Zone::prepare_write`], of what [`Shard::publish`] will touch besides the record that was met.
     pub fn prepare(&self, met: &Met) {
         let record = self.block(met.at);
         for field in [FEED_PREV, FEED_NEXT, TIMER_NEXT, TIMER_PREV] {
-            self.zone.region.prefetch(self.zone.geometry.offset(record.link(field)));
+            self.zone.region.prefetch_to_write(self.zone.geometry.offset(record.link(field)));
         }
+        self.zone
+            .region
+            .prefetch_to_write(self.zone.geometry.offset(self.block(self.field(shard::FEED)).link(FEED_PREV)));
         if let Some(page) = self.zone.geometry.page_of(met.at) {
             self.zone.region.prefetch(self.zone.geometry.descriptor(page));
         }
