@@ -109,6 +109,8 @@ pub(super) fn zone(zone: &Zone, fields: &Fields) -> Vec<u8> {
             .number("incomplete", stats.incomplete)
             .number("future", stats.future)
             .number("expired", stats.expired)
+            .number("mended", stats.mended)
+            .number("retired", stats.retired)
             .number("pending", stats.pending);
     })
 }

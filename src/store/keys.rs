@@ -7,7 +7,6 @@ use super::failpoint::{Step, done};
 use super::layout::BUCKET_LINKS;
 use super::matching::{Matching, Wanted};
 use super::shard::{Met, Place, Shard};
-use super::upkeep::{LAPSED_RETENTION, RETENTION};
 use super::{MAX_KEY, MAX_VALUE, StoreError, Zone};
 use crate::record::{Identity, Kind, Millis, Stamp, Version};
 
@@ -196,7 +195,7 @@ impl Zone {
         shard.bump(super::layout::shard::DELETES);
         let sync = self.is_sync();
         if sync || self.is_watched() {
-            let retention = if sync { RETENTION } else { LAPSED_RETENTION };
+            let retention = if sync { self.retention() } else { self.lapsed_retention() };
             let grave = Grave::of(version.stamp, self.own_origin(), now + retention);
             shard.bury(place, key, &met, &grave);
         } else {

@@ -94,7 +94,12 @@ pub mod header {
     pub const WATCHED: usize = LENGTHS + crate::store::matching::LENGTH_WORDS * 8;
     /// How often this node emptied the zone.
     pub const CLEARS: usize = WATCHED + 8;
-    pub const LEN: usize = (CLEARS + 8).next_multiple_of(64);
+    /// How long tombstones are kept, milliseconds.
+    pub const RETENTION: usize = CLEARS + 8;
+    /// Records that comparing with other nodes brought, and such that it took away.
+    pub const MENDED: usize = RETENTION + 8;
+    pub const RETIRED: usize = MENDED + 8;
+    pub const LEN: usize = (RETIRED + 8).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.

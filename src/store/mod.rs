@@ -8,8 +8,8 @@
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`: moving to memory of another size. `dump`: copies of all records. `state`: what is known of the state file.
 //! - `watch`: what those who follow changes need.
-//! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`: what a
-//!   zone does.
+//! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
+//!   what a zone does.
 //! - [`control`]: what belongs to the node and not to a zone.
 
 mod arena;
@@ -33,6 +33,7 @@ mod resize;
 mod scan;
 mod shard;
 mod state;
+mod survey;
 mod upkeep;
 mod watch;
 mod zone;
@@ -42,12 +43,14 @@ mod tests;
 
 pub use control::Control;
 pub use dump::{Batch, DumpPlace, Dumped};
+pub use hash::Hasher;
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use matching::{MAX_PREFIX, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Merge, Merging, Source};
 pub use state::StateFigures;
+pub use survey::Surveyed;
 pub use watch::{Change, REMEMBERED};
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 

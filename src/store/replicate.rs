@@ -9,7 +9,6 @@ use super::failpoint::{Step, done};
 use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
-use super::upkeep::{LAPSED_RETENTION, RETENTION};
 use super::{StoreError, Zone};
 use crate::record::{Millis, Record, Stamp, Version, beats};
 
@@ -92,8 +91,8 @@ impl Zone {
             let shortened = record.shortened || shard.is_shortened(record.expires, met.as_ref());
             let expires = match value {
                 Some(_) => record.expires,
-                None if lapsed && !shortened => Some(now + LAPSED_RETENTION),
-                None => Some(now + RETENTION),
+                None if lapsed && !shortened => Some(now + self.lapsed_retention()),
+                None => Some(now + self.retention()),
             };
             let fields = Fields {
                 stamp: record.version.stamp,
@@ -110,7 +109,7 @@ impl Zone {
             match (&met, value) {
                 (Some(met), None) => {
                     self.count_merged();
-                    let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + RETENTION) };
+                    let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + self.retention()) };
                     shard.bury(place, record.key, met, &grave);
                 }
                 _ => {

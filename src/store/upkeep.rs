@@ -1,6 +1,6 @@
 //! Upkeep: taking away what has ended, in bounded steps.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
 use super::block::Fields;
@@ -11,7 +11,8 @@ use super::shard::{Met, Shard};
 use super::watch::gone_since;
 use crate::record::Millis;
 
-/// How long a tombstone is kept, in milliseconds: an hour. A node that was away for longer may bring a deleted key back.
+/// How long a tombstone is kept unless [`super::Params::retention`] says otherwise, in milliseconds: an hour. Nodes that were
+/// apart for longer compare what they have.
 pub const RETENTION: Millis = 3_600_000;
 /// How long the tombstone of a record is kept that just ended, and that outlived all that is known of its key: a minute,
 /// so that an older value which is still on its way isn't taken for news.
@@ -53,6 +54,16 @@ impl Zone {
     /// Removes the first of what an emptying made invisible.
     pub(super) fn purge_some(&self, now: Millis) {
         self.upkeep(now, PURGED_AT_ONCE);
+    }
+
+    /// How long tombstones are kept.
+    pub(super) fn retention(&self) -> Millis {
+        self.region.load64(header::RETENTION, Relaxed)
+    }
+
+    /// How long those of records are kept that just ended.
+    pub(super) fn lapsed_retention(&self) -> Millis {
+        self.retention().min(LAPSED_RETENTION)
     }
 
     /// Whether nothing that is there now ends before `until`.
@@ -121,7 +132,7 @@ impl Shard<'_> {
                 }
                 self.remove_at(at);
             } else {
-                let retention = if fields.shortened { RETENTION } else { LAPSED_RETENTION };
+                let retention = if fields.shortened { self.zone.retention() } else { self.zone.lapsed_retention() };
                 self.lapse(at, &fields, now + retention);
             }
             if !fields.tombstone {

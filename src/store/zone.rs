@@ -6,6 +6,7 @@ use super::Region;
 use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::Matching;
+use super::upkeep::RETENTION;
 use crate::record::{Identity, Millis, Stamp};
 
 /// Handle of a zone; a copy is the same zone. Used from any thread of any process that maps the region.
@@ -31,12 +32,14 @@ pub struct Params {
     pub matching: Matching,
     /// A full zone gives up old records for new ones.
     pub evict: bool,
+    /// How long tombstones are kept.
+    pub retention: Millis,
 }
 
 impl Params {
-    /// Those of a plain zone of a node: no timeout, not shared, exact keys, no eviction.
+    /// Those of a plain zone of a node: no timeout, not shared, exact keys, no eviction, tombstones for an hour.
     pub const fn new(node: Identity) -> Params {
-        Params { node, timeout: None, sync: false, matching: Matching::Exact, evict: false }
+        Params { node, timeout: None, sync: false, matching: Matching::Exact, evict: false, retention: RETENTION }
     }
 }
 
@@ -102,6 +105,10 @@ pub struct Stats {
     pub clears: u64,
     /// Records and deletes of other nodes that were merged, and what was loaded.
     pub merged: u64,
+    /// Records that this zone lacked, and that comparing with another node brought.
+    pub mended: u64,
+    /// Records that comparing took away, as they were deleted elsewhere.
+    pub retired: u64,
     /// Pages in use.
     pub pages_used: u64,
     /// Free pages.
@@ -192,6 +199,7 @@ impl Zone {
             sync: self.region.load32(header::SYNC, Relaxed) != 0,
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
+            retention: self.retention(),
         }
     }
 
@@ -211,6 +219,8 @@ impl Zone {
             deletes: sum(shard::DELETES),
             clears: self.region.load64(header::CLEARS, Relaxed),
             merged: self.region.load64(header::MERGED, Relaxed),
+            mended: self.mended(),
+            retired: self.retired(),
             pages_used: self.geometry.pages as u64 - free,
             pages_free: free,
             page_size: self.geometry.page_size as u64,
@@ -271,6 +281,7 @@ impl Zone {
         self.region.store64(header::TIMEOUT, params.timeout.unwrap_or(u64::MAX), Relaxed);
         self.region.store32(header::SYNC, params.sync.into(), Relaxed);
         self.region.store32(header::EVICT, params.evict.into(), Relaxed);
+        self.region.store64(header::RETENTION, params.retention, Relaxed);
         self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
         let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
         self.region.store32(header::SELF, own.into(), Relaxed);

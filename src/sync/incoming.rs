@@ -1,6 +1,7 @@
 //! One zone as it comes from one peer: what is asked for, what was refused and is asked for again, who relays for whom.
 
 use super::Node;
+use super::compare::Compare;
 use super::message::{Entry, MAX_ORIGINS, Mode};
 use super::session::{Notes, Seldom, gone};
 use super::write;
@@ -41,6 +42,8 @@ pub struct Incoming {
     number: u64,
     epoch: u64,
     mode: Mode,
+    /// A position of this epoch has come: the peer has sent what there was.
+    begun: bool,
     /// The full state that this epoch asked for is on its way.
     filling: bool,
     /// Something was refused in this epoch: its positions don't count. Those of other origins neither, as the peer no
@@ -52,6 +55,8 @@ pub struct Incoming {
     look_at: u64,
     /// The stamp to acknowledge when all that was received has been handled.
     ack: Option<Stamp>,
+    /// What no change brings.
+    pub compare: Compare,
     full: Seldom,
     future: Seldom,
     busy: Seldom,
@@ -78,6 +83,7 @@ impl Incoming {
             number,
             epoch: 0,
             mode: Mode::None,
+            begun: false,
             filling: false,
             held: false,
             again_at: None,
@@ -85,6 +91,7 @@ impl Incoming {
             have: Vec::new(),
             look_at: 0,
             ack: None,
+            compare: Compare::new(index),
             full: Seldom::default(),
             future: Seldom::default(),
             busy: Seldom::default(),
@@ -107,7 +114,8 @@ impl Incoming {
     pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
         match zone.apply(record, cx.now, cx.node.limits.max_drift) {
-            Ok(Applied::Newer | Applied::Stale) => {}
+            Ok(Applied::Newer) => self.compare.came(cx, zone, record.key),
+            Ok(Applied::Stale) => {}
             Ok(Applied::Full) => {
                 if let Some(count) = self.full.happened(cx.t) {
                     let text = format!(
@@ -137,6 +145,7 @@ impl Incoming {
             // Keys and values were measured when they were decoded; what the store refuses for another reason it
             // refuses again.
             Err(error) => {
+                zone.count_incomplete();
                 if self.unknown.happened(cx.t).is_some() {
                     cx.notes
                         .add(NoteLevel::Error, format!("zone \"{name}\": a record of a peer was left out: {error}"));
@@ -147,9 +156,10 @@ impl Incoming {
 
     /// A record was of a kind that this version doesn't know.
     pub fn skipped(&mut self, cx: &mut Context<'_>) {
-        if let Some(zone) = cx.node.zones.get(self.index)
-            && let Some(count) = self.unknown.happened(cx.t)
-        {
+        if let Some(zone) = cx.node.zones.get(self.index) {
+            // What others have and this node can't hold must not pass for deleted.
+            zone.zone.count_incomplete();
+            let Some(count) = self.unknown.happened(cx.t) else { return };
             let text =
                 format!("zone \"{}\": {count} records of a kind that this version lacks were skipped", zone.name);
             cx.notes.add(NoteLevel::Warn, text);
@@ -195,6 +205,10 @@ impl Incoming {
         }
         if complete && self.filling {
             self.complete(cx);
+        }
+        if !self.begun && !self.filling {
+            self.begun = true;
+            self.compare.rest(cx.t.saturating_add(cx.node.limits.timeout / 2));
         }
         if !self.held {
             self.again_after = AGAIN.0;
@@ -272,6 +286,21 @@ impl Incoming {
         }
     }
 
+    /// Compares the zone with the peer's, when it is time and both have all that changes bring. `ahead`: how far the peer's
+    /// clock is ahead of ours.
+    pub fn compare(&mut self, cx: &mut Context<'_>, ahead: i64, out: &mut Vec<u8>) {
+        if cx.t < self.compare.at() {
+            return;
+        }
+        let joined = self.peer_joined && cx.node.zones.get(self.index).is_some_and(|zone| zone.zone.joined());
+        let apart = ahead.unsigned_abs() > cx.node.limits.max_drift;
+        if !joined || apart || self.held || self.mode != Mode::Own {
+            self.compare.rest(cx.t.saturating_add(cx.node.limits.timeout.max(1)));
+            return;
+        }
+        self.compare.step(cx, self.number, ahead, out);
+    }
+
     /// The session is over.
     pub fn close(&mut self, node: &Node, token: u64) {
         if self.filling
@@ -284,6 +313,8 @@ impl Incoming {
     fn subscribe(&mut self, cx: &Context<'_>, mode: Mode, out: &mut Vec<u8>) {
         let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
         self.epoch += 1;
+        self.begun = false;
+        self.compare.rest(u64::MAX);
         self.mode = mode;
         self.filling = mode == Mode::Full;
         self.held = false;

@@ -30,6 +30,13 @@ pub mod kind {
     pub const HAVE: u8 = 14;
     /// Set on types that a receiver may skip.
     pub const OPTIONAL: u8 = 0x80;
+    pub const COMPARE: u8 = OPTIONAL | 1;
+    pub const DIGESTS: u8 = OPTIONAL | 2;
+    pub const LIST: u8 = OPTIONAL | 3;
+    pub const VERSIONS: u8 = OPTIONAL | 4;
+    pub const LISTED: u8 = OPTIONAL | 5;
+    pub const WANT: u8 = OPTIONAL | 6;
+    pub const SENT: u8 = OPTIONAL | 7;
 }
 
 /// Highest number a dialer may give to a zone.
@@ -47,6 +54,15 @@ pub const RECORD_HEAD: usize = 1 + 1 + 8 + 10 + 10 + 5 + 5;
 
 /// Bytes of a CHUNK frame that aren't of the record.
 pub const CHUNK_HEAD: usize = 1 + 10 + 10 + 1 + 10;
+
+/// Bits of the number of a part of the key space, at most.
+pub const MAX_RANGE_BITS: u8 = 16;
+/// Records that may be asked for at once.
+pub const MAX_WANTED: usize = 16_384;
+/// Bytes of a digest on the wire.
+pub const DIGEST: usize = 4 + 8;
+/// Bytes of a version in VERSIONS.
+pub const LISTED: usize = 8 + 8 + 16 + 1;
 
 /// A goodbye's code: the session ended for a reason that its text tells.
 pub const BYE_END: u8 = 0;
@@ -125,6 +141,51 @@ pub enum Message<'a> {
         zone: u64,
         positions: List<'a>,
     },
+    Compare {
+        zone: u64,
+        round: u64,
+        seed: &'a [u8; 16],
+        bits: u8,
+        until: Stamp,
+        ends: Millis,
+        evicted: Stamp,
+    },
+    Digests {
+        zone: u64,
+        round: u64,
+        first: u64,
+        floor: Stamp,
+        digests: Items<'a, DIGEST>,
+    },
+    List {
+        zone: u64,
+        round: u64,
+        more: bool,
+        ranges: Items<'a, 2>,
+    },
+    Versions {
+        zone: u64,
+        round: u64,
+        versions: Items<'a, LISTED>,
+    },
+    Listed {
+        zone: u64,
+        round: u64,
+        more: bool,
+        trusted: bool,
+        evicted: Stamp,
+        positions: List<'a>,
+    },
+    Want {
+        zone: u64,
+        round: u64,
+        more: bool,
+        hashes: Items<'a, 8>,
+    },
+    Sent {
+        zone: u64,
+        round: u64,
+    },
     /// Of a later version, to be skipped.
     Unknown,
 }
@@ -199,12 +260,50 @@ impl Iterator for List<'_> {
     }
 }
 
+/// A list of things of `N` bytes inside a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Items<'a, const N: usize> {
+    items: &'a [u8],
+}
+
+impl<'a, const N: usize> Iterator for Items<'a, N> {
+    type Item = &'a [u8; N];
+
+    fn next(&mut self) -> Option<&'a [u8; N]> {
+        let (item, rest) = self.items.split_first_chunk::<N>()?;
+        self.items = rest;
+        Some(item)
+    }
+}
+
+/// What VERSIONS says of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Of its key.
+    pub hash: u64,
+    /// Who wrote it and when.
+    pub version: Version,
+    /// It is a tombstone.
+    pub tombstone: bool,
+}
+
+impl Listed {
+    /// `None`: of no identity.
+    pub fn decode(bytes: &[u8; LISTED]) -> Option<Listed> {
+        let mut r = Reader::new(bytes);
+        let hash = r.u64().ok()?;
+        let version = Version { stamp: r.stamp().ok()?, origin: r.identity().ok()? };
+        Some(Listed { hash, version, tombstone: r.u8().ok()? & flag::TOMBSTONE != 0 })
+    }
+}
+
 /// Bits of flag fields.
 pub mod flag {
     #![allow(missing_docs)]
     pub const MORE: u8 = 1;
     pub const COMPLETE: u8 = 1;
     pub const JOINED: u8 = 1;
+    pub const TRUSTED: u8 = 2;
     pub const FIRST: u8 = 1;
     pub const LAST: u8 = 2;
     pub const TOMBSTONE: u8 = 1;
@@ -257,6 +356,41 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
         },
         kind::ACK => Message::Ack { zone: r.varint()?, epoch: r.varint()?, stamp: r.stamp()? },
         kind::HAVE => Message::Have { zone: r.varint()?, positions: decode_list(r)? },
+        kind::COMPARE => Message::Compare {
+            zone: r.varint()?,
+            round: r.varint()?,
+            seed: r.bytes(16)?.first_chunk().ok_or(Malformed::Cut)?,
+            bits: r.u8()?,
+            until: r.stamp()?,
+            ends: r.varint()?,
+            evicted: r.stamp()?,
+        },
+        kind::DIGESTS => Message::Digests {
+            zone: r.varint()?,
+            round: r.varint()?,
+            first: r.varint()?,
+            floor: r.stamp()?,
+            digests: decode_items(r)?,
+        },
+        kind::LIST => Message::List {
+            zone: r.varint()?,
+            round: r.varint()?,
+            more: r.u8()? & flag::MORE != 0,
+            ranges: decode_items(r)?,
+        },
+        kind::VERSIONS => Message::Versions { zone: r.varint()?, round: r.varint()?, versions: decode_items(r)? },
+        kind::LISTED => {
+            let (zone, round, flags) = (r.varint()?, r.varint()?, r.u8()?);
+            let (more, trusted) = (flags & flag::MORE != 0, flags & flag::TRUSTED != 0);
+            Message::Listed { zone, round, more, trusted, evicted: r.stamp()?, positions: decode_list(r)? }
+        }
+        kind::WANT => Message::Want {
+            zone: r.varint()?,
+            round: r.varint()?,
+            more: r.u8()? & flag::MORE != 0,
+            hashes: decode_items(r)?,
+        },
+        kind::SENT => Message::Sent { zone: r.varint()?, round: r.varint()? },
         optional if optional & kind::OPTIONAL != 0 => Message::Unknown,
         _ => return Err(Malformed::Value("a message of an unknown type")),
     })
@@ -274,6 +408,11 @@ fn decode_stamp(r: &mut Reader<'_>) -> Result<Stamp, Malformed> {
         Stamp::ZERO => Err(Malformed::Value("a record without a stamp")),
         stamp => Ok(stamp),
     }
+}
+
+fn decode_items<'a, const N: usize>(r: &mut Reader<'a>) -> Result<Items<'a, N>, Malformed> {
+    let count = usize::try_from(r.varint()?).map_err(|_| Malformed::Cut)?;
+    Ok(Items { items: r.bytes(count.checked_mul(N).ok_or(Malformed::Cut)?)? })
 }
 
 /// Checks the whole list, so that its iterator needn't.

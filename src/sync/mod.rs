@@ -4,9 +4,13 @@
 //! connection, and two nodes have two. `docs/protocol.md` tells what they say to each other and which promises hold.
 //!
 //! `frame` and `message` are the wire; `outgoing` and `incoming` are one zone of a session; `push` and `pull` are the
-//! session around them.
+//! session around them. `compare` finds what two nodes hold unlike, with the help of `answer` on the other side; `digest` is
+//! what they compare.
 #![forbid(unsafe_code)]
 
+mod answer;
+mod compare;
+mod digest;
 mod frame;
 mod incoming;
 mod message;

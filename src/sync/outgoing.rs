@@ -4,7 +4,8 @@
 //! only then sends the position: never a promise before the records that it covers.
 
 use super::Limits;
-use super::frame::{PREFIX, begin, end};
+use super::answer::Answer;
+use super::frame::{PREFIX, begin};
 use super::message::{Entry, Mode, kind};
 use super::positions::{Numbers, Positions};
 use super::records::{Filter, Frame, Large, Stop, Wanted, send_chunk};
@@ -92,6 +93,8 @@ pub struct Outgoing {
     pub used: usize,
     /// What the last announcement said of joining.
     pub joined: bool,
+    /// The peer's questions, if it compares.
+    pub answer: Answer,
 }
 
 /// What a frame of a subscription says, but for the positions.
@@ -154,6 +157,7 @@ impl Outgoing {
             no_walker: false,
             used: 0,
             joined: false,
+            answer: Answer::default(),
         }
     }
 
@@ -251,7 +255,11 @@ impl Outgoing {
 
     /// When this zone wants to be stepped again although nothing changed, if it rests.
     pub fn wakes(&self, t: u64) -> Option<u64> {
-        (self.state == State::Subscribed && self.rest_until > t).then_some(self.rest_until)
+        if self.state != State::Subscribed {
+            return None;
+        }
+        let rests = (self.rest_until > t).then_some(self.rest_until);
+        rests.into_iter().chain(self.answer.wakes()).min()
     }
 
     /// No walker could be had; told once.
@@ -295,8 +303,15 @@ impl Outgoing {
         }
     }
 
-    /// Appends at most one frame of records, and what else is due before and after it.
+    /// Appends at most one frame of records, and what else is due before and after it; of answers if nothing else waits.
     pub fn step(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {
+        match self.step_records(cx, out) {
+            Step::Idle if self.state == State::Subscribed => self.answer.step(cx, self.epoch, out),
+            done => done,
+        }
+    }
+
+    fn step_records(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {
         if self.state != State::Subscribed || cx.t < self.rest_until {
             return Step::Idle;
         }
@@ -443,23 +458,7 @@ impl Outgoing {
                 _ => break,
             }
         }
-        if out.len() > body {
-            end(out, start);
-        } else {
-            out.truncate(start);
-        }
-        match frame.stop {
-            Stop::Origin(identity) => {
-                let number = cx.numbers.define(identity);
-                write::origin(out, number, identity);
-            }
-            Stop::Large => {
-                if let Some(large) = cx.large.take() {
-                    *cx.large = send_chunk(large, self.epoch, cx.bound, out);
-                }
-            }
-            _ => {}
-        }
+        frame.close(start, self.epoch, cx.bound, cx.numbers, cx.large, out);
         // A record in chunks has to be there before what follows it is promised.
         Ok(result? && frame.stop == Stop::No)
     }

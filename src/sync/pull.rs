@@ -46,6 +46,8 @@ pub struct Pull {
     told: Option<u64>,
     have_room: usize,
     steer_at: u64,
+    /// How far the peer's clock is ahead of ours, milliseconds.
+    ahead: i64,
     notes: Notes,
     refusals: Seldom,
 }
@@ -78,6 +80,7 @@ impl Pull {
             told: None,
             have_room: MAX_HAVE,
             steer_at: 0,
+            ahead: 0,
             notes: Notes::default(),
             refusals: Seldom::default(),
             node,
@@ -134,8 +137,11 @@ impl Pull {
     /// When `tick` wants to be called next.
     pub fn deadline(&self) -> Millis {
         let silent = self.heard.saturating_add(self.node.limits.timeout).saturating_add(1);
-        let next = if self.peer.is_some() { silent.min(self.ping_due()).min(self.steer_at) } else { silent };
-        self.pace.wall_at(next)
+        if self.peer.is_none() {
+            return self.pace.wall_at(silent);
+        }
+        let compares = self.zones.values().flatten().map(|incoming| incoming.compare.at());
+        self.pace.wall_at(compares.fold(silent.min(self.ping_due()).min(self.steer_at), u64::min))
     }
 
     /// Whether a valid hello was received (until then the connection may be reused by nginx).
@@ -230,7 +236,10 @@ impl Pull {
         };
         match *message {
             Message::Bye { code, text } => return Err(Ending::bye(code, text)),
-            Message::Ping { time } => self.echo = Some(time),
+            Message::Ping { time } => {
+                self.echo = Some(time);
+                self.ahead = ahead(time, now);
+            }
             Message::Pong | Message::Unknown => {}
             Message::Zone { number, kind, matching, joined, name } => {
                 self.announced(number, (kind, matching), joined, name, out)?;
@@ -276,7 +285,28 @@ impl Pull {
                 }
             }
             Message::Hello(_) => return Err(Ending::protocol("a second hello")),
-            Message::Refuse { .. } | Message::Subscribe { .. } | Message::Ack { .. } => {
+            Message::Digests { zone, round, first, floor, digests } => {
+                let (incoming, (cx, _)) = self.expected(zone, None, peer, now)?;
+                incoming.compare.digests(&cx, round, (first, floor), digests).ok_or_else(not_asked)?;
+            }
+            Message::Versions { zone, round, versions } => {
+                let (incoming, (cx, _)) = self.expected(zone, None, peer, now)?;
+                incoming.compare.versions(&cx, round, versions).ok_or_else(not_asked)?;
+            }
+            Message::Listed { zone, round, more, trusted, evicted, positions } => {
+                let (incoming, (cx, _)) = self.expected(zone, None, peer, now)?;
+                incoming.compare.listed(&cx, round, more, (trusted, evicted), positions).ok_or_else(not_asked)?;
+            }
+            Message::Sent { zone, round } => {
+                let (incoming, (mut cx, _)) = self.expected(zone, None, peer, now)?;
+                incoming.compare.sent(&mut cx, round);
+            }
+            Message::Refuse { .. }
+            | Message::Subscribe { .. }
+            | Message::Ack { .. }
+            | Message::Compare { .. }
+            | Message::List { .. }
+            | Message::Want { .. } => {
                 return Err(Ending::protocol("a message that the dialling node doesn't send"));
             }
         }
@@ -290,6 +320,7 @@ impl Pull {
         self.bound = frame_bound(&self.node.limits, accepted);
         self.peer = Some(hello.identity);
         self.heard = self.pace.t;
+        self.ahead = ahead(hello.now, now);
         session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
         Ok(())
     }
@@ -429,9 +460,27 @@ impl Pull {
             write::pong(out, echo, now);
         }
         let t = self.pace.t;
-        if t < self.steer_at {
-            return;
+        if t >= self.steer_at {
+            self.steer(peer, out, now);
         }
+        for incoming in self.zones.values_mut().flatten() {
+            let mut cx = Context {
+                node: &self.node,
+                own: self.own,
+                peer,
+                token: self.token,
+                bound: self.bound,
+                now,
+                t,
+                notes: &mut self.notes,
+            };
+            incoming.compare(&mut cx, self.ahead, out);
+        }
+    }
+
+    /// Looks in each zone whether another subscription is due.
+    fn steer(&mut self, peer: Identity, out: &mut Vec<u8>, now: Millis) {
+        let t = self.pace.t;
         let mut restless = false;
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
@@ -450,6 +499,15 @@ impl Pull {
         let beat = (self.node.limits.timeout / 3).max(1);
         self.steer_at = t + if restless { SOON.min(beat) } else { beat };
     }
+}
+
+/// How far a clock that says `theirs` is ahead of one that says `ours`.
+fn ahead(theirs: Millis, ours: Millis) -> i64 {
+    i64::try_from(theirs).unwrap_or(i64::MAX).saturating_sub(i64::try_from(ours).unwrap_or(i64::MAX))
+}
+
+fn not_asked() -> Ending {
+    Ending::protocol("an answer to what was not asked")
 }
 
 fn not_announced() -> Ending {

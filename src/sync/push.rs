@@ -1,7 +1,8 @@
 //! The sending side of a session: the node that dialled.
 
+use super::digest::Terms;
 use super::frame::{self, Input};
-use super::message::{self, Message, Mode};
+use super::message::{self, Entry, MAX_RANGE_BITS, Message, Mode};
 use super::outgoing::{Context, Outgoing, State, Step, Subscription, frame_bound};
 use super::positions::Numbers;
 use super::records::Large;
@@ -9,8 +10,8 @@ use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, gone, ow
 use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis};
-use crate::store::ShardMask;
 use crate::store::control::Counter;
+use crate::store::{ShardMask, Zone};
 
 /// One outbound session.
 ///
@@ -261,6 +262,31 @@ impl Push {
                 let acked = self.zones.get_mut(at).and_then(|outgoing| outgoing.ack(epoch, stamp));
                 acked.ok_or_else(|| Ending::protocol("an acknowledgement of what was not sent"))?;
             }
+            (Message::Compare { zone, round, seed, bits, until, ends, evicted }, _) => {
+                if bits > MAX_RANGE_BITS {
+                    return Err(Ending::protocol("a comparison in too many parts"));
+                }
+                let terms = Terms::new(seed, bits, until, ends, evicted);
+                if let Some((outgoing, zone)) = self.answering(zone)? {
+                    outgoing.answer.compare(zone, round, terms);
+                }
+            }
+            (Message::List { zone, round, more, ranges }, _) => {
+                let own = self.own;
+                if let Some((outgoing, zone)) = self.answering(zone)? {
+                    let own = Entry { identity: own, stamp: zone.position(own), gone: false };
+                    let ranges = ranges.map(|range| u16::from_le_bytes(*range));
+                    let taken = outgoing.answer.list(zone, own, round, more, ranges);
+                    taken.ok_or_else(|| Ending::protocol("a part of the zone that there isn't"))?;
+                }
+            }
+            (Message::Want { zone, round, more, hashes }, _) => {
+                if let Some((outgoing, _)) = self.answering(zone)? {
+                    let hashes = hashes.map(|hash| u64::from_le_bytes(*hash));
+                    let taken = outgoing.answer.want(round, more, hashes);
+                    taken.ok_or_else(|| Ending::protocol("too many records are asked for at once"))?;
+                }
+            }
             _ => return Err(Ending::protocol("a message that the dialled node doesn't send")),
         }
         Ok(())
@@ -272,6 +298,12 @@ impl Push {
             .ok()
             .filter(|at| *at < self.announced)
             .ok_or_else(|| Ending::protocol("a zone that was not announced"))
+    }
+
+    /// The zone that a question is about.
+    fn answering(&mut self, number: u64) -> Result<Option<(&mut Outgoing, &Zone)>, Ending> {
+        let at = self.announced_zone(number)?;
+        Ok(self.zones.get_mut(at).zip(self.node.zones.get(at).map(|zone| &zone.zone)))
     }
 
     fn refused(&mut self, number: u64, reason: &[u8]) -> Result<(), Ending> {

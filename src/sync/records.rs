@@ -1,5 +1,6 @@
 //! Records into frames: which of them a peer has to get, and what becomes of one that is larger than a frame.
 
+use super::frame::end;
 use super::message::{CHUNK_HEAD, RECORD_HEAD};
 use super::positions::{Numbers, Positions};
 use super::write;
@@ -91,6 +92,33 @@ impl Frame {
         *large = Some(Large { zone, bytes, sent: 0 });
         self.stop = Stop::Large;
         true
+    }
+}
+
+impl Frame {
+    /// Ends the frame, which began at `start`, and appends what has to stand behind it.
+    pub fn close(
+        &self,
+        start: usize,
+        epoch: u64,
+        bound: usize,
+        numbers: &mut Numbers,
+        large: &mut Option<Large>,
+        out: &mut Vec<u8>,
+    ) {
+        if out.len() > self.body {
+            end(out, start);
+        } else {
+            out.truncate(start);
+        }
+        match self.stop {
+            Stop::Origin(identity) => {
+                let number = numbers.define(identity);
+                write::origin(out, number, identity);
+            }
+            Stop::Large => *large = large.take().and_then(|large| send_chunk(large, epoch, bound, out)),
+            _ => {}
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Encoding: each function appends one message, as frames.
 
+use super::digest::Digest;
 use super::frame::{frame, put_prefixed, put_varint};
-use super::message::{ENTRY, Entry, Hello, MAGIC, MAX_TEXT, Mode, flag, kind};
+use super::message::{ENTRY, Entry, Hello, Listed, MAGIC, MAX_TEXT, Mode, flag, kind};
 use crate::record::{Identity, Kind, Millis, Record, Stamp};
 use crate::store::Matching;
 
@@ -90,7 +91,7 @@ pub fn subscribe(
     cleared: Stamp,
     positions: &[Entry],
 ) {
-    split_list(positions, bound, |part, last| {
+    split_list(positions, bound, ENTRY, |part, last| {
         frame(out, kind::SUBSCRIBE, |out| {
             put_varint(out, zone);
             put_varint(out, epoch);
@@ -136,7 +137,7 @@ pub fn clear(out: &mut Vec<u8>, zone: u64, stamp: Stamp) {
 
 /// Appends positions; the last frame says whether the full state is complete.
 pub fn position(out: &mut Vec<u8>, bound: usize, zone: u64, epoch: u64, complete: bool, positions: &[Entry]) {
-    split_list(positions, bound, |part, last| {
+    split_list(positions, bound, ENTRY, |part, last| {
         frame(out, kind::POSITION, |out| {
             put_varint(out, zone);
             put_varint(out, epoch);
@@ -148,7 +149,7 @@ pub fn position(out: &mut Vec<u8>, bound: usize, zone: u64, epoch: u64, complete
 
 /// Appends what the dialer has of other origins.
 pub fn have(out: &mut Vec<u8>, bound: usize, zone: u64, positions: &[Entry]) {
-    split_list(positions, bound, |part, _| {
+    split_list(positions, bound, ENTRY, |part, _| {
         frame(out, kind::HAVE, |out| {
             put_varint(out, zone);
             put_list(out, part);
@@ -165,10 +166,127 @@ pub fn ack(out: &mut Vec<u8>, zone: u64, epoch: u64, stamp: Stamp) {
     });
 }
 
-/// Hands parts of a list that fit into frames of `bound` to `each`, with whether it is the last; at least one.
-fn split_list(positions: &[Entry], bound: usize, mut each: impl FnMut(&[Entry], bool)) {
-    let fit = (bound.saturating_sub(64) / ENTRY).max(1);
-    let mut rest = positions;
+/// What a node that compares asks first.
+pub struct Question {
+    /// Of the zone.
+    pub zone: u64,
+    /// Counts up.
+    pub round: u64,
+    /// Of the hash of keys.
+    pub seed: [u8; 16],
+    /// Of the number of a part.
+    pub bits: u8,
+    /// Later writes are left out.
+    pub until: Stamp,
+    /// What ends until then is left out.
+    pub ends: Millis,
+    /// The asking node may have evicted what was written until then.
+    pub evicted: Stamp,
+}
+
+/// Appends a question for digests.
+pub fn compare(out: &mut Vec<u8>, question: &Question) {
+    frame(out, kind::COMPARE, |out| {
+        put_varint(out, question.zone);
+        put_varint(out, question.round);
+        out.extend_from_slice(&question.seed);
+        out.push(question.bits);
+        put_stamp(out, question.until);
+        put_varint(out, question.ends);
+        put_stamp(out, question.evicted);
+    });
+}
+
+/// Appends the digests of the parts from `first` on; they must fit into a frame.
+pub fn digests(out: &mut Vec<u8>, zone: u64, round: u64, first: u64, floor: Stamp, digests: &[Digest]) {
+    frame(out, kind::DIGESTS, |out| {
+        put_varint(out, zone);
+        put_varint(out, round);
+        put_varint(out, first);
+        put_stamp(out, floor);
+        put_varint(out, digests.len() as u64);
+        for digest in digests {
+            out.extend_from_slice(&digest.count.to_le_bytes());
+            out.extend_from_slice(&digest.sum.to_le_bytes());
+        }
+    });
+}
+
+/// Appends a question for the versions in these parts.
+pub fn list(out: &mut Vec<u8>, bound: usize, zone: u64, round: u64, ranges: &[u16]) {
+    split_list(ranges, bound, 2, |part, last| {
+        frame(out, kind::LIST, |out| {
+            put_varint(out, zone);
+            put_varint(out, round);
+            out.push(if last { 0 } else { flag::MORE });
+            put_varint(out, part.len() as u64);
+            part.iter().for_each(|range| out.extend_from_slice(&range.to_le_bytes()));
+        });
+    })
+}
+
+/// Appends versions; they must fit into a frame.
+pub fn versions(out: &mut Vec<u8>, zone: u64, round: u64, versions: &[Listed]) {
+    frame(out, kind::VERSIONS, |out| {
+        put_varint(out, zone);
+        put_varint(out, round);
+        put_varint(out, versions.len() as u64);
+        for listed in versions {
+            out.extend_from_slice(&listed.hash.to_le_bytes());
+            put_stamp(out, listed.version.stamp);
+            out.extend_from_slice(&listed.version.origin.0);
+            out.push(if listed.tombstone { flag::TOMBSTONE } else { 0 });
+        }
+    });
+}
+
+/// Appends what ends a list of versions.
+pub fn listed(
+    out: &mut Vec<u8>,
+    bound: usize,
+    zone: u64,
+    round: u64,
+    trusted: bool,
+    evicted: Stamp,
+    positions: &[Entry],
+) {
+    split_list(positions, bound, ENTRY, |part, last| {
+        frame(out, kind::LISTED, |out| {
+            put_varint(out, zone);
+            put_varint(out, round);
+            out.push(if last { 0 } else { flag::MORE } | if trusted { flag::TRUSTED } else { 0 });
+            put_stamp(out, evicted);
+            put_list(out, part);
+        });
+    })
+}
+
+/// Appends a question for records.
+pub fn want(out: &mut Vec<u8>, bound: usize, zone: u64, round: u64, hashes: &[u64]) {
+    split_list(hashes, bound, 8, |part, last| {
+        frame(out, kind::WANT, |out| {
+            put_varint(out, zone);
+            put_varint(out, round);
+            out.push(if last { 0 } else { flag::MORE });
+            put_varint(out, part.len() as u64);
+            part.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+        });
+    })
+}
+
+/// Appends that what was asked for was sent.
+pub fn sent(out: &mut Vec<u8>, zone: u64, round: u64) {
+    frame(out, kind::SENT, |out| {
+        put_varint(out, zone);
+        put_varint(out, round);
+    });
+}
+
+/// Hands parts of a list of things of `size` bytes that fit into frames of `bound` to `each`, with whether it is the last; at
+/// least one.
+fn split_list<T>(list: &[T], bound: usize, size: usize, mut each: impl FnMut(&[T], bool)) {
+    let fit = (bound.saturating_sub(64) / size).max(1);
+    let mut rest = list;
     loop {
         let (part, after) = rest.split_at(fit.min(rest.len()));
         rest = after;

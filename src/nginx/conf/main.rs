@@ -71,11 +71,11 @@ impl KeyvalZone {
     /// What the store is to know, once there is a control zone.
     pub fn params(&self, control: &Control) -> Params {
         Params {
-            node: control.identity(),
             timeout: self.timeout,
             sync: self.sync,
             matching: self.matching,
             evict: self.evict,
+            ..Params::new(control.identity())
         }
     }
 }

@@ -7,9 +7,9 @@ use super::{NOW, contents, limits, node, set};
 use crate::record::Millis;
 
 /// A dialer and a dialled node, with nothing between them.
-struct Pair {
-    push: Push,
-    pull: Pull,
+pub struct Pair {
+    pub push: Push,
+    pub pull: Pull,
     /// Types of the frames that the dialer sent.
     sent: Vec<u8>,
     /// The last turn moved nothing, either way.
@@ -17,7 +17,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(dialer: &Node, dialled: &Node, now: Millis) -> Pair {
+    pub fn new(dialer: &Node, dialled: &Node, now: Millis) -> Pair {
         Pair {
             push: Push::new(dialer.clone(), 1, now),
             pull: Pull::new(dialled.clone(), 1, now),
@@ -44,10 +44,10 @@ impl Pair {
     }
 
     /// Turns until nothing is left to send.
-    fn run(&mut self, now: Millis) {
+    pub fn run(&mut self, now: Millis) {
         for _ in 0..100_000 {
             self.turn(64 * 1024, now);
-            if self.quiet && self.push.deadline() > now {
+            if self.quiet && self.push.deadline() > now && self.pull.deadline() > now {
                 return;
             }
         }
@@ -59,6 +59,18 @@ impl Pair {
     }
 }
 
+/// Frames without those of one type.
+pub fn without(mut frames: &[u8], left_out: u8) -> Vec<u8> {
+    let mut input = Input::new(usize::MAX);
+    let mut kept = Vec::new();
+    while let Some((kind, body)) = input.next(&mut frames).unwrap() {
+        if kind != left_out {
+            super::super::frame::frame(&mut kept, kind, |out| out.extend_from_slice(body));
+        }
+    }
+    kept
+}
+
 fn types(mut frames: &[u8]) -> Vec<u8> {
     let mut input = Input::new(usize::MAX);
     let mut types = Vec::new();
@@ -68,7 +80,7 @@ fn types(mut frames: &[u8]) -> Vec<u8> {
     types
 }
 
-fn mark(push: &mut Push, node: &Node) {
+pub fn mark(push: &mut Push, node: &Node) {
     for (at, zone) in node.zones.iter().enumerate() {
         push.mark(at, zone.zone.take_dirty());
     }

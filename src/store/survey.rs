@@ -1,0 +1,148 @@
+//! What comparing with another node asks of a zone: its records without their values, and taking away what the other knows
+//! to be deleted.
+
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+use super::keys::{Grave, ScanPlace};
+use super::layout::{header, shard};
+use super::{StoreError, Zone};
+use crate::record::{Millis, Record, Stamp, Version};
+
+/// Records and buckets in one hold of a shard's lock.
+const RECORDS_A_HOLD: usize = 64;
+const BUCKETS_A_HOLD: usize = 128;
+
+/// A record without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surveyed<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Who wrote it and when.
+    pub version: Version,
+    /// When it ends; of a tombstone, `None`.
+    pub expires: Option<Millis>,
+    /// It is a tombstone.
+    pub tombstone: bool,
+}
+
+impl Zone {
+    /// Hands some dozens of records to `each`, tombstones and what has just ended too, and returns where to go on, `None`
+    /// at the end. A key that has a record from the first call to the last is met exactly once, under whichever version it
+    /// has then. `each` must not call the zone: the shard is locked.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: nothing was handed out; the same place can be tried again.
+    pub fn survey(
+        &self,
+        place: ScanPlace,
+        each: &mut dyn FnMut(&Surveyed<'_>),
+    ) -> Result<Option<ScanPlace>, StoreError> {
+        let per_shard = self.geometry.buckets_per_shard as u64;
+        let index = place.0 / per_shard;
+        if index >= u64::from(self.geometry.shards) {
+            return Ok(None);
+        }
+        let shard = self.shard(index as u32)?;
+        let (mut key, mut shown, mut bucket) = (Vec::new(), 0, (place.0 % per_shard) as usize);
+        let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+        while bucket < end && shown < RECORDS_A_HOLD {
+            shard.bucket_each(bucket, |met| {
+                let fields = &met.fields;
+                key.resize(fields.key_len, 0);
+                if fields.stamp <= self.cleared() || !self.read_key(met, &mut key) {
+                    return;
+                }
+                let Some(origin) = self.origin_identity(fields.origin) else { return };
+                shown += 1;
+                each(&Surveyed {
+                    key: &key,
+                    version: Version { stamp: fields.stamp, origin },
+                    expires: fields.expires.filter(|_| !fields.tombstone),
+                    tombstone: fields.tombstone,
+                });
+            });
+            bucket += 1;
+        }
+        let next = index * per_shard + bucket as u64;
+        Ok((next < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(next)))
+    }
+
+    /// Hands the record of `key` to `each`, a tombstone too; nothing if there is none. `each` must not call the zone.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn show(&self, key: &[u8], each: &mut dyn FnMut(&Record<'_>)) -> Result<(), StoreError> {
+        let place = self.place(key);
+        let shard = self.shard(place.shard)?;
+        if let Some(met) = self.find(place, key) {
+            shard.show(met.at, &mut Vec::new(), &mut |record, _| {
+                each(record);
+                true
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes away a record of exactly this version, of which others know that it was deleted. It leaves a tombstone for a
+    /// short while, as one that has ended does. `false`: there is no such record any more.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn retire(&self, key: &[u8], version: Version, now: Millis) -> Result<bool, StoreError> {
+        let place = self.place(key);
+        let shard = self.shard(place.shard)?;
+        let Some(met) = self.find(place, key) else { return Ok(false) };
+        let fields = &met.fields;
+        let same = fields.stamp == version.stamp && self.origin_identity(fields.origin) == Some(version.origin);
+        if !same || fields.tombstone {
+            return Ok(false);
+        }
+        let until = now.saturating_add(self.lapsed_retention());
+        shard.bury(place, key, &met, &Grave::of(fields.stamp, fields.origin, until));
+        self.add(header::RETIRED);
+        Ok(true)
+    }
+
+    /// Bytes that nobody can foretell who doesn't know the zone's secret; others for each `number`.
+    pub fn nonce(&self, number: u128) -> [u8; 16] {
+        let half = |n: u8| u128::from(self.hash(&[number.to_le_bytes().as_slice(), &[n]].concat()));
+        (half(0) << 64 | half(1)).to_le_bytes()
+    }
+
+    /// A record that another node had and this one lacked was found by comparing, and is here now.
+    pub fn count_mended(&self) {
+        self.add(header::MENDED);
+    }
+
+    /// The greatest stamp of a record that was given up for want of room: what this zone lacks at or below it tells nothing.
+    pub fn evicted(&self) -> Stamp {
+        Stamp(self.region.load64(header::EVICTED_STAMP, SeqCst))
+    }
+
+    /// Something that others have was left out for another reason than want of room: nothing may be promised any more.
+    pub fn count_incomplete(&self) {
+        if let Ok(shard) = self.shard(0) {
+            shard.bump(shard::INCOMPLETE);
+        }
+    }
+
+    fn add(&self, counter: usize) {
+        if let Some(word) = self.region.word64(counter) {
+            word.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// For the figures of a zone.
+impl Zone {
+    pub(super) fn mended(&self) -> u64 {
+        self.region.load64(header::MENDED, Relaxed)
+    }
+
+    pub(super) fn retired(&self) -> u64 {
+        self.region.load64(header::RETIRED, Relaxed)
+    }
+}

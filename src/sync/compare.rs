@@ -1,0 +1,419 @@
+//! Finding and mending what two nodes hold unlike and no feed covers: the side of the node that was dialled, which asks.
+//!
+//! A record that the peer has and this node lacks was deleted here if this node's position for its origin covers it, and
+//! is wanted otherwise. One that this node has and the peer lacks was deleted there if the peer's position covers it, and
+//! is taken away; otherwise it stays, and the peer finds it when it compares in its turn. So deletes hold although their
+//! tombstones are gone, and what was written while nodes were apart is kept, whatever the two nodes still remember.
+
+use std::collections::{HashMap, HashSet};
+
+use super::digest::{Digest, Digests, Pass, Terms};
+use super::incoming::Context;
+use super::message::{DIGEST, Entry, LISTED, Listed, MAX_RANGE_BITS, MAX_WANTED};
+use super::positions::Positions;
+use super::write::{self, Question};
+use super::{NoteLevel, SyncZone};
+use crate::record::{Identity, Millis, Stamp, Version};
+use crate::store::{StoreError, Zone};
+
+/// Holds of a lock in one step, and the pause after it in milliseconds.
+const HOLDS: usize = 16;
+const PAUSE: u64 = 10;
+/// Between two comparisons, in timeouts of a session; and at least so many microseconds for each record.
+const PERIOD: u64 = 10;
+const PERIOD_A_RECORD: u64 = 500;
+/// Answers that take longer than this many timeouts aren't waited for.
+const PATIENCE: u64 = 20;
+/// Records in the parts whose versions are asked for at once, about; versions that are kept.
+const ASKED: u64 = 16_384;
+const MAX_LISTED: usize = 65_536;
+/// Records in a part, about.
+const RECORDS_A_RANGE: u64 = 32;
+
+/// The comparing of one zone with one peer.
+#[derive(Debug)]
+pub struct Compare {
+    /// The zone's place in `Node::zones`.
+    index: usize,
+    /// When something is due, in the session's time.
+    at: u64,
+    round: u64,
+    /// How many records the peer has, as far as is known.
+    theirs: u64,
+    /// The part with which the next questions begin.
+    next: usize,
+    /// Parts asked for at once at most; 0: as many as there are.
+    most: usize,
+    under_way: Option<Round>,
+}
+
+/// A comparison.
+struct Round {
+    zone: u64,
+    digests: Digests,
+    theirs: Vec<Digest>,
+    phase: Phase,
+    asked: Vec<bool>,
+    /// Parts that differ were left for another comparison.
+    left: bool,
+    listed: HashMap<u64, Told>,
+    positions: Vec<(Identity, Stamp)>,
+    /// The peer vouches for what it lacks.
+    trusted: bool,
+    evicted: Stamp,
+    wanted: HashSet<u64>,
+    brought: u64,
+    retired: u64,
+}
+
+enum Phase {
+    /// Waits for the peer's digests.
+    Asked,
+    /// Makes its own.
+    Digesting,
+    /// Waits for versions.
+    Listing,
+    /// Looks what is unlike.
+    Matching { pass: Pass, positions: Positions },
+    /// Waits for records.
+    Fetching,
+}
+
+/// What the peer told of a key.
+#[derive(Clone, Copy)]
+struct Told {
+    version: Version,
+    tombstone: bool,
+    /// This node has a record of that hash.
+    met: bool,
+}
+
+impl Compare {
+    /// Of a zone by its index in `Node::zones`. Nothing is compared before [`Compare::rest`] says so.
+    pub const fn new(index: usize) -> Compare {
+        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, under_way: None }
+    }
+
+    /// When something is due next.
+    pub const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Nothing is compared for now, and what is under way is given up.
+    pub fn rest(&mut self, until: u64) {
+        self.at = until;
+        self.under_way = None;
+    }
+
+    /// Begins a comparison, or goes on with it. `ahead`: how far the peer's clock is ahead of ours.
+    pub fn step(&mut self, cx: &mut Context<'_>, zone_number: u64, ahead: i64, out: &mut Vec<u8>) {
+        if cx.t < self.at {
+            return;
+        }
+        let node = cx.node;
+        let Some(zone) = node.zones.get(self.index) else { return };
+        self.at = cx.t.saturating_add(PAUSE);
+        let Some(round) = self.under_way.as_mut() else {
+            self.begin(cx, &zone.zone, zone_number, ahead, out);
+            return;
+        };
+        match &mut round.phase {
+            // The peer doesn't answer, or doesn't know what this is.
+            Phase::Asked | Phase::Listing | Phase::Fetching => self.end(cx, zone),
+            Phase::Digesting => match round.digests.walk(&zone.zone, HOLDS) {
+                Ok(true) => self.ask_for_versions(cx, zone, out),
+                Ok(false) | Err(_) => {}
+            },
+            Phase::Matching { .. } => match round.match_some(&zone.zone, cx.now) {
+                Ok(true) => self.ask_for_records(cx, zone, out),
+                Ok(false) | Err(_) => {}
+            },
+        }
+    }
+
+    fn begin(&mut self, cx: &Context<'_>, zone: &Zone, number: u64, ahead: i64, out: &mut Vec<u8>) {
+        self.round += 1;
+        let margin = cx.node.limits.timeout.saturating_mul(2).clamp(1_000, 60_000);
+        let (behind, before) = (cx.now.saturating_add_signed(ahead.min(0)), cx.now.saturating_add_signed(ahead.max(0)));
+        let records = zone.stats().records.max(self.theirs);
+        let bits = (records / RECORDS_A_RANGE).checked_ilog2().map_or(0, |log| log as u8 + 1).min(MAX_RANGE_BITS);
+        let seed = zone.nonce(u128::from(cx.token) << 64 | u128::from(self.round));
+        let (until, ends) = (Stamp::at(behind.saturating_sub(margin)), before.saturating_add(margin));
+        let evicted = zone.evicted();
+        write::compare(out, &Question { zone: number, round: self.round, seed, bits, until, ends, evicted });
+        self.under_way = Some(Round {
+            zone: number,
+            digests: Digests::new(Terms::new(&seed, bits, until, ends, evicted)),
+            theirs: Vec::new(),
+            phase: Phase::Asked,
+            asked: Vec::new(),
+            left: false,
+            listed: HashMap::new(),
+            positions: Vec::new(),
+            trusted: false,
+            evicted: Stamp::ZERO,
+            wanted: HashSet::new(),
+            brought: 0,
+            retired: 0,
+        });
+        self.wait(cx);
+    }
+
+    /// The peer's digests, from one part on. `None`: they don't fit the question.
+    pub fn digests<'a>(
+        &mut self,
+        cx: &Context<'_>,
+        number: u64,
+        (first, floor): (u64, Stamp),
+        digests: impl Iterator<Item = &'a [u8; DIGEST]>,
+    ) -> Option<()> {
+        let Some(round) = self.under_way.as_mut().filter(|_| number == self.round) else { return Some(()) };
+        if !matches!(round.phase, Phase::Asked) || first != round.theirs.len() as u64 {
+            return None;
+        }
+        let ranges = round.digests.terms.ranges();
+        for digest in digests {
+            let (count, sum) = digest.split_first_chunk::<4>()?;
+            let sum = u64::from_le_bytes(sum.try_into().ok()?);
+            round.theirs.push(Digest { count: u32::from_le_bytes(*count), sum });
+            if round.theirs.len() > ranges {
+                return None;
+            }
+        }
+        if round.theirs.len() == ranges {
+            round.digests.terms.floor = floor.max(round.digests.terms.floor);
+            round.phase = Phase::Digesting;
+            self.theirs = round.theirs.iter().map(|digest| u64::from(digest.count)).sum();
+            self.at = cx.t;
+        }
+        Some(())
+    }
+
+    fn ask_for_versions(&mut self, cx: &mut Context<'_>, zone: &SyncZone, out: &mut Vec<u8>) {
+        let Some(round) = self.under_way.as_mut() else { return };
+        let ranges = round.digests.terms.ranges();
+        let (mut asked, mut records) = (Vec::new(), 0);
+        let mut last = self.next % ranges;
+        for step in 0..ranges {
+            let range = (self.next + step) % ranges;
+            let (Some(ours), Some(theirs)) = (round.digests.all.get(range), round.theirs.get(range)) else { break };
+            if ours == theirs {
+                continue;
+            }
+            records += u64::from(ours.count.max(theirs.count));
+            if !asked.is_empty() && (records > ASKED || (self.most > 0 && asked.len() >= self.most)) {
+                round.left = true;
+                break;
+            }
+            asked.push(range as u16);
+            last = range;
+        }
+        if asked.is_empty() {
+            self.most = 0;
+            return self.end(cx, zone);
+        }
+        self.next = last + 1;
+        round.asked = vec![false; ranges];
+        for range in &asked {
+            if let Some(place) = round.asked.get_mut(usize::from(*range)) {
+                *place = true;
+            }
+        }
+        self.most = asked.len();
+        round.phase = Phase::Listing;
+        (round.digests.all, round.theirs) = (Vec::new(), Vec::new());
+        write::list(out, cx.bound, round.zone, self.round, &asked);
+        self.wait(cx);
+    }
+
+    /// Versions of the peer. `None`: not what was asked for.
+    pub fn versions<'a>(
+        &mut self,
+        cx: &Context<'_>,
+        number: u64,
+        versions: impl Iterator<Item = &'a [u8; LISTED]>,
+    ) -> Option<()> {
+        let Some(round) = self.under_way.as_mut().filter(|_| number == self.round) else { return Some(()) };
+        if !matches!(round.phase, Phase::Listing) {
+            return None;
+        }
+        for bytes in versions {
+            let Listed { hash, version, tombstone } = Listed::decode(bytes)?;
+            if !round.asked.get(round.digests.terms.range(hash)).is_some_and(|asked| *asked) {
+                return None;
+            }
+            // Two keys of one hash: the newer one stands for both, which at worst leaves them for another comparison.
+            let told = round.listed.entry(hash).or_insert(Told { version, tombstone, met: false });
+            if version > told.version {
+                *told = Told { version, tombstone, met: false };
+            }
+        }
+        if round.listed.len() > MAX_LISTED {
+            // Tombstones don't count in digests; so many of them want smaller questions.
+            self.most = (self.most / 2).max(1);
+            self.rest(cx.t.saturating_add(cx.node.limits.timeout));
+            return Some(());
+        }
+        self.wait(cx);
+        Some(())
+    }
+
+    /// The peer has told all versions, and what it vouches for.
+    pub fn listed(
+        &mut self,
+        cx: &Context<'_>,
+        number: u64,
+        more: bool,
+        (trusted, evicted): (bool, Stamp),
+        positions: impl Iterator<Item = Entry>,
+    ) -> Option<()> {
+        let Some(round) = self.under_way.as_mut().filter(|_| number == self.round) else { return Some(()) };
+        if !matches!(round.phase, Phase::Listing) {
+            return None;
+        }
+        let room = 8192usize.saturating_sub(round.positions.len());
+        round.positions.extend(positions.take(room).map(|entry| (entry.identity, entry.stamp)));
+        if !more {
+            (round.trusted, round.evicted) = (trusted, evicted);
+            let positions = Positions::new(std::mem::take(&mut round.positions).into_iter());
+            round.phase = Phase::Matching { pass: Pass::default(), positions };
+            self.at = cx.t;
+        }
+        Some(())
+    }
+
+    fn ask_for_records(&mut self, cx: &mut Context<'_>, zone: &SyncZone, out: &mut Vec<u8>) {
+        let Some(round) = self.under_way.as_mut() else { return };
+        round.want_missing(&zone.zone);
+        round.listed = HashMap::new();
+        if round.wanted.is_empty() {
+            return self.end(cx, zone);
+        }
+        let mut hashes: Vec<u64> = round.wanted.iter().copied().collect();
+        hashes.sort_unstable();
+        if hashes.len() > MAX_WANTED {
+            round.left = true;
+            hashes.truncate(MAX_WANTED);
+        }
+        round.phase = Phase::Fetching;
+        write::want(out, cx.bound, round.zone, self.round, &hashes);
+        self.wait(cx);
+    }
+
+    /// A record came and is news here: was it asked for?
+    pub fn came(&mut self, cx: &Context<'_>, zone: &Zone, key: &[u8]) {
+        let Some(round) = self.under_way.as_mut().filter(|round| matches!(round.phase, Phase::Fetching)) else {
+            return;
+        };
+        if round.wanted.remove(&round.digests.terms.hash(key)) {
+            round.brought += 1;
+            zone.count_mended();
+            self.wait(cx);
+        }
+    }
+
+    /// All that was asked for has come, if the peer still had it.
+    pub fn sent(&mut self, cx: &mut Context<'_>, number: u64) {
+        let node = cx.node;
+        let fetching = self.under_way.as_ref().is_some_and(|round| matches!(round.phase, Phase::Fetching));
+        if number == self.round
+            && fetching
+            && let Some(zone) = node.zones.get(self.index)
+        {
+            self.end(cx, zone);
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, zone: &SyncZone) {
+        let timeout = cx.node.limits.timeout.max(1);
+        let records = zone.zone.stats().records.max(self.theirs);
+        let mut pause = timeout.saturating_mul(PERIOD).max(records.saturating_mul(PERIOD_A_RECORD) / 1000);
+        if let Some(round) = self.under_way.take() {
+            if round.brought + round.retired > 0 {
+                let text = format!(
+                    "zone \"{}\": comparing with node {} brought {} records that no change had brought, and took {} away \
+                     that were deleted there",
+                    zone.name, cx.peer, round.brought, round.retired
+                );
+                cx.notes.add(NoteLevel::Notice, text);
+            }
+            if round.left {
+                // The rest soon, if that helps.
+                pause = if round.brought + round.retired > 0 { timeout / 2 } else { timeout.saturating_mul(2) };
+            }
+        }
+        self.at = cx.t.saturating_add(pause);
+    }
+
+    fn wait(&mut self, cx: &Context<'_>) {
+        self.at = cx.t.saturating_add(cx.node.limits.timeout.max(1).saturating_mul(PATIENCE));
+    }
+}
+
+impl Round {
+    /// Looks at some of this node's records; `true`: that was all.
+    fn match_some(&mut self, zone: &Zone, now: Millis) -> Result<bool, StoreError> {
+        let Phase::Matching { pass, positions } = &mut self.phase else { return Ok(true) };
+        let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
+        let (trusted, evicted) = (self.trusted, self.evicted);
+        let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
+        let complete = pass.walk(zone, HOLDS, |record| {
+            let hash = terms.hash(record.key);
+            if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
+                return;
+            }
+            if let Some(told) = listed.get_mut(&hash) {
+                told.met = true;
+                if told.version > record.version {
+                    if told.version.stamp <= terms.until {
+                        wanted.insert(hash);
+                    }
+                    return;
+                }
+                if !told.tombstone {
+                    return;
+                }
+            }
+            // The peer has nothing of this key, or the tombstone of something older.
+            let version = record.version;
+            if trusted
+                && terms.settled(record)
+                && version.stamp > evicted
+                && version.stamp <= positions.get(version.origin)
+            {
+                gone.push((record.key.to_vec(), version));
+            }
+        });
+        for (key, version) in gone {
+            if zone.retire(&key, version, now)? {
+                self.retired += 1;
+            }
+        }
+        complete
+    }
+
+    /// Of what the peer has and this node lacks, what was not deleted here.
+    fn want_missing(&mut self, zone: &Zone) {
+        let stats = zone.stats();
+        let complete = stats.incomplete == 0;
+        // Something was left out for want of room: asked for again when there is some.
+        if !complete && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
+            return;
+        }
+        let mut positions = Positions::new(zone.positions().into_iter());
+        let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
+        for (hash, told) in &self.listed {
+            let Version { stamp, origin } = told.version;
+            let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
+            if news && (!complete || stamp > positions.get(origin)) {
+                self.wanted.insert(*hash);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Round {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Round").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! What two nodes compare: sums over the records of each part of the key space, and then the versions in those that differ.
+//!
+//! Keys are put into parts by a hash whose seed is drawn anew for each comparison, so nobody can choose keys that meet, and
+//! two keys that do meet once don't meet again.
+
+use super::message::MAX_RANGE_BITS;
+use crate::record::{Millis, Stamp, Version};
+use crate::store::{Hasher, ScanPlace, StoreError, Surveyed, Zone};
+
+/// What is compared, and how.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    hasher: Hasher,
+    bits: u8,
+    /// Later writes may be on their way.
+    pub until: Stamp,
+    /// What ends until then is about to go.
+    pub ends: Millis,
+    /// One of the two may have evicted what was written until then.
+    pub floor: Stamp,
+}
+
+impl Terms {
+    /// `bits`: of the number of a part, at most [`MAX_RANGE_BITS`].
+    pub fn new(seed: &[u8; 16], bits: u8, until: Stamp, ends: Millis, floor: Stamp) -> Terms {
+        Terms { hasher: Hasher::new(seed), bits: bits.min(MAX_RANGE_BITS), until, ends, floor }
+    }
+
+    /// How many parts the key space has.
+    pub const fn ranges(&self) -> usize {
+        1 << self.bits
+    }
+
+    /// A key's hash.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// The part that a key of this hash is in.
+    pub const fn range(&self, hash: u64) -> usize {
+        (hash >> 1 >> (63 - self.bits)) as usize
+    }
+
+    /// Whether both nodes should have this record, if they are well.
+    pub fn settled(&self, record: &Surveyed<'_>) -> bool {
+        let stamp = record.version.stamp;
+        !record.tombstone
+            && stamp <= self.until
+            && stamp > self.floor
+            && record.expires.is_none_or(|end| end > self.ends)
+    }
+
+    fn sum(&self, hash: u64, version: Version) -> u64 {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&hash.to_le_bytes());
+        bytes[8..16].copy_from_slice(&version.stamp.0.to_le_bytes());
+        bytes[16..].copy_from_slice(&version.origin.0);
+        self.hasher.hash(&bytes)
+    }
+}
+
+/// The records of one part: how many, and the sum of their hashes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// How many.
+    pub count: u32,
+    /// Of hashes over key and version.
+    pub sum: u64,
+}
+
+/// Digests of all parts, while they are made.
+pub struct Digests {
+    /// What is compared.
+    pub terms: Terms,
+    /// By part.
+    pub all: Vec<Digest>,
+    pass: Pass,
+}
+
+impl Digests {
+    /// Nothing is walked yet.
+    pub fn new(terms: Terms) -> Digests {
+        Digests { terms, all: vec![Digest::default(); terms.ranges()], pass: Pass::default() }
+    }
+
+    /// Walks on; `true`: they are complete.
+    pub fn walk(&mut self, zone: &Zone, holds: usize) -> Result<bool, StoreError> {
+        let (terms, all) = (&self.terms, &mut self.all);
+        self.pass.walk(zone, holds, |record| {
+            if terms.settled(record) {
+                let hash = terms.hash(record.key);
+                if let Some(digest) = all.get_mut(terms.range(hash)) {
+                    digest.count = digest.count.saturating_add(1);
+                    digest.sum = digest.sum.wrapping_add(terms.sum(hash, record.version));
+                }
+            }
+        })
+    }
+}
+
+/// A walk over all records of a zone, a bounded part at a time.
+#[derive(Default)]
+pub struct Pass {
+    place: ScanPlace,
+}
+
+impl Pass {
+    /// Walks on, for so many holds of a lock at most; `true`: that was all.
+    pub fn walk(&mut self, zone: &Zone, holds: usize, mut each: impl FnMut(&Surveyed<'_>)) -> Result<bool, StoreError> {
+        for _ in 0..holds {
+            match zone.survey(self.place, &mut each)? {
+                Some(place) => self.place = place,
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Identity;
+
+    #[test]
+    fn every_hash_has_a_part() {
+        for bits in 0..=MAX_RANGE_BITS {
+            let terms = Terms::new(&[1; 16], bits, Stamp(0), 0, Stamp(0));
+            assert_eq!((terms.range(0), terms.range(u64::MAX)), (0, terms.ranges() - 1));
+        }
+    }
+
+    #[test]
+    fn only_what_both_should_have_is_compared() {
+        let terms = Terms::new(&[1; 16], 4, Stamp(100), 50, Stamp(10));
+        let version = |stamp| Version { stamp: Stamp(stamp), origin: Identity([1; 16]) };
+        let record = Surveyed { key: b"k", version: version(100), expires: None, tombstone: false };
+        assert!(terms.settled(&record));
+        assert!(terms.settled(&Surveyed { expires: Some(51), ..record }));
+        for other in [
+            Surveyed { version: version(101), ..record },
+            Surveyed { version: version(10), ..record },
+            Surveyed { expires: Some(50), ..record },
+            Surveyed { tombstone: true, ..record },
+        ] {
+            assert!(!terms.settled(&other), "{other:?}");
+        }
+        assert_ne!(terms.sum(1, version(5)), terms.sum(1, version(6)));
+        assert_ne!(terms.sum(1, version(5)), terms.sum(2, version(5)));
+    }
+}

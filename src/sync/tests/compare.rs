@@ -1,0 +1,166 @@
+//! What no change brings: two nodes compare what they hold.
+
+use super::super::message::kind;
+use super::super::{Node, Pull};
+use super::pair::{Pair, mark};
+use super::{NOW, contents, limits, node, region, set};
+use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
+use crate::store::control::CONTROL_SIZE;
+use crate::store::{Control, Params, Zone};
+
+/// How long the nodes of these tests keep tombstones.
+const RETENTION: Millis = 1_000;
+/// Longer than a comparison waits to begin, and than it takes.
+const LONG: Millis = 120_000;
+
+fn joined(number: u8, size: usize) -> Node {
+    let identity = Identity([number; 16]);
+    let params = Params { sync: true, retention: RETENTION, ..Params::new(identity) };
+    let zone = Zone::create(region(size), &params).unwrap();
+    zone.set_joined();
+    let control = Control::create_with(region(CONTROL_SIZE), identity).unwrap();
+    Node { control, zones: [super::super::SyncZone { name: "z".into(), zone }].into(), ..node(number, &[], limits()) }
+}
+
+fn zone(node: &Node) -> Zone {
+    node.zones[0].zone
+}
+
+/// Sessions in both directions, for `LONG`; what both told of comparisons.
+fn together(a: &Node, b: &Node, now: Millis) -> Vec<String> {
+    let mut pairs = [Pair::new(a, b, now), Pair::new(b, a, now)];
+    let mut notes = Vec::new();
+    for at in (now..now + LONG).step_by(50) {
+        for (pair, from) in pairs.iter_mut().zip([a, b]) {
+            mark(&mut pair.push, from);
+            pair.run(at);
+            notes.extend(pair.pull.notes().into_iter().map(|note| note.text));
+        }
+    }
+    for pair in &mut pairs {
+        assert!(pair.push.flushed());
+        pair.push.close(&mut Vec::new(), "");
+        pair.pull.close(&mut Vec::new(), "");
+    }
+    notes.retain(|text| text.contains("comparing"));
+    notes
+}
+
+/// All tombstones are over.
+fn forget(nodes: &[&Node], now: Millis) {
+    for node in nodes {
+        while zone(node).upkeep(now, 1_000) == 1_000 {}
+        assert_eq!(zone(node).stats().tombstones, 0);
+    }
+}
+
+fn keys(node: &Node, now: Millis) -> Vec<String> {
+    contents(&zone(node), now).into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+}
+
+#[test]
+fn nodes_apart_for_longer_than_tombstones_live_bring_nothing_back_and_drop_nothing() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    for key in ["kept", "deleted here", "deleted there", "deleted and written", "replaced"] {
+        set(&zone(&a), key, b"old", NOW);
+    }
+    set(&zone(&b), "of b, deleted by a", b"old", NOW);
+    assert_eq!(together(&a, &b, NOW), Vec::<String>::new(), "well nodes mend nothing");
+    assert_eq!(keys(&a, NOW), keys(&b, NOW));
+
+    // Apart, and for so long that nobody knows of a delete any more.
+    let apart = NOW + LONG;
+    zone(&a).delete(b"deleted here", apart).unwrap();
+    zone(&a).delete(b"of b, deleted by a", apart).unwrap();
+    zone(&b).delete(b"deleted there", apart).unwrap();
+    zone(&a).delete(b"deleted and written", apart).unwrap();
+    set(&zone(&b), "deleted and written", b"by b, after all", apart + 10);
+    set(&zone(&a), "replaced", b"by a", apart);
+    set(&zone(&a), "new of a", b"", apart);
+    set(&zone(&b), "new of b", b"", apart);
+    let after = apart + LONG;
+    forget(&[&a, &b], after);
+    let notes = together(&a, &b, after);
+    let expected = ["deleted and written", "kept", "new of a", "new of b", "replaced"];
+    assert_eq!(keys(&a, after), expected);
+    assert_eq!(keys(&a, after), keys(&b, after));
+    assert_eq!(zone(&a).stats().retired + zone(&b).stats().retired, 3);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert_eq!(together(&a, &b, after + LONG), Vec::<String>::new(), "once mended, all is well");
+}
+
+#[test]
+fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    for number in 0..2_000u32 {
+        let key = format!("key {number}");
+        let version = Version { stamp: Stamp::at(NOW + u64::from(number)), origin: Identity([9; 16]) };
+        let value = vec![3; if number == 7 { 50_000 } else { 20 }];
+        let record = Record {
+            kind: Kind::Register,
+            version,
+            key: key.as_bytes(),
+            value: Some(&value),
+            expires: None,
+            shortened: false,
+        };
+        zone(&a).apply(&record, NOW + LONG, 60_000).unwrap();
+        // Most of it is on both.
+        if number % 3 > 0 {
+            zone(&b).apply(&record, NOW + LONG, 60_000).unwrap();
+        }
+    }
+    // As if both had heard of it: then no relaying brings it either.
+    for node in [&a, &b] {
+        for at in (0..2 * LONG).step_by(1_000) {
+            node.control.heard(Identity([9; 16]), NOW + LONG + at);
+        }
+    }
+    together(&a, &b, NOW + LONG);
+    assert_eq!(keys(&b, NOW).len(), 2_000);
+    assert_eq!(zone(&b).stats().mended, 667);
+    assert_eq!(contents(&zone(&a), NOW), contents(&zone(&b), NOW));
+}
+
+#[test]
+fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 64 << 10));
+    (0..3_000).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], NOW));
+    together(&a, &b, NOW);
+    assert!(zone(&b).stats().incomplete > 0);
+    assert_eq!(zone(&a).stats().records, 3_000, "the small one's gaps take nothing away");
+    // With room again, it asks again.
+    (100..3_000).for_each(|number| _ = zone(&a).delete(format!("key {number}").as_bytes(), NOW + LONG).unwrap());
+    let after = NOW + 2 * LONG;
+    together(&a, &b, after - LONG);
+    forget(&[&a, &b], after + RETENTION);
+    together(&a, &b, after + LONG);
+    assert_eq!(keys(&a, after).len(), 100);
+    assert_eq!(keys(&a, after), keys(&b, after));
+}
+
+#[test]
+fn a_peer_that_does_not_know_of_comparing_is_left_in_peace() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    set(&zone(&a), "k", b"v", NOW);
+    let mut pair = Pair::new(&a, &b, NOW);
+    let mut asked = 0;
+    for at in (NOW..NOW + 4 * LONG).step_by(100) {
+        let (mut forth, mut back) = (Vec::new(), Vec::new());
+        if pair.push.deadline() <= at {
+            pair.push.tick(at).unwrap();
+        }
+        pair.push.fill(&mut forth, 1 << 16, at).unwrap();
+        pair.pull.handle(&forth, &mut back, at).unwrap();
+        if pair.pull.deadline() <= at {
+            pair.pull.tick(&mut back, at).unwrap();
+        }
+        // The older version skips what it doesn't know.
+        let known = super::pair::without(&back, kind::COMPARE);
+        asked += usize::from(known.len() < back.len());
+        pair.push.handle(&known, at).unwrap();
+    }
+    assert!((1..10).contains(&asked), "asked {asked} times");
+    assert_eq!(keys(&b, NOW), ["k"]);
+    let _: &Pull = &pair.pull;
+}
