@@ -120,14 +120,16 @@ impl Compare {
         match &mut round.phase {
             // The peer doesn't answer, or doesn't know what this is.
             Phase::Asked | Phase::Listing | Phase::Fetching => self.end(cx, zone),
-            Phase::Digesting => match round.digests.walk(&zone.zone, HOLDS) {
-                Ok(true) => self.ask_for_versions(cx, zone, out),
-                Ok(false) | Err(_) => {}
-            },
-            Phase::Matching { .. } => match round.match_some(&zone.zone, cx.now) {
-                Ok(true) => self.ask_for_records(cx, zone, out),
-                Ok(false) | Err(_) => {}
-            },
+            Phase::Digesting => {
+                if let Ok(true) = round.digests.walk(&zone.zone, HOLDS) {
+                    self.ask_for_versions(cx, zone, out);
+                }
+            }
+            Phase::Matching { .. } => {
+                if let Ok(true) = round.match_some(&zone.zone, cx.now) {
+                    self.ask_for_records(cx, zone, out);
+                }
+            }
         }
     }
 

@@ -293,8 +293,7 @@ impl Incoming {
             return;
         }
         let joined = self.peer_joined && cx.node.zones.get(self.index).is_some_and(|zone| zone.zone.joined());
-        let apart = ahead.unsigned_abs() > cx.node.limits.max_drift;
-        if !joined || apart || self.held || self.mode != Mode::Own {
+        if !joined || self.held || self.mode != Mode::Own {
             self.compare.rest(cx.t.saturating_add(cx.node.limits.timeout.max(1)));
             return;
         }

@@ -1,16 +1,24 @@
-//! What must hold: all nodes have the same live records, and nothing acknowledged is lost.
+//! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
+//! the same live records, and nothing acknowledged is lost.
 
 use crate::node::{SimNode, ZONES};
-use std::collections::{BTreeMap, HashMap};
-use zonemesh::record::{Millis, Stamp, Version};
+use std::collections::BTreeMap;
+use std::fmt;
+use zonemesh::record::{Identity, Millis, Stamp, Version};
 use zonemesh::store::{ScanPlace, StoreError};
 
 /// A record as a look-up sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Live {
     pub value: Vec<u8>,
     pub version: Version,
     pub expires: Option<Millis>,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {:?}, until {:?}", self.value.len(), self.version, self.expires)
+    }
 }
 
 /// An operation that a node acknowledged.
@@ -20,22 +28,69 @@ pub enum Act {
     Delete,
 }
 
-/// Under which version, by which node, and what was done.
-type Acknowledged = (Version, usize, Act);
+/// The node of an act that binds nobody, as its node has lost its memory. It may still be around.
+const NOBODY: usize = usize::MAX;
+
+#[derive(Debug)]
+struct Acknowledged {
+    version: Version,
+    by: usize,
+    act: Act,
+    /// The node's clock.
+    at: Millis,
+    /// What it had of others then, and the record that it replaced.
+    positions: Vec<(Identity, Stamp)>,
+    replaced: Option<Version>,
+}
+
+impl Acknowledged {
+    /// Whether the node knew of this version when it acted.
+    fn knew(&self, version: Version) -> bool {
+        version.origin == self.version.origin
+            || self.replaced == Some(version)
+            || self.positions.iter().any(|(origin, stamp)| *origin == version.origin && *stamp >= version.stamp)
+    }
+
+    /// When what it did was over, if it is: a delete at once, a record at its end.
+    fn over_since(&self, now: Millis) -> Option<Millis> {
+        match self.act {
+            Act::Delete => Some(self.at),
+            Act::Put { expires, .. } => expires.filter(|at| *at <= now).map(|at| at.max(self.at)),
+        }
+    }
+}
 
 /// All that was acknowledged in a simulation.
-#[derive(Default)]
 pub struct History {
     /// By zone and key.
     acts: BTreeMap<(usize, Vec<u8>), Vec<Acknowledged>>,
     /// By zone: stamp and node.
     clears: Vec<(usize, Stamp, usize)>,
+    /// How long tombstones live.
+    retention: Millis,
     pub count: u64,
 }
 
 impl History {
-    pub fn act(&mut self, node: usize, zone: usize, key: &[u8], version: Version, act: Act) {
-        self.acts.entry((zone, key.to_vec())).or_default().push((version, node, act));
+    pub fn new(retention: Millis) -> History {
+        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0 }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
+    pub fn act(
+        &mut self,
+        by: usize,
+        node: &SimNode,
+        zone: usize,
+        key: &[u8],
+        version: Version,
+        act: Act,
+        at: Millis,
+        replaced: Option<Version>,
+    ) {
+        let positions = node.zone(zone).positions();
+        let acknowledged = Acknowledged { version, by, act, at, positions, replaced };
+        self.acts.entry((zone, key.to_vec())).or_default().push(acknowledged);
         self.count += 1;
     }
 
@@ -46,61 +101,86 @@ impl History {
 
     /// What a node that lost its memory had acknowledged before binds nobody, but may still be around.
     pub fn forget(&mut self, node: usize) {
-        const NOBODY: usize = usize::MAX;
-        let acts = self.acts.values_mut().flatten().map(|(_, by, _)| by);
+        let acts = self.acts.values_mut().flatten().map(|act| &mut act.by);
         acts.chain(self.clears.iter_mut().map(|(_, _, by)| by)).filter(|by| **by == node).for_each(|by| *by = NOBODY);
     }
 
-    /// Whether `live`, which all nodes hold, keeps every promise.
-    pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
-        let versions: HashMap<(&[u8], Version), &Act> = self
-            .acts
-            .iter()
-            .filter(|((z, _), _)| *z == zone)
-            .flat_map(|((_, key), acts)| acts.iter().map(move |(version, _, act)| ((key.as_slice(), *version), act)))
-            .collect();
+    /// Whether what `node` shows now can be true.
+    pub fn check_now(
+        &self,
+        node: usize,
+        zone: usize,
+        live: &BTreeMap<Vec<u8>, Live>,
+        now: Millis,
+    ) -> Result<(), String> {
+        self.check_true(zone, live)?;
         for (key, record) in live {
-            match versions.get(&(key.as_slice(), record.version)) {
-                Some(Act::Put { value, expires }) if *value == record.value && *expires == record.expires => {}
-                found => return Err(format!("key {key:?} holds {record:?}, which nobody wrote ({found:?})")),
-            }
-            if let Some((_, stamp, _)) = self
-                .clears
-                .iter()
-                .find(|(z, stamp, by)| *z == zone && *by != usize::MAX && *stamp >= record.version.stamp)
-            {
-                return Err(format!("key {key:?} holds {record:?}, older than the emptying at {stamp:?}"));
-            }
-        }
-        for ((_, key), acts) in self.acts.iter().filter(|((z, _), _)| *z == zone) {
-            let Some((version, by, act)) =
-                acts.iter().filter(|(_, by, _)| *by != usize::MAX).max_by_key(|(version, _, _)| *version)
-            else {
-                continue;
-            };
-            match live.get(key) {
-                Some(record) if record.version >= *version => {}
-                Some(record) => {
-                    return Err(format!(
-                        "key {key:?}: node {by} acknowledged {act:?} at {version:?}, and {record:?} is there"
-                    ));
-                }
-                None if self.explained(zone, acts, *version, now) => {}
-                None => {
-                    return Err(format!("key {key:?}: node {by} acknowledged {act:?} at {version:?}, and it is gone"));
-                }
+            let own = |by: &usize| *by == node;
+            let emptied =
+                self.clears.iter().any(|(z, stamp, by)| *z == zone && own(by) && *stamp >= record.version.stamp);
+            let acts = self.acts.get(&(zone, key.clone())).into_iter().flatten();
+            let mut later = acts.filter(|act| own(&act.by) && act.version > record.version);
+            if emptied || later.any(|act| !self.forgotten(zone, key, act, record.version, now)) {
+                return Err(format!("node {node} shows {record:?} for key {key:?} again, which was over for it"));
             }
         }
         Ok(())
     }
 
+    /// Whether `live`, which all nodes hold, keeps every promise.
+    pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
+        self.check_true(zone, live)?;
+        for (key, record) in live {
+            if let Some((_, stamp, _)) =
+                self.clears.iter().find(|(z, stamp, by)| *z == zone && *by != NOBODY && *stamp >= record.version.stamp)
+            {
+                return Err(format!("key {key:?} holds {record:?}, older than the emptying at {stamp:?}"));
+            }
+        }
+        for ((_, key), acts) in self.acts.iter().filter(|((z, _), _)| *z == zone) {
+            let Some(last) = acts.iter().filter(|act| act.by != NOBODY).max_by_key(|act| act.version) else { continue };
+            match live.get(key) {
+                Some(record) if record.version >= last.version => {}
+                Some(record) if self.forgotten(zone, key, last, record.version, now) => {}
+                Some(record) => {
+                    return Err(format!("key {key:?}: {last:?} was acknowledged, and {record:?} is there"));
+                }
+                None if self.explained(zone, acts, last.version, now) => {}
+                None => return Err(format!("key {key:?}: {last:?} was acknowledged, and it is gone")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of it was written by somebody.
+    fn check_true(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>) -> Result<(), String> {
+        for (key, record) in live {
+            let acts = self.acts.get(&(zone, key.clone())).into_iter().flatten();
+            match acts.map(|act| (act.version, &act.act)).find(|(version, _)| *version == record.version) {
+                Some((_, Act::Put { value, expires })) if *value == record.value && *expires == record.expires => {}
+                found => return Err(format!("key {key:?} holds {record:?}, which nobody wrote ({found:?})")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an act that is over for longer than it is remembered has to make way for something older that its node
+    /// didn't know of, or of whose author nobody knows how much there was.
+    fn forgotten(&self, zone: usize, key: &[u8], act: &Acknowledged, older: Version, now: Millis) -> bool {
+        let remembered = match act.act {
+            Act::Delete => self.retention,
+            Act::Put { .. } => self.retention.min(60_000),
+        };
+        let forgotten = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
+        let acts = self.acts.get(&(zone, key.to_vec())).into_iter().flatten();
+        let author_lives = acts.filter(|other| other.version == older).any(|other| other.by != NOBODY);
+        forgotten && (!act.knew(older) || !author_lives)
+    }
+
     /// Whether something at or after `version` says that the record is gone.
     fn explained(&self, zone: usize, acts: &[Acknowledged], version: Version, now: Millis) -> bool {
-        let over = acts.iter().filter(|(v, _, _)| *v >= version).any(|(_, _, act)| match act {
-            Act::Delete => true,
-            Act::Put { expires, .. } => expires.is_some_and(|at| at <= now),
-        });
-        over || self.clears.iter().any(|(z, stamp, _)| *z == zone && *stamp >= version.stamp)
+        acts.iter().any(|act| act.version >= version && act.over_since(now).is_some())
+            || self.clears.iter().any(|(z, stamp, _)| *z == zone && *stamp >= version.stamp)
     }
 }
 
@@ -121,10 +201,10 @@ pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<BTreeMap<Vec
     Ok(records)
 }
 
-/// The records that all nodes hold, by zone, or where two differ.
+/// The records that all nodes hold, by zone, or where two differ. Zones that evict may differ.
 pub fn agreed(nodes: &[SimNode], now: Millis) -> Result<Vec<BTreeMap<Vec<u8>, Live>>, String> {
     let mut all = Vec::new();
-    for (zone, (name, _, _)) in ZONES.iter().enumerate() {
+    for (zone, kind) in ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict) {
         let mut common: Option<BTreeMap<Vec<u8>, Live>> = None;
         for (at, node) in nodes.iter().enumerate() {
             let records = contents(node, zone, now).map_err(|error| error.to_string())?;
@@ -136,7 +216,7 @@ pub fn agreed(nodes: &[SimNode], now: Millis) -> Result<Vec<BTreeMap<Vec<u8>, Li
                 let keys = first.keys().chain(records.keys());
                 let key = keys.into_iter().find(|key| first.get(*key) != records.get(*key));
                 let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
-                return Err(format!("zone {name}, key {key:?}: node 0 holds {a:?} and node {at} {b:?}"));
+                return Err(format!("zone {}, key {key:?}: node 0 holds {a:?} and node {at} {b:?}", kind.name));
             }
         }
         all.push(common.unwrap_or_default());

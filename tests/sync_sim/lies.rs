@@ -17,16 +17,28 @@ pub enum Lie {
     NoLargeRecords,
     /// The full state never ends: no position says that it is complete.
     NeverComplete,
+    /// Nobody answers who compares.
+    NoDigests,
+    /// Some of the versions in parts that differ are left out.
+    VersionsLeftOut,
+    /// What a node lacks it vouches for, whether it ever had it or not.
+    VouchedForAll,
+    /// Versions are told of origins that nobody knows, so that no position covers them.
+    StrangeOrigins,
 }
 
 impl Lie {
-    pub const ALL: [Lie; 6] = [
+    pub const ALL: [Lie; 10] = [
         Lie::PositionBeforeRecords,
         Lie::PositionAhead,
         Lie::NoRelay,
         Lie::NoClear,
         Lie::NoLargeRecords,
         Lie::NeverComplete,
+        Lie::NoDigests,
+        Lie::VersionsLeftOut,
+        Lie::VouchedForAll,
+        Lie::StrangeOrigins,
     ];
 
     /// Changes what a call of `fill` has appended: whole frames.
@@ -51,6 +63,9 @@ impl Lie {
         const CLEAR: u8 = 11;
         const POSITION: u8 = 12;
         const HAVE: u8 = 14;
+        const DIGESTS: u8 = 0x82;
+        const VERSIONS: u8 = 0x84;
+        const LISTED: u8 = 0x85;
         match (self, frame[4]) {
             (Lie::PositionBeforeRecords, RECORDS) => !rng.one_in(20),
             (Lie::NoRelay, HAVE) | (Lie::NoClear, CLEAR) | (Lie::NoLargeRecords, CHUNK) => false,
@@ -64,7 +79,29 @@ impl Lie {
                 true
             }
             (Lie::NeverComplete, POSITION) => frame[7] & 1 == 0,
+            // Comparing would make up for these.
+            (Lie::NoDigests | Lie::NoRelay | Lie::NoClear, DIGESTS) => false,
+            (Lie::VersionsLeftOut, VERSIONS) => !rng.one_in(3),
+            (Lie::VouchedForAll, LISTED) => {
+                let at = skip_varint(frame, skip_varint(frame, 5));
+                frame[at] |= 2;
+                let list = skip_varint(frame, at + 1 + 8);
+                for entry in frame[list..].chunks_exact_mut(25) {
+                    entry[16..24].fill(0xff);
+                }
+                true
+            }
+            (Lie::StrangeOrigins, VERSIONS) => {
+                let list = skip_varint(frame, skip_varint(frame, skip_varint(frame, 5)));
+                frame[list..].chunks_exact_mut(33).for_each(|entry| entry[16] ^= 0xff);
+                true
+            }
             _ => true,
         }
     }
+}
+
+/// Where what follows a varint begins.
+fn skip_varint(frame: &[u8], at: usize) -> usize {
+    at + frame[at..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1
 }

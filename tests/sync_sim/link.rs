@@ -60,8 +60,13 @@ pub struct Link {
     pub delay: Millis,
     /// Nothing moves until then.
     pub held_until: Millis,
-    /// What is sent goes nowhere, and neither end is told.
-    pub black_hole: bool,
+    /// What the dialer sends goes nowhere, and neither end is told; and what the dialled node sends.
+    pub black_forth: bool,
+    pub black_back: bool,
+    /// Until then the dialled node takes little at a time.
+    pub slow_until: Millis,
+    /// When something happens next.
+    pub due: Millis,
 }
 
 /// What a link did, for the counts.
@@ -69,10 +74,12 @@ pub struct Link {
 pub struct Moved {
     pub bytes: u64,
     pub pieces: u64,
+    /// Log lines, and whose.
+    pub notes: Vec<(usize, String)>,
 }
 
 impl Link {
-    pub fn new(from: usize, to: usize, push: Push, pull: Pull, delay: Millis) -> Link {
+    pub fn new(from: usize, to: usize, push: Push, pull: Pull, delay: Millis, now: Millis) -> Link {
         Link {
             from,
             to,
@@ -82,7 +89,10 @@ impl Link {
             back: Pipe::default(),
             delay,
             held_until: 0,
-            black_hole: false,
+            black_forth: false,
+            black_back: false,
+            slow_until: 0,
+            due: now,
         }
     }
 
@@ -138,13 +148,13 @@ impl Link {
                 true => push.fill(&mut out, rng.between(100, 16_000) as usize, here),
                 false => Ok(()),
             });
-            push.notes();
+            moved.notes.extend(push.notes().into_iter().map(|note| (self.from, note.text)));
             let out = match lie {
                 Some(lie) => lie.tell(rng, out),
                 None => out,
             };
             moved.bytes += out.len() as u64;
-            if !self.black_hole {
+            if !self.black_forth {
                 self.forth.send(rng, now, self.delay, &out);
             }
             let ended = self.back.ended(now) && !held;
@@ -165,13 +175,17 @@ impl Link {
             {
                 moved.pieces += 1;
                 result = pull.handle(&bytes, &mut out, there);
+                if now < self.slow_until {
+                    self.held_until = now + 20;
+                    break;
+                }
             }
             if result.is_ok() && pull.deadline() <= there {
                 result = pull.tick(&mut out, there);
             }
-            pull.notes();
+            moved.notes.extend(pull.notes().into_iter().map(|note| (self.to, note.text)));
             moved.bytes += out.len() as u64;
-            if !self.black_hole {
+            if !self.black_back {
                 self.back.send(rng, now, self.delay, &out);
             }
             let ended = self.forth.ended(now) && !held;

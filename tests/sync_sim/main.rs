@@ -1,4 +1,4 @@
-//! The simulator: clusters of three and five nodes with the real store and the real protocol, in virtual time, with
+//! The simulator: clusters of 2 to 50 nodes with the real store and the real protocol, in virtual time, with
 //! everything that goes wrong between real ones. A seed tells all of it, so what fails once fails again:
 //!
 //!     ZONEMESH_SIM_SEED=17 cargo test --no-default-features --test sync_sim
@@ -8,18 +8,20 @@
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 
 mod check;
+mod faults;
 mod lies;
 mod link;
 mod node;
 mod rng;
 mod world;
 
+use faults::FAULT_NAMES;
 use lies::Lie;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use world::{Counts, FAULT_NAMES, World};
+use world::{Counts, World};
 
 const SEEDS: u64 = 1_000;
 /// A broken rule has to be noticed in one of so many seeds.
@@ -63,6 +65,7 @@ fn simulate(seeds: u64) -> bool {
                 total.sessions += counts.sessions;
                 total.bytes += counts.bytes;
                 total.pieces += counts.pieces;
+                total.mended += counts.mended;
                 total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
                 settled.push(counts.settled);
             }
@@ -78,13 +81,14 @@ fn simulate(seeds: u64) -> bool {
     settled.sort_unstable();
     println!(
         "simulator: {seeds} seeds in {:.1} s, {failed} failed; {} operations, {} writes acknowledged, {} sessions, \
-         {} bytes in {} pieces",
+         {} bytes in {} pieces, {} records mended",
         begun.elapsed().as_secs_f64(),
         total.operations,
         total.acknowledged,
         total.sessions,
         total.bytes,
-        total.pieces
+        total.pieces,
+        total.mended
     );
     let faults: Vec<String> = FAULT_NAMES.iter().zip(total.faults).map(|(name, n)| format!("{name} {n}")).collect();
     println!("simulator: {} faults: {}", total.faults.iter().sum::<u64>(), faults.join(", "));

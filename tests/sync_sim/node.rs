@@ -2,14 +2,28 @@
 
 use crate::rng::Rng;
 use std::sync::Arc;
-use zonemesh::record::{Identity, Millis};
+use zonemesh::record::{Identity, Kind, Millis, Record, Version};
 use zonemesh::store::control::CONTROL_SIZE;
-use zonemesh::store::{Control, Params, Region, Zone};
+use zonemesh::store::{Control, Params, Region, ScanPlace, Zone};
 use zonemesh::sync::{Limits, Node, SyncZone};
 
-/// Sizes of the zones of every node, by name. The last one gives its records a life.
-pub const ZONES: [(&str, usize, Option<Millis>); 2] =
-    [("lasting", 256 * 1024, None), ("passing", 128 * 1024, Some(20_000))];
+/// A zone of every node.
+pub struct ZoneKind {
+    pub name: &'static str,
+    size: usize,
+    timeout: Option<Millis>,
+    pub evict: bool,
+}
+
+/// By name. One gives its records a life, one is too small for what is written to it.
+pub const ZONES: [ZoneKind; 3] = [
+    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true },
+    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false },
+    ZoneKind { name: "passing", size: 128 * 1024, timeout: Some(20_000), evict: false },
+];
+
+/// A record in a state file.
+pub type Saved = (Version, Vec<u8>, Option<Vec<u8>>, Option<Millis>, bool);
 
 /// The true time at which a simulation begins.
 pub const EPOCH: Millis = 1_700_000_000_000;
@@ -24,13 +38,15 @@ pub struct SimNode {
     pub down_until: Millis,
     /// While this is, it has no agent: nobody dials.
     pub no_agent_until: Millis,
+    /// What its state files hold, by zone; some time old.
+    pub saved: Vec<Vec<Saved>>,
     tokens: u64,
     // Unmapped after the handles above are gone.
     _memory: Vec<zonemesh::store::region::Mapping>,
 }
 
 impl SimNode {
-    pub fn new(rng: &mut Rng, skew: i64, limits: Limits) -> SimNode {
+    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis) -> SimNode {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
@@ -45,12 +61,11 @@ impl SimNode {
         let control = Control::create_with(region(CONTROL_SIZE), identity).expect("a control region");
         let zones: Vec<SyncZone> = ZONES
             .iter()
-            .map(|(name, size, timeout)| {
-                let params = Params { timeout: *timeout, sync: true, ..Params::new(identity) };
-                SyncZone {
-                    name: (*name).into(),
-                    zone: Zone::create_with(region(*size), &params, bytes).expect("a zone"),
-                }
+            .map(|kind| {
+                let (timeout, evict) = (kind.timeout, kind.evict);
+                let params = Params { timeout, sync: true, evict, retention, ..Params::new(identity) };
+                let zone = Zone::create_with(region(kind.size), &params, bytes).expect("a zone");
+                SyncZone { name: kind.name.into(), zone }
             })
             .collect();
         SimNode {
@@ -59,6 +74,7 @@ impl SimNode {
             owner: 1,
             down_until: 0,
             no_agent_until: 0,
+            saved: vec![Vec::new(); ZONES.len()],
             tokens: 0,
             _memory: memory,
         }
@@ -84,6 +100,36 @@ impl SimNode {
 
     pub fn zone(&self, zone: usize) -> Zone {
         self.node.zones[zone].zone
+    }
+
+    /// Writes its state files.
+    pub fn save(&mut self) {
+        for (zone, saved) in self.node.zones.iter().zip(&mut self.saved) {
+            saved.clear();
+            let (mut keys, mut place) = (Vec::new(), Some(ScanPlace::default()));
+            while let Some(at) = place {
+                place = zone.zone.survey(at, &mut |record| keys.push(record.key.to_vec())).expect("the lock");
+            }
+            for key in keys {
+                let keep = &mut |record: &Record<'_>| {
+                    let value = record.value.map(<[u8]>::to_vec);
+                    saved.push((record.version, key.clone(), value, record.expires, record.shortened));
+                };
+                zone.zone.show(&key, keep).expect("the lock");
+            }
+        }
+    }
+
+    /// Begins with what the state files of another life hold.
+    pub fn load(&mut self, saved: Vec<Vec<Saved>>, now: Millis) {
+        for (zone, records) in self.node.zones.iter().zip(&saved) {
+            for (version, key, value, expires, shortened) in records {
+                let (value, shortened, version) = (value.as_deref(), *shortened, *version);
+                let record = Record { kind: Kind::Register, version, key, value, expires: *expires, shortened };
+                zone.zone.apply(&record, now, Millis::MAX).expect("a saved record");
+            }
+        }
+        self.saved = saved;
     }
 
     /// Another agent takes the lease: walkers of the old one are swept.

@@ -1,11 +1,12 @@
 //! One cluster, from a seed: operations, faults, quiet, and what must hold then.
 
-use crate::check::{Act, History, agreed};
+use crate::check::{Act, History, agreed, contents};
+use crate::faults::FAULT_NAMES;
 use crate::lies::Lie;
 use crate::link::{Link, Moved};
 use crate::node::{EPOCH, SimNode, ZONES};
 use crate::rng::Rng;
-use zonemesh::record::Millis;
+use zonemesh::record::{Millis, Version};
 use zonemesh::store::{Condition, Life, StoreError, Written};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
@@ -25,35 +26,27 @@ pub struct Counts {
     pub sessions: u64,
     pub bytes: u64,
     pub pieces: u64,
+    /// Records that comparing brought or took away.
+    pub mended: u64,
     /// Milliseconds from the last operation or fault until all agreed.
     pub settled: Millis,
 }
 
-/// What goes wrong, by the index in [`Counts::faults`].
-pub const FAULT_NAMES: [&str; 10] = [
-    "connection lost",
-    "connection lost at one end",
-    "second connection",
-    "connection held up",
-    "black hole",
-    "agent killed",
-    "worker killed",
-    "node cut off",
-    "memory lost",
-    "clock jumped",
-];
-
 pub struct World {
-    rng: Rng,
-    now: Millis,
-    nodes: Vec<SimNode>,
-    links: Vec<Link>,
+    pub rng: Rng,
+    pub now: Millis,
+    pub nodes: Vec<SimNode>,
+    pub links: Vec<Link>,
     /// By dialer and dialled: when to dial next.
-    dial_at: Vec<Vec<Millis>>,
-    limits: Limits,
+    pub dial_at: Vec<Vec<Millis>>,
+    pub limits: Limits,
+    /// How long tombstones are kept.
+    pub retention: Millis,
+    /// How wrong clocks are.
+    pub reach: i64,
     lie: Option<Lie>,
-    history: History,
-    counts: Counts,
+    pub history: History,
+    pub counts: Counts,
     trace: bool,
 }
 
@@ -61,7 +54,14 @@ impl World {
     /// Runs the cluster of a seed to its end.
     pub fn run(seed: u64, lie: Option<Lie>, trace: bool) -> Result<Counts, String> {
         let mut rng = Rng::new(seed);
-        let size = if rng.one_in(3) { 5 } else { 3 };
+        // A quarter have five nodes or more, one in a hundred fifty.
+        let size = match rng.below(40) {
+            _ if seed % 100 == 99 => 50,
+            0 => rng.between(10, 20),
+            1..10 => rng.between(5, 9),
+            _ => rng.between(2, 4),
+        } as usize;
+        let retention = if rng.one_in(3) { rng.between(2_000, 10_000) } else { 3_600_000 };
         let limits = Limits {
             timeout: rng.between(1_000, 3_000),
             frame_size: rng.between(1_024, 4_096) as usize,
@@ -70,9 +70,11 @@ impl World {
             // In some seeds clocks disagree by more than what is taken at once.
             max_drift: if rng.one_in(5) { 2_000 } else { 60_000 },
         };
+        // How wrong clocks are, milliseconds.
+        let reach = if rng.one_in(2) { 4_000 } else { 200 };
         let nodes = (0..size).map(|_| {
-            let skew = rng.around(4_000);
-            SimNode::new(&mut rng, skew, limits)
+            let skew = rng.around(reach);
+            SimNode::new(&mut rng, skew, limits, retention)
         });
         let mut world = World {
             nodes: nodes.collect(),
@@ -80,8 +82,10 @@ impl World {
             links: Vec::new(),
             dial_at: vec![vec![EPOCH; size]; size],
             limits,
+            retention,
+            reach,
             lie,
-            history: History::default(),
+            history: History::new(retention),
             counts: Counts::default(),
             trace,
             rng,
@@ -101,20 +105,32 @@ impl World {
             } else {
                 operations -= u64::from(self.operation());
             }
+            if self.rng.one_in(8) {
+                self.look_at_one()?;
+            }
             let pause = match self.rng.below(10) {
                 0..=4 => 0,
                 5..=8 => self.rng.between(1, 60),
                 _ => self.rng.between(100, 1_500),
             };
             self.pass(pause)?;
+            self.keep_up();
         }
         Ok(())
+    }
+
+    /// The agents' part: what is over goes.
+    fn keep_up(&self) {
+        for node in self.nodes.iter().filter(|node| node.has_agent(self.now)) {
+            (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
+        }
     }
 
     /// Everything heals; then all must agree within some time, and go on agreeing.
     fn quiet(&mut self) -> Result<(), String> {
         for link in &mut self.links {
             link.held_until = 0;
+            link.due = self.now;
         }
         let begun = self.now;
         for node in &mut self.nodes {
@@ -124,16 +140,15 @@ impl World {
         let mut agreed_since: Option<Millis> = None;
         loop {
             self.pass(250)?;
-            for node in &self.nodes {
-                (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
-            }
+            self.keep_up();
             let clock = self.nodes.iter().map(|node| node.clock(self.now)).max().unwrap_or(self.now);
             match self.holds(clock) {
                 Ok(()) => {
                     let since = *agreed_since.get_or_insert(self.now);
                     if self.now >= since + 2_000 {
                         self.counts.settled = since - begun;
-                        return Ok(());
+                        self.counts.mended = self.mended();
+                        return if self.is_well() && self.rng.one_in(5) { self.stays_well() } else { Ok(()) };
                     }
                 }
                 // After a while of agreement there is nothing left that could end it.
@@ -143,18 +158,66 @@ impl World {
         }
     }
 
+    /// Whether clocks agree so well that nobody takes new writes for old ones.
+    fn is_well(&self) -> bool {
+        let skews = self.nodes.iter().map(|node| node.skew);
+        let spread = skews.clone().max().unwrap_or(0).abs_diff(skews.min().unwrap_or(0));
+        spread <= self.limits.timeout / 2
+    }
+
+    /// Where all is well, comparing finds nothing, also beside new writes and what ends.
+    fn stays_well(&mut self) -> Result<(), String> {
+        // What was begun before may still be on its way.
+        self.pass(self.limits.timeout * 15)?;
+        let before = self.mended();
+        self.trace(|| "all is well now".into());
+        let end = self.now + self.limits.timeout * 25;
+        while self.now < end {
+            self.operation();
+            let pause = self.rng.between(100, 2_000);
+            self.pass(pause)?;
+            self.keep_up();
+        }
+        let after = self.mended();
+        if self.lie.is_none() && after != before {
+            return Err(format!("comparing mended {} records where nothing was wrong", after - before));
+        }
+        Ok(())
+    }
+
+    fn mended(&self) -> u64 {
+        let stats = self.nodes.iter().flat_map(|node| (0..ZONES.len()).map(|zone| node.zone(zone).stats()));
+        stats.map(|stats| stats.mended + stats.retired).sum()
+    }
+
+    /// Looks whether what a node shows is true, whatever state the cluster is in.
+    fn look_at_one(&mut self) -> Result<(), String> {
+        let at = self.rng.below(self.nodes.len() as u64) as usize;
+        let clock = self.nodes[at].clock(self.now);
+        for zone in 0..ZONES.len() {
+            let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
+            self.history.check_now(at, zone, &live, clock)?;
+        }
+        if self.rng.one_in(4) {
+            self.nodes[at].save();
+        }
+        Ok(())
+    }
+
     fn holds(&self, clock: Millis) -> Result<(), String> {
         for (at, node) in self.nodes.iter().enumerate() {
-            for (zone, (name, _, _)) in ZONES.iter().enumerate() {
+            for (zone, kind) in ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict) {
                 if node.zone(zone).stats().incomplete > 0 {
                     return Err(format!(
-                        "zone {name} of node {at} had no room for a record: the simulator's zones are too small"
+                        "zone {} of node {at} had no room for a record: the simulator's zones are too small",
+                        kind.name
                     ));
                 }
             }
         }
-        for (zone, live) in agreed(&self.nodes, clock)?.iter().enumerate() {
-            self.history.check(zone, live, clock)?;
+        let kept = ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict).map(|(zone, _)| zone);
+        for (zone, live) in kept.zip(agreed(&self.nodes, clock)?) {
+            self.history.check(zone, &live, clock)?;
         }
         Ok(())
     }
@@ -174,8 +237,7 @@ impl World {
     }
 
     fn next_event(&self) -> Millis {
-        let skew = |at: usize| self.nodes[at].skew;
-        let links = self.links.iter().map(|link| link.next(self.now, (skew(link.from), skew(link.to))));
+        let links = self.links.iter().map(|link| link.due);
         let dials = self.dial_at.iter().flatten().copied().filter(|at| *at > self.now);
         links.chain(dials).min().unwrap_or(Millis::MAX)
     }
@@ -189,7 +251,7 @@ impl World {
             self.announce_changes(from);
         }
         let mut moved = Moved::default();
-        for link in &mut self.links {
+        for link in self.links.iter_mut().filter(|link| link.due <= self.now) {
             let clocks = (self.nodes[link.from].clock(self.now), self.nodes[link.to].clock(self.now));
             let result = link.step(&mut self.rng, self.now, clocks, self.lie, &mut moved);
             if let Err(SessionError::Protocol(text)) = result
@@ -200,6 +262,10 @@ impl World {
                     link.from, link.to
                 ));
             }
+            link.due = link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew));
+        }
+        for (at, text) in moved.notes {
+            self.trace(|| format!("node {at} logs: {text}"));
         }
         self.counts.bytes += moved.bytes;
         self.counts.pieces += moved.pieces;
@@ -214,9 +280,13 @@ impl World {
         }
         for zone in 0..ZONES.len() {
             let mask = self.nodes[from].zone(zone).take_dirty();
-            for push in self.links.iter_mut().filter(|link| link.from == from).filter_map(|link| link.push.as_mut()) {
-                if mask != 0 {
+            if mask == 0 {
+                continue;
+            }
+            for link in self.links.iter_mut().filter(|link| link.from == from) {
+                if let Some(push) = link.push.as_mut() {
                     push.mark(zone, mask);
+                    link.due = self.now;
                 }
             }
         }
@@ -235,13 +305,13 @@ impl World {
         }
     }
 
-    fn connect(&mut self, from: usize, to: usize) {
+    pub fn connect(&mut self, from: usize, to: usize) {
         let (here, there) = (self.nodes[from].clock(self.now), self.nodes[to].clock(self.now));
         let push = Push::new(self.nodes[from].node.clone(), self.nodes[from].owner, here);
         let token = self.nodes[to].token();
         let pull = Pull::new(self.nodes[to].node.clone(), token, there);
         let delay = if self.rng.one_in(4) { self.rng.between(1, 400) } else { self.rng.between(1, 15) };
-        self.links.push(Link::new(from, to, push, pull, delay));
+        self.links.push(Link::new(from, to, push, pull, delay, self.now));
         self.counts.sessions += 1;
     }
 
@@ -255,13 +325,18 @@ impl World {
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
-        let key = format!("key {}", self.rng.below(KEYS)).into_bytes();
+        // More keys than the zone that evicts has room for.
+        let keys = if ZONES[zone_at].evict { 10 * KEYS } else { KEYS };
+        let key = format!("key {}", self.rng.below(keys)).into_bytes();
         let life = match self.rng.below(6) {
             0 => Life::For(self.rng.between(50, 3_000)),
             1 => Life::For(self.rng.between(3_000, 3_600_000)),
             2 => Life::Keep,
             _ => Life::Default,
         };
+        let mut found = Vec::new();
+        let met = zone.get(&key, now, &mut found);
+        let replaced = met.ok().flatten().map(|found| zone.version(&found));
         let what = self.rng.below(100);
         let written = match what {
             0..=1 => match zone.clear(now) {
@@ -288,19 +363,21 @@ impl World {
                 zone.set(&key, &value, life, condition, now)
             }
         };
-        self.note(at, zone_at, &key, written, what < 20, now);
+        self.note(at, zone_at, &key, written, what < 20, now, replaced);
         true
     }
 
     /// Now and then one that is larger than a frame.
     fn value(&mut self, zone: usize) -> Vec<u8> {
         let length = match (zone, self.rng.below(20)) {
-            (0, 0) => self.rng.between(4_000, 6_000),
+            (0, _) => self.rng.between(100, 400),
+            (1, 0) => self.rng.between(4_000, 6_000),
             _ => self.rng.below(150),
         };
         (0..length).map(|_| self.rng.next() as u8).collect()
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one for each thing to note")]
     fn note(
         &mut self,
         at: usize,
@@ -309,6 +386,7 @@ impl World {
         written: Result<Written, StoreError>,
         deleted: bool,
         now: Millis,
+        replaced: Option<Version>,
     ) {
         let Ok(Written::Done(version)) = written else { return };
         let mut value = Vec::new();
@@ -328,91 +406,10 @@ impl World {
             format!("node {at} zone {zone_at} {}: {what} {version:?}", String::from_utf8_lossy(key))
         });
         self.counts.acknowledged += 1;
-        self.history.act(at, zone_at, key, version, act);
+        self.history.act(at, &self.nodes[at], zone_at, key, version, act, now, replaced);
     }
 
-    /// One fault; `false`: there was nothing that it could hit.
-    fn fault(&mut self) -> bool {
-        let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
-        let at = self.rng.below(self.nodes.len() as u64) as usize;
-        let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
-        let long = self.rng.between(50, 3 * self.limits.timeout);
-        let now = self.now;
-        let hit = match kind {
-            2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
-            5 | 7 | 8 => self.nodes[at].up(now),
-            6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
-            9 => true,
-            _ => self.links.iter().any(|link| link.from == at && link.to == other),
-        };
-        if !hit {
-            return false;
-        }
-        self.counts.faults[kind] += 1;
-        self.trace(|| format!("{} (nodes {at}, {other}; {long} ms)", FAULT_NAMES[kind]));
-        match kind {
-            2 => self.connect(at, other),
-            5 => self.kill_agent(at, long),
-            6 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.drop_pull(now, false)),
-            7 => self.cut_off(at, long),
-            8 => self.lose_memory(at, long),
-            9 => self.nodes[at].skew += self.rng.around(2_000),
-            _ => {
-                for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
-                    match kind {
-                        0 => {
-                            link.lose_forth(&mut self.rng);
-                            link.drop_push(now, true);
-                            link.drop_pull(now, true);
-                        }
-                        1 => link.drop_push(now, true),
-                        3 => link.held_until = now + long,
-                        _ => link.black_hole = true,
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    fn kill_agent(&mut self, at: usize, long: Millis) {
-        for link in self.links.iter_mut().filter(|link| link.from == at) {
-            link.drop_push(self.now, false);
-        }
-        self.nodes[at].no_agent_until = self.now + long;
-        self.nodes[at].next_agent();
-    }
-
-    /// Nothing reaches or leaves the node for a while; nobody is told.
-    fn cut_off(&mut self, at: usize, long: Millis) {
-        for link in self.links.iter_mut().filter(|link| link.from == at || link.to == at) {
-            link.black_hole = true;
-        }
-        for other in 0..self.nodes.len() {
-            self.dial_at[at][other] = self.now + long;
-            self.dial_at[other][at] = self.now + long;
-        }
-    }
-
-    /// The node's master dies, and another node begins in its place.
-    fn lose_memory(&mut self, at: usize, long: Millis) {
-        let now = self.now;
-        for link in &mut self.links {
-            if link.from == at {
-                link.lose_forth(&mut self.rng);
-                link.drop_push(now, false);
-            }
-            if link.to == at {
-                link.drop_pull(now, false);
-            }
-        }
-        let skew = self.nodes[at].skew;
-        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits);
-        self.nodes[at].down_until = now + long;
-        self.history.forget(at);
-    }
-
-    fn trace(&self, text: impl Fn() -> String) {
+    pub fn trace(&self, text: impl Fn() -> String) {
         if self.trace {
             println!("{:>8} {}", self.now - EPOCH, text());
         }

@@ -1,0 +1,124 @@
+//! What goes wrong.
+
+use crate::node::SimNode;
+use crate::world::World;
+use zonemesh::record::Millis;
+
+/// By the index in the counts.
+pub const FAULT_NAMES: [&str; 14] = [
+    "connection lost",
+    "connection lost at one end",
+    "second connection",
+    "connection held up",
+    "black hole",
+    "agent killed",
+    "worker killed",
+    "node cut off",
+    "memory lost",
+    "clock jumped",
+    "partition",
+    "one-way partition",
+    "slow peer",
+    "memory lost but for files",
+];
+
+impl World {
+    /// One fault; `false`: there was nothing that it could hit.
+    pub fn fault(&mut self) -> bool {
+        let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
+        let at = self.rng.below(self.nodes.len() as u64) as usize;
+        let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
+        let long = self.rng.between(50, 3 * self.limits.timeout);
+        let now = self.now;
+        let hit = match kind {
+            2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
+            5 | 7 | 8 | 13 => self.nodes[at].up(now),
+            6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
+            9..=12 => true,
+            _ => self.links.iter().any(|link| link.from == at && link.to == other),
+        };
+        if !hit {
+            return false;
+        }
+        self.counts.faults[kind] += 1;
+        self.trace(|| format!("{} (nodes {at}, {other}; {long} ms)", FAULT_NAMES[kind]));
+        match kind {
+            2 => self.connect(at, other),
+            5 => self.kill_agent(at, long),
+            6 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.drop_pull(now, false)),
+            7 => self.part(|node| node == at, long, true),
+            8 => self.lose_memory(at, long, false),
+            9 => self.nodes[at].skew += self.rng.around(self.reach / 2),
+            10 | 11 => {
+                // Some outlast the tombstones of what is deleted meanwhile.
+                let long = long.max(self.rng.below(3 * self.retention.min(10_000)));
+                let sides = self.rng.next();
+                self.part(|node| sides >> (node % 64) & 1 == 0, long, kind == 10);
+            }
+            12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
+            13 => self.lose_memory(at, long, true),
+            _ => {
+                for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
+                    match kind {
+                        0 => {
+                            link.lose_forth(&mut self.rng);
+                            link.drop_push(now, true);
+                            link.drop_pull(now, true);
+                        }
+                        1 => link.drop_push(now, true),
+                        3 => link.held_until = now + long,
+                        _ => link.black_forth = true,
+                    }
+                }
+            }
+        }
+        self.links.iter_mut().for_each(|link| link.due = now);
+        true
+    }
+
+    fn kill_agent(&mut self, at: usize, long: Millis) {
+        for link in self.links.iter_mut().filter(|link| link.from == at) {
+            link.drop_push(self.now, false);
+        }
+        self.nodes[at].no_agent_until = self.now + long;
+        self.nodes[at].next_agent();
+    }
+
+    /// Nothing goes from one side to the other for a while, or back; nobody is told.
+    fn part(&mut self, side: impl Fn(usize) -> bool, long: Millis, both_ways: bool) {
+        let until = self.now + long;
+        let lost = |from: usize, to: usize| side(from) != side(to) && (both_ways || side(from));
+        for link in &mut self.links {
+            link.black_forth |= lost(link.from, link.to);
+            link.black_back |= lost(link.to, link.from);
+        }
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| lost(from, *to) || lost(*to, from)) {
+                self.dial_at[from][to] = self.dial_at[from][to].max(until);
+            }
+        }
+    }
+
+    /// The node's master dies, and another node begins in its place, from state files or with nothing.
+    fn lose_memory(&mut self, at: usize, long: Millis, files: bool) {
+        let now = self.now;
+        for link in &mut self.links {
+            if link.from == at {
+                link.lose_forth(&mut self.rng);
+                link.drop_push(now, false);
+            }
+            if link.to == at {
+                link.drop_pull(now, false);
+            }
+        }
+        let skew = self.nodes[at].skew;
+        let saved = std::mem::take(&mut self.nodes[at].saved);
+        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention);
+        if files {
+            let clock = self.nodes[at].clock(now);
+            self.nodes[at].load(saved, clock);
+        }
+        self.nodes[at].down_until = now + long;
+        self.history.forget(at);
+    }
+}
