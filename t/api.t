@@ -41,7 +41,7 @@ subtest 'places' => sub {
 
 subtest 'roots' => sub {
     my @root = @{ $node->get('/api/9/')->json };
-    for my $name (qw(nginx processes connections slabs http stream)) {
+    for my $name (qw(nginx processes connections slabs http stream workers)) {
         ok((grep { $_ eq $name } @root), "$name is among the roots");
     }
     for my $root ('/api/9', '/api/9/http', '/api/9/stream') {
@@ -117,6 +117,25 @@ subtest 'figures' => sub {
     is($node->delete("/api/9/$_")->status, 204, "$_ is reset") for qw(http/requests connections/ slabs/one);
     ok($node->get('/api/9/http/requests')->json->{total} < $requests->{total}, 'requests count from the start again');
     ok($node->get('/api/9/connections')->json->{accepted} < $connections->{accepted}, 'connections too');
+};
+
+subtest 'workers' => sub {
+    my @workers = @{ $node->get('/api/9/workers/')->json };
+    is_deeply([ map { $_->{id} } @workers ], [ 0, 1 ], 'each has a number');
+    is_deeply([ sort { $a <=> $b } map { $_->{pid} } @workers ], [ $node->workers ], 'and a process');
+    is($node->delete('/api/9/workers/')->status, 204, 'reset');
+    $node->get('/worker') for 1 .. 20;
+    my $sum = 0;
+    eventually { $sum = 0; $sum += $_->{http}{requests}{total} for @{ $node->get('/api/9/workers')->json }; $sum >= 20 } 'their requests are counted';
+    my $idle = tcp($node->port);
+    eventually { grep { $_->{connections}{idle} == 1 } @{ $node->get('/api/9/workers')->json } } 'and connections that wait';
+    close $idle;
+    is($node->get('/api/9/workers/1')->json->{id}, 1, 'one of them');
+    is($node->get('/api/9/workers/2')->json->{error}{code}, 'WorkerNotFound', 'one that is not');
+    is($node->delete('/api/9/workers/0/')->status, 204, 'one is reset');
+    allow_log(qr/exited on signal 9/);
+    $node->kill_worker($workers[0]{pid});
+    eventually { my @now = @{ $node->get('/api/9/workers')->json }; @now == 2 && $now[0]{pid} != $workers[0]{pid} } 'another takes the place of a dead one';
 };
 
 subtest 'what an exporter asks for' => sub {

@@ -61,4 +61,75 @@ sub example {
     }
 }
 
+# Three nodes with one file, each with its own address in its `listen` lines, and the ports of this test.
+sub three {
+    my ($file) = @_;
+    my ($http, $door, $sync) = (port(), port(), port());
+    my @nodes = map {
+        my $n    = $_;
+        my $node = example($file, workers => 2, replace => {
+            'listen 127.0.0.11:' => "listen 127.0.0.1$n:", ':8080' => ":$http", ':8081' => ":$door", ':9000' => ":$sync"
+        });
+        $node->configure(name => "$file $n", host => "127.0.0.1$n", port => $http)->start;
+    } 1 .. 3;
+    return ($door, @nodes);
+}
+
+# A request through the door of a node.
+sub through {
+    my ($node, $door, $method, $target, @more) = @_;
+    return ZoneMesh::Http->request($door, $method, $target, host => $node->{host}, @more);
+}
+
+{
+    my ($door, @nodes) = three('primary-replica.conf');
+    my ($primary, $replica, $other) = @nodes;
+    my $store = '/api/9/http/keyvals/store';
+    my $is    = sub {
+        my ($pairs, $name) = @_;
+        for my $node (@nodes) {
+            eventually_is { $node->keyvals('store') } $pairs, "primary-replica: $name, on " . $node->name;
+        }
+    };
+    is($primary->add('store', 'a', '1'), 201, 'primary-replica: a pair on the primary');
+    $is->({ a => '1' }, 'is mirrored');
+    my $away = $replica->post($store, '{"b":"2"}');
+    is($away->status, 307, 'primary-replica: a write on a replica goes elsewhere');
+    my ($place, $port) = ($primary->{host}, $primary->port);
+    is($away->header('Location'), "http://$place:$port$store", 'primary-replica: to the primary');
+    $is->({ a => '1' }, 'and changes nothing');
+    is($replica->patch("$store/", '{"a":null}')->status, 307, 'primary-replica: PATCH too');
+    is($other->clear('store'), 307, 'primary-replica: and DELETE');
+    is($primary->change('store', 'a', '2'), 204, 'primary-replica: a change');
+    $is->({ a => '2' }, 'is mirrored');
+    is(through($replica, $door, 'POST', $store, body => '{"c":"3"}', headers => { 'X-Mirrored' => 'yes' })->status, 201,
+        'primary-replica: a write through any door, with a mark of the client');
+    $is->({ a => '2', c => '3' }, 'reaches all');
+    is(through($other, $door, 'GET', $store)->json->{c}, '3', 'primary-replica: reading through a door');
+    my %seen = map { (through($primary, $door, 'GET', '/api/9/nginx')->json->{address} => 1) } 1 .. 40;
+    is(keys %seen, 3, 'primary-replica: reads are balanced');
+    my $before = $replica->get('/api/9/http/requests')->json->{total};
+    $primary->get($store) for 1 .. 10;
+    is($replica->get('/api/9/http/requests')->json->{total}, $before + 1, 'primary-replica: and not mirrored');
+    is($primary->clear('store'), 204, 'primary-replica: emptied');
+    $is->({}, 'all');
+}
+
+{
+    my ($door, @nodes) = three('replicated-kv.conf');
+    connected(2, @nodes);
+    for my $n (0 .. 2) {
+        is($nodes[$n]->request('PUT', "/kv/k$n", body => "value $n")->status, 201, "replicated-kv: a value on node $n");
+        for my $node (@nodes) {
+            eventually_is { $node->get("/kv/k$n")->body } "value $n", 'replicated-kv: is on ' . $node->name;
+        }
+    }
+    is(through($nodes[0], $door, 'DELETE', '/kv/k1')->status, 204, 'replicated-kv: deleted through a door');
+    for my $node (@nodes) {
+        eventually_is { $node->get('/kv/k1')->status } 404, 'replicated-kv: is gone from ' . $node->name;
+    }
+    is($nodes[1]->add('store', 'b', '1'), 201, 'replicated-kv: by the API');
+    eventually_is { $nodes[2]->get('/kv/b')->body } '1', 'replicated-kv: a body elsewhere';
+}
+
 done_testing;

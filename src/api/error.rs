@@ -26,6 +26,8 @@ pub(super) enum Error {
     Json(String),
     #[error("slab zone not found")]
     SlabNotFound,
+    #[error("worker not found")]
+    WorkerNotFound,
     #[error("zone not found")]
     ZoneNotFound,
     #[error("keyval not found")]
@@ -117,6 +119,7 @@ impl Error {
             Error::BodyTooLarge => (413, "BodyTooLarge"),
             Error::Json(_) => (415, "JsonError"),
             Error::SlabNotFound => (404, "SlabNotFound"),
+            Error::WorkerNotFound => (404, "WorkerNotFound"),
             Error::ZoneNotFound => (404, "ZoneNotFound"),
             Error::KeyvalNotFound => (404, "KeyvalNotFound"),
             Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),

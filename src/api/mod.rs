@@ -80,6 +80,8 @@ pub trait Host {
     fn connections(&self) -> Connections;
     /// `/http/requests`.
     fn requests(&self) -> Requests;
+    /// `/workers/`, by number.
+    fn workers(&self) -> Vec<Worker>;
     /// `/slabs`.
     fn slabs(&self) -> Vec<(String, Slab)>;
     /// `/stream/zone_sync`; `None`: no server with zone_sync.
@@ -99,6 +101,10 @@ pub enum Reset<'a> {
     Requests,
     /// Requests and failures of the slots of this shared memory zone.
     Slab(&'a str),
+    /// Requests of all workers.
+    Workers,
+    /// Requests of the worker of this number.
+    Worker(u64),
 }
 
 /// The running nginx.
@@ -131,6 +137,19 @@ pub struct Connections {
     pub active: u64,
     /// Now, waiting for a request.
     pub idle: u64,
+}
+
+/// One worker process.
+#[derive(Clone, Debug, Default)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub id: u64,
+    /// Its process.
+    pub pid: u32,
+    /// Client connections that wait for a request, a tenth of a second ago at most.
+    pub idle: u64,
+    /// Requests since it began, or since the last reset.
+    pub requests: u64,
 }
 
 /// HTTP requests of all workers.

@@ -31,8 +31,7 @@ pub struct Response {
     pub cache_control: &'static str,
     /// Other headers: name and value.
     pub headers: Vec<(&'static str, String)>,
-    /// A synchronized zone was changed: the agent is to be woken. May be true beside a failure, when a list of pairs
-    /// was written half-way and taken back.
+    /// A synchronized zone was changed: the agent is to be woken.
     pub changed: bool,
 }
 

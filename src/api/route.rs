@@ -4,7 +4,7 @@
 
 use super::args::{self, Fields};
 use super::error::Error;
-use super::{Answer, Host, NamedZone, Request, Reset, Response, ZoneSync, json, keyvals, own, status};
+use super::{Answer, Host, NamedZone, Request, Reset, Response, Worker, ZoneSync, json, keyvals, own, status};
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=9;
@@ -41,7 +41,7 @@ pub(super) fn answer(
             Err(Error::MethodDisabled { allow: endpoint.methods().allow(false) })
         }
         ("DELETE", Methods::Reset) => reset(host, &endpoint).map(Answer::Now),
-        ("POST" | "PATCH" | "DELETE", Methods::Pairs) => change(request, &endpoint, changed).map(Answer::Now),
+        ("POST" | "PATCH" | "DELETE", Methods::Pairs) => change(request, &endpoint, changed),
         ("PUT" | "POST" | "DELETE", Methods::Own) => {
             let Endpoint::OwnKeyval(name) = &endpoint else { return Err(Error::PathNotFound) };
             own::change(request, own_zone(host, name)?, changed)
@@ -57,6 +57,8 @@ enum Endpoint<'h> {
     Nginx,
     Processes(u64),
     Connections,
+    Workers,
+    Worker(Worker),
     Slabs,
     Slab(String),
     Http,
@@ -104,6 +106,7 @@ impl Endpoint<'_> {
     fn methods(&self) -> Methods {
         match self {
             Endpoint::Processes(_) | Endpoint::Connections | Endpoint::Requests | Endpoint::Slab(_) => Methods::Reset,
+            Endpoint::Workers | Endpoint::Worker(_) => Methods::Reset,
             Endpoint::Keyval(..) => Methods::Pairs,
             Endpoint::OwnKeyval(_) => Methods::Own,
             _ => Methods::Read,
@@ -113,7 +116,7 @@ impl Endpoint<'_> {
 
 /// The names below `/{version}/`, as far as they exist here.
 fn root_names(host: &dyn Host) -> Vec<&'static str> {
-    let mut names = vec!["nginx", "connections", "slabs", "http", "resolvers", "ssl"];
+    let mut names = vec!["nginx", "connections", "slabs", "http", "resolvers", "ssl", "workers"];
     if host.respawned().is_some() {
         names.insert(1, "processes");
     }
@@ -161,6 +164,8 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("nginx", "") => Endpoint::Nginx,
         ("processes", "") => Endpoint::Processes(host.respawned().ok_or(Error::PathNotFound)?),
         ("connections", "") => Endpoint::Connections,
+        ("workers", "") => Endpoint::Workers,
+        ("workers", id) => Endpoint::Worker(worker(host, id)?),
         ("resolvers" | "ssl", "") => Endpoint::Nothing,
         ("zonemesh", "") => Endpoint::Zonemesh,
         ("http", "") => Endpoint::Http,
@@ -206,6 +211,8 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Nginx => status::nginx(&host.nginx(), request.now, &fields),
         Endpoint::Processes(respawned) => status::processes(*respawned, &fields),
         Endpoint::Connections => status::connections(&host.connections(), &fields),
+        Endpoint::Workers => status::workers(&host.workers(), &fields),
+        Endpoint::Worker(worker) => status::worker(worker, &fields),
         Endpoint::Requests => status::requests(&host.requests(), &fields),
         Endpoint::Slabs => status::slabs(&host.slabs(), &fields),
         Endpoint::Slab(name) => {
@@ -240,12 +247,20 @@ pub(super) fn is_own(path: &str) -> bool {
     first == "zonemesh" && second == "keyvals" && !zone_name(third).is_empty()
 }
 
+/// The worker of this number.
+fn worker(host: &dyn Host, id: &str) -> Result<Worker, Error> {
+    let id: Option<u64> = id.parse().ok();
+    host.workers().into_iter().find(|worker| Some(worker.id) == id).ok_or(Error::WorkerNotFound)
+}
+
 /// DELETE of figures.
 fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
     let (what, otherwise) = match endpoint {
         Endpoint::Processes(_) => (Reset::Processes, Error::PathNotFound),
         Endpoint::Connections => (Reset::Connections, Error::PathNotFound),
         Endpoint::Requests => (Reset::Requests, Error::PathNotFound),
+        Endpoint::Workers => (Reset::Workers, Error::PathNotFound),
+        Endpoint::Worker(worker) => (Reset::Worker(worker.id), Error::WorkerNotFound),
         Endpoint::Slab(name) => (Reset::Slab(name), Error::SlabNotFound),
         _ => return Err(Error::PathNotFound),
     };
@@ -253,15 +268,16 @@ fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
 }
 
 /// POST, PATCH and DELETE of pairs.
-fn change(request: &Request<'_>, endpoint: &Endpoint<'_>, changed: &mut bool) -> Result<Response, Error> {
+fn change(request: &Request<'_>, endpoint: &Endpoint<'_>, changed: &mut bool) -> Result<Answer, Error> {
     let Endpoint::Keyval(zones, name) = endpoint else { return Err(Error::PathNotFound) };
     let zone = keyvals::find(zones, name)?;
     let body = || request.body.ok_or(Error::BodyRead);
     match request.method {
-        "POST" => keyvals::add(zone, body()?, request.now, changed).map(|()| Response::empty(201)),
-        "PATCH" => keyvals::update(zone, body()?, request.now, changed).map(|()| Response::empty(204)),
-        _ => keyvals::clear(zone, request.now, changed).map(|()| Response::empty(204)),
+        "POST" => return keyvals::add(request, zone, body()?, changed),
+        "PATCH" => keyvals::update(zone, body()?, request.now, changed)?,
+        _ => keyvals::clear(zone, request.now, changed)?,
     }
+    Ok(Response::empty(204).into())
 }
 
 /// The first part of a path that has more than slashes, and what follows it.

@@ -4,7 +4,7 @@
 
 use super::args::Fields;
 use super::json::{self, Object};
-use super::{Connections, Nginx, Requests, Slab, ZoneSync, time};
+use super::{Connections, Nginx, Requests, Slab, Worker, ZoneSync, time};
 use crate::record::Millis;
 use crate::store::Zone;
 
@@ -45,6 +45,36 @@ pub(super) fn connections(connections: &Connections, fields: &Fields) -> Vec<u8>
 pub(super) fn requests(requests: &Requests, fields: &Fields) -> Vec<u8> {
     json::object(fields, |object| {
         object.number("total", requests.total).number("current", requests.current);
+    })
+}
+
+/// `/workers/`: an array; `fields` is about each of them.
+pub(super) fn workers(workers: &[Worker], fields: &Fields) -> Vec<u8> {
+    let mut body = vec![b'['];
+    for (n, one) in workers.iter().enumerate() {
+        if n > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&worker(one, fields));
+    }
+    body.push(b']');
+    body
+}
+
+/// `/workers/{id}`. nginx doesn't keep what else the commercial one tells of a worker.
+pub(super) fn worker(worker: &Worker, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object
+            .number("id", worker.id)
+            .number("pid", u64::from(worker.pid))
+            .object(b"connections", |connections| {
+                connections.number("idle", worker.idle);
+            })
+            .object(b"http", |http| {
+                http.object(b"requests", |requests| {
+                    requests.number("total", worker.requests);
+                });
+            });
     })
 }
 

@@ -157,6 +157,9 @@ unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_
                 let core = &*core.cast::<sys::ngx_core_conf_t>();
                 figures.worker_started(u64::try_from(core.worker_processes).unwrap_or(u64::MAX));
             }
+            if sys::ngx_process != sys::NGX_PROCESS_HELPER as sys::ngx_uint_t {
+                figures.worker_begins(sys::ngx_worker);
+            }
         }
         OK
     })

@@ -293,6 +293,17 @@ fn with_worker(work: impl FnOnce(&mut Worker)) {
 fn tick() {
     with_worker(Worker::tick);
     follow_names();
+    show_idle();
+}
+
+/// Tells the others how many connections of this worker wait for a request.
+fn show_idle() {
+    // SAFETY: in a callback of the event loop; nginx's own counts.
+    unsafe {
+        if let Some(figures) = MainConf::current().and_then(MainConf::figures) {
+            figures.set_idle(sys::ngx_worker, (*sys::ngx_cycle).reusable_connections_n as u64);
+        }
+    }
 }
 
 /// The names of peers are asked for as long as the helper thread runs here. Outside of any borrow: nginx may know an answer at

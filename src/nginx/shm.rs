@@ -22,7 +22,7 @@ use std::ffi::c_void;
 pub const CONTROL_NAME: &str = "zonemesh";
 
 /// Of the control zone as a whole: the region, the figures, and what the slab pool itself takes.
-const CONTROL_ZONE_SIZE: usize = CONTROL_SIZE + 64 * 1024;
+const CONTROL_ZONE_SIZE: usize = CONTROL_SIZE + 96 * 1024;
 
 // nginx knows whose a zone is by an address of the module that made it; two, so that a `keyval_zone` called like the
 // control zone is a conflict and not the same zone.

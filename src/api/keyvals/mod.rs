@@ -1,5 +1,6 @@
 //! `/http/keyvals/` and `/stream/keyvals/`: pairs of keys and values.
 
+mod add;
 mod listing;
 mod pairs;
 
@@ -7,9 +8,10 @@ pub(super) use pairs::{MAX_EXPIRE, check_key, life_of};
 
 use super::args::Fields;
 use super::error::{Error, FormatError};
-use super::{Body, NamedZone, json};
-use crate::record::{Millis, Version};
+use super::{Answer, Body, NamedZone, Request, Response, json};
+use crate::record::Millis;
 use crate::store::{Condition, StoreError, Written, Zone};
+use add::Add;
 use listing::Listing;
 use pairs::{Change, Pair};
 
@@ -40,27 +42,25 @@ pub(super) fn show(
 }
 
 /// POST: adds one pair, or several to an empty zone: all of them, or none.
-pub(super) fn add(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
+pub(super) fn add(request: &Request<'_>, zone: &NamedZone, body: &[u8], changed: &mut bool) -> Result<Answer, Error> {
     let pairs = pairs::parse(body, zone.zone.params().matching, zone.timeout)?;
     if pairs.iter().any(|pair| !matches!(pair.change, Change::Set { .. })) {
         return Err(FormatError::ValueRequired.into());
     }
-    if pairs.len() > 1 && !zone.zone.is_empty(now)? {
+    let now = request.now;
+    if let [Pair { key, change: Change::Set { value, life } }] = pairs.as_slice() {
+        return match zone.zone.set(key.as_bytes(), value.as_bytes(), *life, Condition::Absent, now)? {
+            Written::Unmet => Err(Error::KeyvalKeyExists),
+            Written::Done(_) => {
+                *changed |= zone.zone.params().sync;
+                Ok(Response::empty(201).into())
+            }
+        };
+    }
+    if !zone.zone.is_empty(now)? {
         return Err(FormatError::OneAdded.into());
     }
-    let mut added = Vec::with_capacity(pairs.len());
-    for Pair { key, change } in &pairs {
-        let Change::Set { value, life } = change else { continue };
-        match zone.zone.set(key.as_bytes(), value.as_bytes(), *life, Condition::Absent, now) {
-            Ok(Written::Done(version)) => {
-                *changed |= zone.zone.params().sync;
-                added.push((key.as_bytes(), version));
-            }
-            Ok(Written::Unmet) => return Err(undone(zone, now, &added, Error::KeyvalKeyExists)),
-            Err(error) => return Err(undone(zone, now, &added, error.into())),
-        }
-    }
-    Ok(())
+    Ok(Answer::Later(Box::new(Add::new(request, zone, pairs))))
 }
 
 /// PATCH: changes, touches or deletes one pair.
@@ -87,20 +87,6 @@ pub(super) fn clear(zone: &NamedZone, now: Millis, changed: &mut bool) -> Result
     zone.zone.clear(now)?;
     *changed |= zone.zone.params().sync;
     Ok(())
-}
-
-/// Takes back what a list had added before it failed. A pair that someone has changed since is theirs, and stays.
-fn undone(zone: &NamedZone, now: Millis, added: &[(&[u8], Version)], why: Error) -> Error {
-    let mut value = Vec::new();
-    for (key, version) in added {
-        if let Ok(Some(found)) = zone.zone.get(key, now, &mut value)
-            && zone.zone.version(&found) == *version
-        {
-            // A zone that is busy keeps the pair: the request has failed, and there is nothing better to tell.
-            let _ = zone.zone.delete(key, now);
-        }
-    }
-    why
 }
 
 fn one_pair(zone: &Zone, now: Millis, key: &[u8]) -> Result<Vec<u8>, Error> {

@@ -87,9 +87,14 @@ impl Fake {
             pieces: &pieces,
         };
         set(&mut request);
+        let now = request.now;
         match handle(&request, self) {
             Answer::Now(response) => whole(response),
-            Answer::Later(mut job) => std::iter::from_fn(|| Some(job.step(NOW))).flatten().map(whole).next().unwrap(),
+            Answer::Later(mut job) => loop {
+                if let Some(response) = job.step(now) {
+                    break Response { changed: job.wakes(), ..whole(response) };
+                }
+            },
         }
     }
 
@@ -184,6 +189,9 @@ impl Host for Fake {
     fn requests(&self) -> Requests {
         Requests { total: 41, current: 42 }
     }
+    fn workers(&self) -> Vec<Worker> {
+        (0..2).map(|id| Worker { id, pid: 71 + id as u32, idle: 73 + id, requests: 75 + id }).collect()
+    }
     fn slabs(&self) -> Vec<(String, Slab)> {
         let slots = vec![
             Slot { size: 8, used: 1, free: 2, reqs: 3, fails: 4 },
@@ -197,6 +205,6 @@ impl Host for Fake {
     }
     fn reset(&self, what: Reset<'_>) -> bool {
         self.resets.borrow_mut().push(format!("{what:?}"));
-        !matches!(what, Reset::Slab(name) if name != "cache")
+        !matches!(what, Reset::Slab(name) if name != "cache") && !matches!(what, Reset::Worker(2..))
     }
 }

@@ -58,7 +58,7 @@ fn unknown_paths_whatever_the_method() {
 
 #[test]
 fn roots_name_what_exists() {
-    let root = ["nginx", "processes", "connections", "slabs", "http", "resolvers", "ssl"];
+    let root = ["nginx", "processes", "connections", "slabs", "http", "resolvers", "ssl", "workers"];
     assert_eq!(Fake::bare().get("/9/"), Value::from(&root[..]));
     let with_stream = [&root[..], &["stream"]].concat();
     assert_eq!(Fake::cluster().get("/9"), Value::from(with_stream));
@@ -77,7 +77,7 @@ fn every_name_of_a_root_answers() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 8 + 8 + 5);
+    assert_eq!(asked, 9 + 8 + 5);
 }
 
 #[test]
@@ -187,10 +187,30 @@ fn head_is_get() {
 #[test]
 fn figures_are_reset() {
     let host = Fake::cluster();
-    for path in ["/9/processes/", "/9/connections", "/9/http/requests", "/9/slabs/cache/"] {
+    let paths =
+        ["/9/processes/", "/9/connections", "/9/http/requests", "/9/slabs/cache/", "/9/workers/", "/9/workers/1"];
+    for path in paths {
         assert_eq!(host.ask("DELETE", path, b""), Response::empty(204), "{path}");
     }
-    assert_eq!(*host.resets.borrow(), ["Processes", "Connections", "Requests", "Slab(\"cache\")"]);
+    assert_eq!(
+        *host.resets.borrow(),
+        ["Processes", "Connections", "Requests", "Slab(\"cache\")", "Workers", "Worker(1)"]
+    );
     assert_eq!(host.failure("DELETE", "/9/slabs/none", b""), (404, "SlabNotFound".into()));
     assert_eq!(host.failure("GET", "/9/slabs/none", b""), (404, "SlabNotFound".into()));
+}
+
+#[test]
+fn workers_are_an_array() {
+    let host = Fake::bare();
+    let one = serde_json::json!(
+        {"id": 1, "pid": 72, "connections": {"idle": 74}, "http": {"requests": {"total": 76}}});
+    assert_eq!(host.get("/9/workers")[1], one);
+    assert_eq!(host.get("/9/workers/1/"), one);
+    assert_eq!(host.get("/9/workers?fields=id"), serde_json::json!([{"id": 0}, {"id": 1}]));
+    for id in ["2", "x", "-1", "99999999999999999999"] {
+        let path = format!("/9/workers/{id}");
+        assert_eq!(host.failure("GET", &path, b""), (404, "WorkerNotFound".into()));
+        assert_eq!(host.failure("DELETE", &path, b""), (404, "WorkerNotFound".into()));
+    }
 }

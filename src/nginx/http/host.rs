@@ -1,7 +1,7 @@
 //! What the API shows of nginx and of the node.
 
 use super::request::Request;
-use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, ZoneSync};
+use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, Worker, ZoneSync};
 use crate::nginx::conf::main::{Block, MainConf};
 use crate::nginx::shm::{self, Base};
 use crate::nginx::{ffi, stream};
@@ -70,6 +70,12 @@ impl Host for NginxHost<'_> {
         }
     }
 
+    fn workers(&self) -> Vec<Worker> {
+        let Some(figures) = self.main.figures() else { return Vec::new() };
+        let list = figures.workers(worker_processes());
+        list.map(|(id, pid, idle, requests)| Worker { id: id as u64, pid, idle, requests }).collect()
+    }
+
     fn requests(&self) -> Requests {
         Requests {
             total: self.since(Base::Requests, stat(c"ngx_stat_requests")),
@@ -112,6 +118,13 @@ impl Host for NginxHost<'_> {
             }
             Reset::Requests => figures.reset(Base::Requests, stat(c"ngx_stat_requests")),
             Reset::Slab(name) => return reset_slab(name),
+            Reset::Workers => (0..worker_processes()).for_each(|id| figures.reset_worker(id)),
+            Reset::Worker(id) => match usize::try_from(id) {
+                Ok(id) if figures.workers(worker_processes()).any(|(found, ..)| found == id) => {
+                    figures.reset_worker(id)
+                }
+                _ => return false,
+            },
         }
         true
     }
@@ -132,6 +145,16 @@ fn stat(name: &CStr) -> u64 {
         let pointer = libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()).cast::<*const std::sync::atomic::AtomicU64>();
         let Some(word) = pointer.as_ref().and_then(|word| word.as_ref()) else { return 0 };
         word.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// How many workers the configuration in force has.
+fn worker_processes() -> usize {
+    // SAFETY: the cycle in force has the core module's structure in its slot.
+    unsafe {
+        let core = *(*sys::ngx_cycle).conf_ctx.add(sys::ngx_core_module.index);
+        let count = (*core.cast::<sys::ngx_core_conf_t>()).worker_processes;
+        usize::try_from(count).unwrap_or(0).max(1)
     }
 }
 

@@ -15,6 +15,7 @@ mod work;
 
 use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};
 use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
+use super::conf::main::MainConf;
 use super::conf::rest::RestDirective;
 use super::conf::{self, command};
 use super::ffi::{ERROR, OK, guard};
@@ -60,10 +61,40 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
             let http = (*(*ctx).main_conf.add(ctx_index())).cast::<HttpConf>();
             if (*http).has_api {
                 refusal::install();
+                if !count_requests(ctx) {
+                    return ERROR;
+                }
             }
         }
         OK
     })
+}
+
+/// Counts requests for the API's `/workers/`. `false`: no memory.
+unsafe fn count_requests(ctx: *mut sys::ngx_http_conf_ctx_t) -> bool {
+    // SAFETY: the context of `http` that is being read has the core module's main structure; nginx calls what stands in
+    // its list for each request.
+    unsafe {
+        let core = *(*ctx).main_conf.add(sys::ngx_http_core_module.ctx_index);
+        let core = core.cast::<sys::ngx_http_core_main_conf_t>();
+        let phase = &raw mut (*core).phases[sys::ngx_http_phases_NGX_HTTP_LOG_PHASE as usize].handlers;
+        let handler = sys::ngx_array_push(phase).cast::<sys::ngx_http_handler_pt>();
+        if handler.is_null() {
+            return false;
+        }
+        handler.write(Some(count_request));
+        true
+    }
+}
+
+unsafe extern "C" fn count_request(_r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+    // SAFETY: in a callback of the event loop; a number that nginx sets when the worker begins.
+    unsafe {
+        if let Some(figures) = MainConf::current().and_then(MainConf::figures) {
+            figures.count_request(sys::ngx_worker);
+        }
+    }
+    OK
 }
 
 /// This module's part of the location that a request is in.

@@ -1,4 +1,5 @@
-//! Counters that nginx doesn't keep: what its own stood at when the API reset them, and workers that had to be replaced.
+//! Counters that nginx doesn't keep: what its own stood at when the API reset them, workers that had to be replaced, and what
+//! each worker does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +9,17 @@ pub struct Figures {
     words: *const [AtomicU64; WORDS],
 }
 
-const WORDS: usize = 16;
+/// The first of them are counters of the node; then each worker has a cache line of its own.
+const WORDS: usize = NODE_WORDS + MAX_WORKERS * WORKER_WORDS;
+const NODE_WORDS: usize = 16;
+const WORKER_WORDS: usize = 8;
+/// Workers that are counted one by one.
+const MAX_WORKERS: usize = 256;
+const PID: usize = 0;
+const IDLE: usize = 1;
+const REQUESTS: usize = 2;
+/// What the requests stood at when they were reset.
+const REQUESTS_BASE: usize = 3;
 
 /// One of the counters of nginx that the API can reset. They only grow; what is shown is the growth since the reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,5 +84,52 @@ impl Figures {
     /// Counts replacements anew.
     pub fn reset_respawned(&self) {
         self.word(RESPAWNED).store(0, Ordering::Relaxed);
+    }
+
+    /// This process is worker number `id` from now on; its counters begin anew.
+    pub fn worker_begins(&self, id: usize) {
+        for field in [IDLE, REQUESTS, REQUESTS_BASE] {
+            self.put(id, field, 0);
+        }
+        self.put(id, PID, u64::from(std::process::id()));
+    }
+
+    /// One more request of worker `id` is done. That of an older configuration, whose place another process has, isn't
+    /// told apart: it would cost every request a look.
+    pub fn count_request(&self, id: usize) {
+        if id < MAX_WORKERS {
+            self.word(NODE_WORDS + id * WORKER_WORDS + REQUESTS).fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// So many connections of worker `id` wait for a request. For that worker.
+    pub fn set_idle(&self, id: usize, connections: u64) {
+        if self.of_worker(id, PID) == u64::from(std::process::id()) {
+            self.put(id, IDLE, connections);
+        }
+    }
+
+    /// Workers below `count`: number, process, idle connections, requests since the start or the last reset.
+    pub fn workers(&self, count: usize) -> impl Iterator<Item = (usize, u32, u64, u64)> {
+        (0..count.min(MAX_WORKERS)).filter_map(|id| {
+            let pid = u32::try_from(self.of_worker(id, PID)).ok().filter(|pid| *pid != 0)?;
+            let requests = self.of_worker(id, REQUESTS).saturating_sub(self.of_worker(id, REQUESTS_BASE));
+            Some((id, pid, self.of_worker(id, IDLE), requests))
+        })
+    }
+
+    /// Counts the requests of worker `id` anew.
+    pub fn reset_worker(&self, id: usize) {
+        self.put(id, REQUESTS_BASE, self.of_worker(id, REQUESTS));
+    }
+
+    fn of_worker(&self, id: usize, field: usize) -> u64 {
+        if id < MAX_WORKERS { self.word(NODE_WORDS + id * WORKER_WORDS + field).load(Ordering::Relaxed) } else { 0 }
+    }
+
+    fn put(&self, id: usize, field: usize, value: u64) {
+        if id < MAX_WORKERS {
+            self.word(NODE_WORDS + id * WORKER_WORDS + field).store(value, Ordering::Relaxed);
+        }
     }
 }

@@ -1,0 +1,82 @@
+//! POST of several pairs to an empty zone: all of them, or none.
+
+use super::pairs::{Change, Pair};
+use crate::api::error::Error;
+use crate::api::{Job, NamedZone, Request, Response, route};
+use crate::record::{Millis, Version};
+use crate::store::{Condition, Life, Written, Zone};
+
+/// Pairs in one step.
+const A_STEP: usize = 64;
+
+/// Adds pairs one after the other, and takes them back if one can't be added. Others may add theirs meanwhile: a pair that is
+/// there then is a conflict, as it would be for a single one.
+pub(super) struct Add {
+    zone: Zone,
+    sync: bool,
+    pairs: Vec<(Vec<u8>, Vec<u8>, Life)>,
+    /// Versions of those that were added, from the first on.
+    added: Vec<Version>,
+    failed: Option<Error>,
+    version: Option<u8>,
+    request_id: String,
+}
+
+impl Add {
+    /// `pairs` are all to be set.
+    pub(super) fn new(request: &Request<'_>, zone: &NamedZone, pairs: Vec<Pair<'_>>) -> Add {
+        let owned = |Pair { key, change }: Pair<'_>| match change {
+            Change::Set { value, life } => Some((key.into_owned().into(), value.into_owned().into(), life)),
+            Change::Touch(_) | Change::Delete => None,
+        };
+        Add {
+            zone: zone.zone,
+            sync: zone.zone.params().sync,
+            pairs: pairs.into_iter().filter_map(owned).collect(),
+            added: Vec::new(),
+            failed: None,
+            version: route::version(request.path).0,
+            request_id: request.request_id.to_owned(),
+        }
+    }
+
+    fn add_next(&mut self, now: Millis) -> bool {
+        let Some((key, value, life)) = self.pairs.get(self.added.len()) else { return false };
+        match self.zone.set(key, value, *life, Condition::Absent, now) {
+            Ok(Written::Done(version)) => self.added.push(version),
+            Ok(Written::Unmet) => self.failed = Some(Error::KeyvalKeyExists),
+            Err(error) => self.failed = Some(error.into()),
+        }
+        true
+    }
+
+    /// Takes the last one back. One that someone has changed since is theirs, and stays.
+    fn take_back(&mut self, now: Millis) -> bool {
+        let Some(version) = self.added.pop() else { return false };
+        if let Some((key, ..)) = self.pairs.get(self.added.len()) {
+            // A zone that is busy keeps the pair: the request has failed, and there is nothing better to tell.
+            let _ = self.zone.delete_if(key, Condition::Version(version), now);
+        }
+        true
+    }
+}
+
+impl Job for Add {
+    fn step(&mut self, now: Millis) -> Option<Response> {
+        for _ in 0..A_STEP {
+            let more = if self.failed.is_none() { self.add_next(now) } else { self.take_back(now) };
+            if !more {
+                let response = match &self.failed {
+                    None => Response::empty(201),
+                    Some(error) => error.response(self.version, &self.request_id),
+                };
+                return Some(response);
+            }
+        }
+        None
+    }
+
+    fn wakes(&self) -> bool {
+        self.sync
+    }
+}
