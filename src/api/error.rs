@@ -30,6 +30,10 @@ pub(super) enum Error {
     WorkerNotFound,
     #[error("zone not found")]
     ZoneNotFound,
+    #[error("server zone not found")]
+    ServerZoneNotFound,
+    #[error("location zone not found")]
+    LocationZoneNotFound,
     #[error("keyval not found")]
     KeyvalNotFound,
     #[error("keyval key not found")]
@@ -121,6 +125,8 @@ impl Error {
             Error::SlabNotFound => (404, "SlabNotFound"),
             Error::WorkerNotFound => (404, "WorkerNotFound"),
             Error::ZoneNotFound => (404, "ZoneNotFound"),
+            Error::ServerZoneNotFound => (404, "ServerZoneNotFound"),
+            Error::LocationZoneNotFound => (404, "LocationZoneNotFound"),
             Error::KeyvalNotFound => (404, "KeyvalNotFound"),
             Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),
             Error::KeyvalKeyExists => (409, "KeyvalKeyExists"),

@@ -18,6 +18,7 @@ mod response;
 mod route;
 mod shape;
 mod status;
+mod status_zones;
 mod time;
 mod write;
 
@@ -28,7 +29,7 @@ pub use job::{Answer, Job, Pieces};
 pub use response::{Body, Produce, Produced, Response};
 
 use crate::record::Millis;
-use crate::store::{Slot, Stats, Zone};
+use crate::store::{Figures, Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
 #[derive(Clone)]
@@ -86,7 +87,11 @@ pub trait Host {
     fn slabs(&self) -> Vec<(String, Slab)>;
     /// `/stream/zone_sync`; `None`: no server with zone_sync.
     fn zone_sync(&self) -> Option<ZoneSync>;
-    /// DELETE on `/processes`, `/connections`, `/http/requests`, `/slabs/{zone}`. `false`: no such slab zone.
+    /// Names of what `status_zone` counts, sorted.
+    fn status_zones(&self, kind: StatusKind) -> Vec<String>;
+    /// What was counted under one of the names.
+    fn status_zone(&self, kind: StatusKind, name: &str) -> Option<Figures>;
+    /// DELETE on `/processes`, `/connections`, `/http/requests`, `/slabs/{zone}` and on status zones. `false`: no such zone.
     fn reset(&self, what: Reset<'_>) -> bool;
 }
 
@@ -105,6 +110,19 @@ pub enum Reset<'a> {
     Workers,
     /// Requests of the worker of this number.
     Worker(u64),
+    /// What `status_zone` has counted under this name.
+    Status(StatusKind, &'a str),
+}
+
+/// What a `status_zone` stands in. Names of one kind are none of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StatusKind {
+    /// A server of http.
+    HttpServer,
+    /// A location.
+    HttpLocation,
+    /// A server of stream.
+    StreamServer,
 }
 
 /// The running nginx.

@@ -4,7 +4,10 @@
 
 use super::args::{self, Fields};
 use super::error::Error;
-use super::{Answer, Host, NamedZone, Request, Reset, Response, Worker, ZoneSync, json, keyvals, own, status};
+use super::{
+    Answer, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, own, status,
+    status_zones,
+};
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
 const VERSIONS: std::ops::RangeInclusive<u8> = 1..=9;
@@ -65,6 +68,8 @@ enum Endpoint<'h> {
     Requests,
     Stream,
     ZoneSync(ZoneSync),
+    StatusZones(StatusKind),
+    StatusZone(StatusKind, String),
     Keyvals(&'h [NamedZone]),
     Keyval(&'h [NamedZone], Vec<u8>),
     /// A collection of things that don't exist here: clients insist on an answer, and `{}` is the true one.
@@ -106,7 +111,7 @@ impl Endpoint<'_> {
     fn methods(&self) -> Methods {
         match self {
             Endpoint::Processes(_) | Endpoint::Connections | Endpoint::Requests | Endpoint::Slab(_) => Methods::Reset,
-            Endpoint::Workers | Endpoint::Worker(_) => Methods::Reset,
+            Endpoint::Workers | Endpoint::Worker(_) | Endpoint::StatusZone(..) => Methods::Reset,
             Endpoint::Keyval(..) => Methods::Pairs,
             Endpoint::OwnKeyval(_) => Methods::Own,
             _ => Methods::Read,
@@ -155,6 +160,9 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
             name if name.is_empty() => Endpoint::OwnKeyvals,
             name => Endpoint::OwnKeyval(name),
         },
+        ("http", "server_zones") => status_endpoint(StatusKind::HttpServer, third),
+        ("http", "location_zones") => status_endpoint(StatusKind::HttpLocation, third),
+        ("stream", "server_zones") if in_stream => status_endpoint(StatusKind::StreamServer, third),
         ("zonemesh", "zones") => match zone_name(third) {
             name if name.is_empty() => Endpoint::Zones,
             name => Endpoint::Zone(name),
@@ -173,7 +181,7 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("stream", "") if in_stream => Endpoint::Stream,
         ("stream", "zone_sync") if in_stream => Endpoint::ZoneSync(host.zone_sync().ok_or(Error::PathNotFound)?),
         ("http", name) if HTTP_NAMES.contains(&name) => Endpoint::Nothing,
-        ("stream", "server_zones" | "limit_conns" | "upstreams") if in_stream => Endpoint::Nothing,
+        ("stream", "limit_conns" | "upstreams") if in_stream => Endpoint::Nothing,
         _ => return Err(Error::PathNotFound),
     };
     Ok(endpoint)
@@ -183,6 +191,13 @@ fn keyval_endpoint<'h>(zones: &'h [NamedZone], rest: &str) -> Endpoint<'h> {
     match zone_name(rest) {
         name if name.is_empty() => Endpoint::Keyvals(zones),
         name => Endpoint::Keyval(zones, name),
+    }
+}
+
+fn status_endpoint<'h>(kind: StatusKind, rest: &str) -> Endpoint<'h> {
+    match String::from_utf8_lossy(&zone_name(rest)).into_owned() {
+        name if name.is_empty() => Endpoint::StatusZones(kind),
+        name => Endpoint::StatusZone(kind, name),
     }
 }
 
@@ -221,6 +236,8 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
             status::slab(slab, &fields)
         }
         Endpoint::ZoneSync(sync) => status::zone_sync(sync, &fields),
+        Endpoint::StatusZones(kind) => status_zones::list(host, *kind, version(request.path).0, &fields),
+        Endpoint::StatusZone(kind, name) => status_zones::show(host, *kind, name, version(request.path).0, &fields)?,
         Endpoint::Keyvals(zones) => return keyvals::list(zones, request.now, fields).map(Answer::ok),
         Endpoint::Keyval(zones, name) => {
             let (zone, key) = (keyvals::find(zones, name)?, args::first(request.args, "key"));
@@ -262,6 +279,7 @@ fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
         Endpoint::Workers => (Reset::Workers, Error::PathNotFound),
         Endpoint::Worker(worker) => (Reset::Worker(worker.id), Error::WorkerNotFound),
         Endpoint::Slab(name) => (Reset::Slab(name), Error::SlabNotFound),
+        Endpoint::StatusZone(kind, name) => (Reset::Status(*kind, name), status_zones::not_found(*kind)),
         _ => return Err(Error::PathNotFound),
     };
     if host.reset(what) { Ok(Response::empty(204)) } else { Err(otherwise) }

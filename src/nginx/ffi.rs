@@ -10,6 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub const OK: sys::ngx_int_t = sys::NGX_OK as sys::ngx_int_t;
 /// `NGX_ERROR`.
 pub const ERROR: sys::ngx_int_t = sys::NGX_ERROR as sys::ngx_int_t;
+/// `NGX_DECLINED`.
+pub const DECLINED: sys::ngx_int_t = sys::NGX_DECLINED as sys::ngx_int_t;
 /// `NGX_DONE`.
 pub const DONE: sys::ngx_int_t = sys::NGX_DONE as sys::ngx_int_t;
 

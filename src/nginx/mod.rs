@@ -13,6 +13,7 @@ mod process;
 mod shm;
 
 mod http;
+mod status;
 mod stream;
 mod variable;
 mod wake;

@@ -1,13 +1,13 @@
-//! What nginx finds in the shared object: three modules, and the tables that name them.
+//! What nginx finds in the shared object: its modules, and the tables that name them.
 //!
 //! The core module holds the configuration as a whole and the life of the processes, the http module variables and the
-//! API, the stream module the cluster. All three are always there: nginx leaves a stream module alone while it has no
+//! API, the stream module variables and the cluster; two more count requests and sessions. All are always there: nginx leaves a stream module alone while it has no
 //! stream, and nothing here refers to a symbol of stream but by looking it up.
 
 use super::conf::Conf;
 use super::conf::main::MainConf;
 use super::ffi::{self, CONF_ERROR, CONF_OK, ERROR, OK, guard};
-use super::{http, log, process, shm, stream, wake};
+use super::{http, log, process, shm, status, stream, wake};
 use nginx_sys as sys;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_void};
@@ -32,13 +32,13 @@ impl<T> Exported<T> {
     }
 }
 
-const MODULES: usize = 3;
+const MODULES: usize = 5;
 
 /// The modules, in the order in which nginx calls them.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "the name that nginx looks up")]
 static ngx_modules: Exported<[*const sys::ngx_module_t; MODULES + 1]> =
-    Exported::new([CORE.get(), HTTP.get(), STREAM.get(), std::ptr::null()]);
+    Exported::new([CORE.get(), HTTP.get(), STREAM.get(), HTTP_STATUS.get(), STREAM_STATUS.get(), std::ptr::null()]);
 
 /// Their names.
 #[unsafe(no_mangle)]
@@ -47,6 +47,8 @@ static ngx_module_names: Exported<[*const c_char; MODULES + 1]> = Exported::new(
     c"ngx_zonemesh_module".as_ptr(),
     c"ngx_http_zonemesh_module".as_ptr(),
     c"ngx_stream_zonemesh_module".as_ptr(),
+    c"ngx_http_zonemesh_status_module".as_ptr(),
+    c"ngx_stream_zonemesh_status_module".as_ptr(),
     std::ptr::null(),
 ]);
 
@@ -78,6 +80,22 @@ pub static HTTP: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
 pub static STREAM: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
     ctx: stream::CONTEXT.get().cast(),
     commands: stream::COMMANDS.get().cast(),
+    type_: sys::NGX_STREAM_MODULE as sys::ngx_uint_t,
+    ..sys::ngx_module_t::default()
+});
+
+/// Figures of http's servers and locations.
+pub static HTTP_STATUS: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
+    ctx: status::http::CONTEXT.get().cast(),
+    commands: status::http::COMMANDS.get().cast(),
+    type_: sys::NGX_HTTP_MODULE as sys::ngx_uint_t,
+    ..sys::ngx_module_t::default()
+});
+
+/// Figures of stream's servers.
+pub static STREAM_STATUS: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
+    ctx: status::stream::CONTEXT.get().cast(),
+    commands: status::stream::COMMANDS.get().cast(),
     type_: sys::NGX_STREAM_MODULE as sys::ngx_uint_t,
     ..sys::ngx_module_t::default()
 });
@@ -151,6 +169,7 @@ unsafe extern "C" fn init_process(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_
             if let Some(control) = main.control() {
                 process::started(control);
             }
+            status::started(main);
             let Some(figures) = main.figures() else { return OK };
             if sys::ngx_process == sys::NGX_PROCESS_WORKER as sys::ngx_uint_t {
                 let core = *(*cycle).conf_ctx.add(sys::ngx_core_module.index);

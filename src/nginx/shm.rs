@@ -1,4 +1,4 @@
-//! Shared memory: the control zone of the node, and a region for each `keyval_zone`.
+//! Shared memory: the control zone of the node, and a region for each `keyval_zone` and `status_zone`.
 //!
 //! nginx maps a zone and puts a slab pool at its beginning. Ours take their memory as one block of it: all that is left
 //! for a key-value zone, a fixed size for the control zone. Zones stay mapped where they are over reloads and forks, so
@@ -6,6 +6,7 @@
 
 mod figures;
 pub mod resize;
+pub mod tallies;
 
 pub use figures::{Base, Figures};
 

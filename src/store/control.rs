@@ -240,6 +240,18 @@ impl Control {
         (0..WORKER_COUNT).map(worker_at).filter(|at| self.get(*at) == me).for_each(|at| self.put(at, 0));
     }
 
+    /// This worker's number: small, and no other living worker's. `None`: this process is none.
+    pub fn worker_number(&self) -> Option<usize> {
+        let me = this_thread();
+        (0..WORKER_COUNT).find(|number| self.get(worker_at(*number)) == me)
+    }
+
+    /// Whether the worker of this number lives.
+    pub fn worker_lives(&self, number: usize) -> bool {
+        let owner = if number < WORKER_COUNT { self.get(worker_at(number)) } else { 0 };
+        owner != 0 && !is_dead(owner)
+    }
+
     /// How many other workers live.
     pub fn other_workers(&self) -> usize {
         let me = this_thread();

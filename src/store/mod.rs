@@ -10,7 +10,7 @@
 //! - `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
-//! - [`control`]: what belongs to the node and not to a zone.
+//! - [`control`]: what belongs to the node and not to a zone. `tally`: figures that many workers count.
 
 mod arena;
 mod block;
@@ -34,6 +34,7 @@ mod scan;
 mod shard;
 mod state;
 mod survey;
+mod tally;
 mod upkeep;
 mod watch;
 mod zone;
@@ -51,6 +52,7 @@ pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Merge, Merging, Source};
 pub use state::StateFigures;
 pub use survey::Surveyed;
+pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};
 pub use watch::{Change, REMEMBERED};
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 

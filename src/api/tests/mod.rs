@@ -203,8 +203,25 @@ impl Host for Fake {
     fn zone_sync(&self) -> Option<ZoneSync> {
         self.sync.clone()
     }
+    fn status_zones(&self, kind: StatusKind) -> Vec<String> {
+        match kind {
+            StatusKind::HttpServer => vec!["a/b".to_owned(), "site".to_owned()],
+            StatusKind::HttpLocation => vec!["images".to_owned()],
+            StatusKind::StreamServer => vec!["tcp".to_owned()],
+        }
+    }
+    fn status_zone(&self, kind: StatusKind, name: &str) -> Option<Figures> {
+        let codes = vec![(101, 1), (200, 2), (204, 3), (301, 4), (403, 5), (404, 6), (502, 7)];
+        let figures = Figures { processing: 61, total: 99, codes, other: 8, discarded: 62, received: 63, sent: 64 };
+        self.status_zones(kind).iter().any(|zone| zone == name).then_some(figures)
+    }
     fn reset(&self, what: Reset<'_>) -> bool {
         self.resets.borrow_mut().push(format!("{what:?}"));
-        !matches!(what, Reset::Slab(name) if name != "cache") && !matches!(what, Reset::Worker(2..))
+        match what {
+            Reset::Slab(name) => name == "cache",
+            Reset::Worker(id) => id < 2,
+            Reset::Status(kind, name) => self.status_zones(kind).iter().any(|zone| zone == name),
+            _ => true,
+        }
     }
 }

@@ -196,6 +196,24 @@ fn figures_are_reset() {
         *host.resets.borrow(),
         ["Processes", "Connections", "Requests", "Slab(\"cache\")", "Workers", "Worker(1)"]
     );
+    host.resets.borrow_mut().clear();
+    for path in ["/9/http/server_zones/a%2Fb", "/9/http/location_zones/images/", "/9/stream/server_zones/tcp"] {
+        assert_eq!(host.ask("DELETE", path, b""), Response::empty(204), "{path}");
+    }
+    assert_eq!(
+        *host.resets.borrow(),
+        ["Status(HttpServer, \"a/b\")", "Status(HttpLocation, \"images\")", "Status(StreamServer, \"tcp\")"]
+    );
+    for (path, code) in [
+        ("/9/http/server_zones/none", "ServerZoneNotFound"),
+        ("/9/http/server_zones/images", "ServerZoneNotFound"),
+        ("/9/http/location_zones/site", "LocationZoneNotFound"),
+        ("/9/stream/server_zones/site", "ServerZoneNotFound"),
+    ] {
+        assert_eq!(host.failure("GET", path, b""), (404, code.into()), "{path}");
+        assert_eq!(host.failure("DELETE", path, b""), (404, code.into()), "{path}");
+    }
+    assert_eq!(host.failure("DELETE", "/9/http/server_zones/", b""), (405, "MethodNotSupported".into()));
     assert_eq!(host.failure("DELETE", "/9/slabs/none", b""), (404, "SlabNotFound".into()));
     assert_eq!(host.failure("GET", "/9/slabs/none", b""), (404, "SlabNotFound".into()));
 }

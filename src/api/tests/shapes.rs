@@ -64,6 +64,33 @@ fn zone_sync() {
 }
 
 #[test]
+fn status_zones() {
+    let host = Fake::cluster();
+    let responses = r#"{"1xx":1,"2xx":5,"3xx":4,"4xx":11,"5xx":7,"codes":{"101":1,"200":2,"204":3,"301":4,"403":5,"404":6,"502":7},"total":36}"#;
+    let rest = r#""discarded":62,"received":63,"sent":64}"#;
+    let server = format!(r#"{{"processing":61,"requests":99,"responses":{responses},{rest}"#);
+    assert_eq!(body(&host, "/9/http/server_zones/site"), server);
+    assert_eq!(body(&host, "/9/http/server_zones/a%2Fb/"), server);
+    assert_eq!(body(&host, "/9/http/server_zones/"), format!(r#"{{"a/b":{server},"site":{server}}}"#));
+    assert_eq!(
+        body(&host, "/9/http/location_zones/images"),
+        format!(r#"{{"requests":99,"responses":{responses},{rest}"#)
+    );
+    assert_eq!(
+        body(&host, "/9/stream/server_zones/tcp"),
+        format!(r#"{{"processing":61,"connections":99,"sessions":{{"2xx":5,"4xx":11,"5xx":7,"total":36}},{rest}"#)
+    );
+    assert_eq!(body(&host, "/9/http/server_zones?fields="), r#"["a/b","site"]"#);
+    assert_eq!(body(&host, "/9/http/location_zones?fields=sent"), r#"{"images":{"sent":64}}"#);
+    assert_eq!(body(&host, "/9/stream/server_zones/tcp?fields=connections,sent"), r#"{"connections":99,"sent":64}"#);
+    for version in 1..=9 {
+        let zone = host.get(&format!("/{version}/http/server_zones/site"));
+        assert_eq!(zone["responses"].get("codes").is_some(), version >= 7, "{version}");
+        assert_eq!(zone["responses"]["total"], 36);
+    }
+}
+
+#[test]
 fn errors_of_old_versions_have_path_and_method() {
     for version in 1..=9 {
         let error = json(&Fake::bare().ask("GET", &format!("/{version}/none"), b""));

@@ -4,10 +4,11 @@
 //! `init_module`; from then on, and in the workers that are forked after, it only is read.
 
 use super::keyval::Waiting;
+use super::status::StatusZone;
 use super::sync::SyncServer;
 use super::{Fault, Place};
 use crate::agent::{Cluster, Config};
-use crate::api::NamedZone;
+use crate::api::{NamedZone, StatusKind};
 use crate::nginx::shm::Figures;
 use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::{ffi, modules};
@@ -89,6 +90,9 @@ pub struct MainConf {
     #[allow(clippy::vec_box)]
     zones: Vec<Box<KeyvalZone>>,
     waiting: Vec<Waiting>,
+    // Boxed for the same reason. Sorted by kind and name, once the configuration is in force.
+    #[allow(clippy::vec_box)]
+    status_zones: Vec<Box<StatusZone>>,
     sync: Option<SyncServer>,
     http_zones: Vec<NamedZone>,
     stream_zones: Vec<NamedZone>,
@@ -175,6 +179,18 @@ impl MainConf {
         self.waiting.drain(..).try_for_each(|waiting| waiting.resolve(zones))
     }
 
+    /// What `status_zone` counts under a name, and whether that name is new.
+    pub fn status_zone(&mut self, kind: StatusKind, name: &str) -> (*mut StatusZone, bool) {
+        let found = self.status_zones.iter_mut().find(|zone| zone.kind == kind && zone.name == name);
+        if let Some(zone) = found {
+            return (&raw mut **zone, false);
+        }
+        let mut zone = Box::new(StatusZone { kind, name: name.to_owned(), tally: None });
+        let pointer = &raw mut *zone;
+        self.status_zones.push(zone);
+        (pointer, true)
+    }
+
     /// Makes this cycle a node of a cluster. Fails if another server did so before.
     pub fn set_sync(&mut self, server: SyncServer) -> Result<(), Fault> {
         if let Some(other) = &self.sync {
@@ -213,6 +229,7 @@ impl MainConf {
         }
         // SAFETY: the caller's promise.
         unsafe { resize::commit(&mut self.zones, &control) }?;
+        self.status_zones.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         self.http_zones = self.named(Block::Http);
         self.stream_zones = self.named(Block::Stream);
         let mut synchronized: Vec<SyncZone> = self
@@ -259,6 +276,22 @@ impl MainConf {
             Block::Http => &self.http_zones,
             Block::Stream => &self.stream_zones,
         }
+    }
+
+    /// All that `status_zone` counts.
+    pub fn all_status_zones(&self) -> impl Iterator<Item = &StatusZone> {
+        self.status_zones.iter().map(|zone| &**zone)
+    }
+
+    /// What it counts of one kind; once the configuration is in force, sorted by name.
+    pub fn status_zones(&self, kind: StatusKind) -> impl Iterator<Item = &StatusZone> {
+        self.all_status_zones().filter(move |zone| zone.kind == kind)
+    }
+
+    /// What it counts under a name, once the configuration is in force.
+    pub fn find_status_zone(&self, kind: StatusKind, name: &str) -> Option<&StatusZone> {
+        let at = self.status_zones.binary_search_by(|zone| (zone.kind, &*zone.name).cmp(&(kind, name))).ok()?;
+        self.status_zones.get(at).map(|zone| &**zone)
     }
 
     /// When this configuration came in force.

@@ -11,6 +11,7 @@ pub mod openssl;
 pub mod parse;
 pub mod peers;
 pub mod rest;
+pub mod status;
 pub mod sync;
 pub mod sync_settings;
 pub mod tls;

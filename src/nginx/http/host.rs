@@ -1,12 +1,12 @@
 //! What the API shows of nginx and of the node.
 
 use super::request::Request;
-use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, Worker, ZoneSync};
+use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, StatusKind, Worker, ZoneSync};
 use crate::nginx::conf::main::{Block, MainConf};
 use crate::nginx::shm::{self, Base};
 use crate::nginx::{ffi, stream};
-use crate::store::Slot;
 use crate::store::control::Counter;
+use crate::store::{Figures, Slot, Tally};
 use nginx_sys as sys;
 use std::ffi::CStr;
 
@@ -108,6 +108,15 @@ impl Host for NginxHost<'_> {
         })
     }
 
+    fn status_zones(&self, kind: StatusKind) -> Vec<String> {
+        self.main.status_zones(kind).map(|zone| zone.name.clone()).collect()
+    }
+
+    fn status_zone(&self, kind: StatusKind, name: &str) -> Option<Figures> {
+        let tally = self.main.find_status_zone(kind, name)?.tally?;
+        Some(tally.read(|worker| self.main.control().is_some_and(|control| control.worker_lives(worker))))
+    }
+
     fn reset(&self, what: Reset<'_>) -> bool {
         let Some(figures) = self.main.figures() else { return false };
         match what {
@@ -125,6 +134,11 @@ impl Host for NginxHost<'_> {
                 }
                 _ => return false,
             },
+            Reset::Status(kind, name) => {
+                let tally = self.main.find_status_zone(kind, name).and_then(|zone| zone.tally);
+                tally.iter().for_each(Tally::reset);
+                return tally.is_some();
+            }
         }
         true
     }
@@ -158,10 +172,12 @@ fn worker_processes() -> usize {
     }
 }
 
-/// Every shared zone of the cycle in force.
+/// Every shared zone of the cycle in force, but those of `status_zone`: their memory is fixed.
 fn shared_zones() -> impl Iterator<Item = *mut sys::ngx_shm_zone_t> {
     // SAFETY: the cycle in force is live while a request is handled, and its list is complete.
-    unsafe { ffi::list::<sys::ngx_shm_zone_t>(&(*sys::ngx_cycle).shared_memory) }
+    let all = unsafe { ffi::list::<sys::ngx_shm_zone_t>(&(*sys::ngx_cycle).shared_memory) };
+    // SAFETY: as above.
+    all.filter(|zone| !shm::tallies::is_one(unsafe { &**zone }))
 }
 
 /// Figures of one: those of our store for a key-value zone, of nginx's slab pool for the others.

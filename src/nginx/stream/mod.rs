@@ -9,7 +9,7 @@ mod symbols;
 mod variable;
 mod waiting;
 
-pub use symbols::{Symbols, configured, core_server};
+pub use symbols::{Symbols, configured, core_main, core_server};
 
 use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
 use super::conf::sync::{self, SrvConf, ZoneSync};

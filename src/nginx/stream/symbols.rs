@@ -87,6 +87,21 @@ pub unsafe fn core_server<'a>(cf: *mut sys::ngx_conf_t) -> Result<&'a mut sys::n
     }
 }
 
+/// What stream's own core module keeps of all of `stream`, while the configuration is read.
+///
+/// # Safety
+/// `cf` is live, its context is that of `stream` or of one of its servers, and nothing else refers to the structure.
+pub unsafe fn core_main<'a>(cf: *mut sys::ngx_conf_t) -> Result<&'a mut sys::ngx_stream_core_main_conf_t, Fault> {
+    // SAFETY: as for `core_server`.
+    unsafe {
+        let absent = || Fault::new("the stream module is not loaded");
+        let module = module((*cf).cycle, "ngx_stream_core_module").ok_or_else(absent)?;
+        let ctx = (*cf).ctx.cast::<sys::ngx_stream_conf_ctx_t>();
+        let main = *(*ctx).main_conf.add((*module).ctx_index);
+        main.cast::<sys::ngx_stream_core_main_conf_t>().as_mut().ok_or_else(absent)
+    }
+}
+
 /// Whether a cycle has a `stream` block.
 ///
 /// # Safety

@@ -6,12 +6,11 @@
 
 use super::{context, exiting, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
-use crate::nginx::ffi::{self, ERROR, OK, guard};
+use crate::nginx::ffi::{self, DECLINED, ERROR, OK, guard};
 use crate::nginx::log;
 use nginx_sys as sys;
 use std::ffi::c_void;
 
-const DECLINED: sys::ngx_int_t = sys::NGX_DECLINED as sys::ngx_int_t;
 const AGAIN: sys::ngx_int_t = sys::NGX_AGAIN as sys::ngx_int_t;
 
 /// Adds the handler, and bounds the time of handshakes; once all servers are known.
@@ -19,20 +18,17 @@ const AGAIN: sys::ngx_int_t = sys::NGX_AGAIN as sys::ngx_int_t;
 /// # Safety
 /// `cf` is that of the stream block, at its end.
 pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
-    // SAFETY: the context is a `ngx_stream_conf_ctx_t` with a slot for each stream module, filled with that module's
-    // own structure; arrays and their elements are those of the configuration that was just read.
+    // SAFETY: contexts of servers have a slot for each stream module, filled with that module's own structure; arrays and
+    // their elements are those of the configuration that was just read.
     unsafe {
-        let absent = || Fault::new("the stream module is not loaded");
-        let core = (*symbols::module((*cf).cycle, "ngx_stream_core_module").ok_or_else(absent)?).ctx_index;
-        let ctx = (*cf).ctx.cast::<sys::ngx_stream_conf_ctx_t>();
-        let main = (*(*ctx).main_conf.add(core)).cast::<sys::ngx_stream_core_main_conf_t>();
-        let phase = &mut (*main).phases[sys::ngx_stream_phases_NGX_STREAM_SSL_PHASE as usize];
+        let main = symbols::core_main(cf)?;
+        let phase = &mut main.phases[sys::ngx_stream_phases_NGX_STREAM_SSL_PHASE as usize];
         let slot = sys::ngx_array_push(&raw mut phase.handlers).cast::<sys::ngx_stream_handler_pt>();
         slot.as_mut().ok_or_else(|| Fault::new("no memory")).map(|slot| *slot = Some(phase_handler))?;
 
         let Some(ssl) = symbols::module((*cf).cycle, "ngx_stream_ssl_module") else { return Ok(()) };
         let Some(own) = MainConf::of((*cf).cycle).and_then(MainConf::sync) else { return Ok(()) };
-        let servers = &(*main).servers;
+        let servers = &main.servers;
         for index in 0..servers.nelts {
             let each = *servers.elts.cast::<*mut sys::ngx_stream_core_srv_conf_t>().add(index);
             let table = (*(*each).ctx).srv_conf;
