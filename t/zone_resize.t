@@ -128,7 +128,9 @@ for my $shared (0, 1) {
                 my $key  = $once ? "once$writer-$i" : "w$writer-" . $i % 40;
                 my $v    = $once || $i % 7 ? $i : undef;
                 my $status = eval {
-                    defined $v ? $storm->get("/set?key=$key&v=$v")->status : $storm->drop('one', $key);
+                    # What a variable is set to is refused without a word: not for what is written once.
+                    $once ? $storm->add('one', $key, $v) - 201 + 204
+                        : defined $v ? $storm->get("/set?key=$key&v=$v")->status : $storm->drop('one', $key);
                 } // 0;
                 # a delete may come to a worker that doesn't know yet what the other wrote: then it isn't known what is
                 $last{$key} = $status == 204 ? $v // '-' : undef;
@@ -195,6 +197,40 @@ for my $size ('4m', '512k') {
 same_everywhere(\@nodes, 'one', 'cluster: the same everywhere');
 is($second->keyvals('one')->{'before 1'}, undef, '... also what was deleted');
 is(scalar(keys %{ $second->keyvals('one') }), 22, '... and nothing is missing');
+
+# What old workers are told is kept fits into a smaller zone, also if new ones have filled it: else they are refused.
+for my $held (0, 1) {
+    my $tight = node(name => "tight$held", workers => 2, conf('256k timeout=1h'))->start;
+    $tight->add('one', "first $_", 'v' x 400) for 1 .. 20;
+    my @slow = map {
+        my $slow = tcp($tight->port);
+        my $body = "{\"slow $_\":\"" . 'v' x 800 . '"}';
+        print {$slow} "POST /api/9/http/keyvals/one HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: " . length($body) . "\r\n\r\n{";
+        [ $slow, substr $body, 1 ];
+    } 1 .. 60;
+    sleep 0.2;
+    $tight->reload(conf('64k timeout=1h'));
+    my ($filled, $name) = (0, $held ? 'a smaller zone that new workers fill' : 'a smaller zone');
+    if ($held) { $filled++ while $tight->add('one', "fill $filled", 'v' x 100) == 201 }
+    my (@kept, %count);
+    for my $n (1 .. 60) {
+        my ($socket, $body) = @{ $slow[ $n - 1 ] };
+        print {$socket} $body;
+        my ($bytes) = read_all($socket, 5);
+        my $status = $bytes =~ m{^HTTP/1.1 (\d+)} ? $1 : 'none';
+        $count{$status}++;
+        push @kept, "slow $n" if $status == 201;
+    }
+    is(($count{201} // 0) + ($count{507} // 0), 60, "$name: old workers add or refuse: " . join ', ', map { "$count{$_} x $_" } sort keys %count);
+    cmp_ok($count{201} // 0, '>', 0, '... they add what they have room for');
+    cmp_ok($count{507} // 0, '>', 0, '... and refuse the rest');
+    my %expected = map { $_ => 1 } @kept, map({ "first $_" } 1 .. 20), map { 'fill ' . ($_ - 1) } 1 .. $filled;
+    eventually_is { [ sort keys %{ $tight->keyvals('one') } ] } [ sort keys %expected ], '... nothing that was acknowledged is lost';
+    eventually { !$tight->old_workers } 'old workers go';
+    is(scalar(my @lines = $tight->grep_log(qr/did not fit/)), 0, '... and the log has no loss');
+    next if $held;
+    ok(wait_for(sub { $tight->add('one', 'more' . rand, 'v' x 100) == 201 }, 5, 0.1), '... then the room that was kept for them is free');
+}
 
 # Without a master, one process is old and new worker. (nginx itself takes no more connections after a second reload then.)
 my $single = node(name => 'single', main => 'master_process off;', workers => 0, conf('256k timeout=1h'))->start;

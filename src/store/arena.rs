@@ -19,6 +19,8 @@ pub enum Need {
     Growth,
     /// A new version of a record, or a tombstone, whose older block is freed right after.
     Replacement,
+    /// A record that the memory in which it was written has an allowance for: whatever is left.
+    Moved,
 }
 
 /// Offsets in a page's descriptor.
@@ -266,7 +268,7 @@ impl Shard<'_> {
         let alone = self.partial(class) == page as u32 + 1
             && self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed) == 0;
         let free = self.zone.free_pages();
-        !alone || free <= self.zone.reserve() || (free as usize) < self.zone.geometry.pages / 4
+        !alone || u64::from(free) <= self.zone.withheld(Need::Growth) || (free as usize) < self.zone.geometry.pages / 4
     }
 
     /// Gives back the empty pages that classes kept for themselves; `false`: there was none.
@@ -303,7 +305,7 @@ impl Shard<'_> {
     /// the next version of some record.
     fn is_last_resort(&self, page: usize) -> bool {
         let next = self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed);
-        next == 0 && self.zone.free_pages() <= self.zone.reserve()
+        next == 0 && u64::from(self.zone.free_pages()) <= self.zone.withheld(Need::Growth)
     }
 
     fn page_and_class(&self, offset: usize) -> Option<(usize, usize)> {
@@ -407,7 +409,7 @@ impl Zone {
     fn take_page(&self, owner: u32, need: Need) -> Result<usize, StoreError> {
         self.with_pool(|| {
             let (head, free) = (self.region.load32(header::POOL_HEAD, Relaxed), self.free_pages());
-            if head == 0 || (need == Need::Growth && free <= self.reserve()) {
+            if head == 0 || u64::from(free) <= self.withheld(need) {
                 return Err(StoreError::NoMemory);
             }
             let page = head as usize - 1;
@@ -418,6 +420,9 @@ impl Zone {
             self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
             done(Step::PoolMoved);
             self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
+            if need == Need::Moved {
+                self.redeem();
+            }
             Ok(page)
         })?
     }
@@ -435,7 +440,7 @@ impl Zone {
         .is_ok()
     }
 
-    fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+    pub(super) fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::POOL_LOCK).ok_or(StoreError::Busy)?;
         if lock::lock(word)? == Obtained::FromTheDead {
             self.rebuild_pool();

@@ -137,6 +137,7 @@ impl Zone {
         self.prepare_write(place, key.len() + value.len());
         let shard = self.shard(place.shard)?;
         let wish = Wish { place, key, payload: key.len() + value.len() };
+        shard.charge(wish.payload)?;
         shard.with_relief(now, true, &wish, || {
             let met = self.find(place, key);
             let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
@@ -159,6 +160,7 @@ impl Zone {
         let shard = self.shard(place.shard)?;
         let payload = self.find(place, key).map_or(0, |met| met.fields.payload());
         let wish = Wish { place, key, payload };
+        shard.charge(wish.payload)?;
         let mut payload = Vec::new();
         shard.with_relief(now, true, &wish, || {
             let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };

@@ -17,7 +17,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -99,7 +99,15 @@ pub mod header {
     /// Records that comparing with other nodes brought, and such that it took away.
     pub const MENDED: usize = RETENTION + 8;
     pub const RETIRED: usize = MENDED + 8;
-    pub const LEN: usize = (RETIRED + 8).next_multiple_of(64);
+    /// While records move: what may still be written here, what the zone that they go to keeps for that, the size of its
+    /// region; and pages that this zone keeps for those that it gets records from. See `pledge`.
+    pub const ALLOWANCE: usize = RETIRED + 8;
+    pub const PLEDGED: usize = ALLOWANCE + 8;
+    pub const HEIR_SIZE: usize = PLEDGED + 8;
+    pub const PLEDGE: usize = HEIR_SIZE + 8;
+    /// For each size of block, how many records of it were written lately, while that matters.
+    pub const CHARGES: usize = PLEDGE + 8;
+    pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.
@@ -306,6 +314,13 @@ impl Geometry {
     pub fn window_of(&self, hash: u64) -> u32 {
         const ALL: u32 = (1 << (BUCKET_LINKS - 1)) - 1;
         if self.all_slots { ALL } else { 0xf << (hash >> 48 & 12) & ALL }
+    }
+
+    /// As in a zone so large that links have only so many bits to spare.
+    #[cfg(test)]
+    pub fn with_mark_bits(self, bits: u32) -> Geometry {
+        let mark_mask = u32::MAX.checked_shl(u32::BITS - bits).unwrap_or(0);
+        Geometry { mark_mask: mark_mask & self.mark_mask, all_slots: bits >= FEW_MARK_BITS, ..self }
     }
 
     /// The block that a link with a mark leads to.

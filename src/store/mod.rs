@@ -6,8 +6,8 @@
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
 //! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
-//! - `resize`: moving to memory of another size. `dump`: copies of all records. `state`: what is known of the state file.
-//! - `watch`: what those who follow changes need.
+//! - `resize`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
+//!   `state`: what is known of the state file. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
 //! - [`control`]: what belongs to the node and not to a zone. `tally`: figures that many workers count.
@@ -26,6 +26,7 @@ mod layout;
 mod lock;
 mod matching;
 mod origins;
+mod pledge;
 pub mod region;
 mod repair;
 mod replicate;

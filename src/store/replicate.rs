@@ -57,6 +57,17 @@ impl Zone {
     ///
     /// `BadKey`, `BadValue` or `Busy`; what doesn't fit is `Applied::Full`.
     pub fn apply(&self, record: &Record<'_>, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
+        self.merge(record, now, max_drift, None)
+    }
+
+    /// The same; `need`: who may have the last pages, if that isn't to follow from what is there.
+    pub(super) fn merge(
+        &self,
+        record: &Record<'_>,
+        now: Millis,
+        max_drift: Millis,
+        need: Option<Need>,
+    ) -> Result<Applied, StoreError> {
         self.check_key(record.key, record.value.unwrap_or_default())?;
         let origin = self.origin_for(record.version.origin);
         let place = self.place(record.key);
@@ -113,7 +124,7 @@ impl Zone {
                     shard.bury(place, record.key, met, &grave);
                 }
                 _ => {
-                    let need = if met.is_some() { Need::Replacement } else { Need::Growth };
+                    let need = need.unwrap_or(if met.is_some() { Need::Replacement } else { Need::Growth });
                     let at = shard.make(record.key, value.unwrap_or_default(), need)?;
                     self.count_merged();
                     shard.publish(place, at, &fields, met.as_ref());

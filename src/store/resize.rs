@@ -7,6 +7,8 @@
 //! 2. [`Zone::hand_over`], once nothing can fail any more: copies everything.
 //! 3. [`Merge`], again and again, until the old workers have gone: merges what they changed since.
 //!
+//! From before the first step on the old zone takes no more than the new has room for: see `pledge`.
+//!
 //! While this lasts both zones have a *limit*, and as long as they have one
 //!
 //! - deletes leave tombstones, also in zones that aren't shared: a delete in one zone must win over what is merged later
@@ -19,6 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
+use super::arena::Need;
 use super::layout::{MAGIC, header};
 use super::shard::Shard;
 use super::{Applied, AttachError, Cursor, FeedEnd, Params, Region, ShardMask, StoreError, Zone};
@@ -96,6 +99,10 @@ impl Zone {
     ///
     /// `Busy`: some process holds a lock and doesn't go on.
     pub fn copy_to(&self, new: &Zone, now: Millis) -> Result<Copied, StoreError> {
+        self.copy(new, now, None)
+    }
+
+    fn copy(&self, new: &Zone, now: Millis, need: Option<Need>) -> Result<Copied, StoreError> {
         // What is promised is read before what it promises.
         let (positions, joined) = (self.positions(), self.joined());
         new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
@@ -106,7 +113,7 @@ impl Zone {
         for index in 0..self.geometry.shards {
             for bucket in (0..self.geometry.buckets_per_shard).step_by(BUCKETS_A_HOLD) {
                 let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
-                self.shard_in_time(index)?.copy_buckets(bucket..end, new, now, &mut copied);
+                self.shard_in_time(index)?.copy_buckets(bucket..end, new, now, need, &mut copied);
             }
         }
         copied.evicted = new.stats().evicted;
@@ -115,8 +122,16 @@ impl Zone {
     }
 
     /// Lets `new`, which is empty and which nobody uses yet, take this zone's place. Workers of configurations older than
-    /// `generation` go on writing here.
-    pub fn hand_over(&self, new: &Zone, generation: u64, now: Millis) -> (Source, Result<Copied, StoreError>) {
+    /// `generation` go on writing here, and others to `others`.
+    pub fn hand_over(
+        &self,
+        new: &Zone,
+        others: &[Source],
+        generation: u64,
+        now: Millis,
+    ) -> (Source, Result<Copied, StoreError>) {
+        // Mostly it was bound for a trial. If it can't be, the new zone takes nothing but this zone's records for now.
+        let bound = new.evict || self.is_bound() || self.bind(new, others, true).is_ok();
         let (stamp, _) = self.close_all(now);
         let last = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(super::layout::shard::LAST));
         let stamp = stamp.max(Stamp(last.max().unwrap_or(0))).max(self.cleared());
@@ -127,8 +142,13 @@ impl Zone {
         self.raise_closed(floor);
         new.raise_closed(floor);
         new.region.store64(header::LIMIT, NOTHING, SeqCst);
-        let copied = self.copy_to(new, now);
+        let copied = self.copy(new, now, Some(Need::Moved));
         let complete = copied.is_ok();
+        if complete && bound {
+            new.pledge_to(self.pledged() + others.iter().map(|source| source.old.pledged()).sum::<u64>());
+        } else {
+            new.pledge_all();
+        }
         if complete {
             new.region.store64(header::LIMIT, mine.0.min(floor.0).max(NOTHING), SeqCst);
         }
@@ -142,6 +162,11 @@ impl Zone {
             0 => stamp,
             limit => stamp.min(Stamp(limit & !FROZEN)),
         }
+    }
+
+    /// Whether another zone has taken this one's place.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.region.load64(header::LIMIT, SeqCst) & FROZEN != 0
     }
 
     /// Sets a limit for good, at most where it is already.
@@ -212,7 +237,14 @@ impl Zone {
 }
 
 impl Shard<'_> {
-    fn copy_buckets(&self, buckets: std::ops::Range<usize>, new: &Zone, now: Millis, copied: &mut Copied) {
+    fn copy_buckets(
+        &self,
+        buckets: std::ops::Range<usize>,
+        new: &Zone,
+        now: Millis,
+        need: Option<Need>,
+        copied: &mut Copied,
+    ) {
         let tombstones = self.zone.is_sync();
         let mut scratch = Vec::new();
         for bucket in buckets {
@@ -223,7 +255,7 @@ impl Shard<'_> {
                         return true;
                     }
                     copied.records += u64::from(!over);
-                    if !matches!(new.apply(record, now, ANY_DRIFT), Ok(Applied::Newer | Applied::Stale)) {
+                    if !matches!(new.merge(record, now, ANY_DRIFT, need), Ok(Applied::Newer | Applied::Stale)) {
                         copied.lost += u64::from(!over);
                     }
                     true
@@ -252,6 +284,8 @@ struct Place {
     known: BTreeMap<Identity, Stamp>,
     gone_since: Option<Instant>,
     todo: ShardMask,
+    /// Of the allowance, what was taken before the walk.
+    taken: u64,
     round: Promise,
 }
 
@@ -293,6 +327,7 @@ impl Merge {
         self.places.retain(|place| place.source.old.is_source());
         if self.places.is_empty() {
             self.new.set_limit(None);
+            self.new.pledge_to(0);
             return Merging::Over;
         }
         if self.round.is_none() {
@@ -341,6 +376,24 @@ impl Merge {
             }
         }
         self.new.set_limit(Some(round.until));
+        self.pledge_anew();
+    }
+
+    /// What was merged needs no pledge any more; old workers may write as much again.
+    fn pledge_anew(&mut self) {
+        // Whoever has taken the new zone's place has taken its pledges over, too.
+        if self.new.is_handed_over() {
+            return;
+        }
+        for place in &mut self.places {
+            place.source.old.settle(std::mem::take(&mut place.taken));
+        }
+        let sources: Vec<Source> = self.places.iter().map(|place| place.source).filter(|s| s.old.is_source()).collect();
+        let pledged = || sources.iter().map(|source| source.old.pledged()).sum::<u64>();
+        let aims = self.new.steady_allowances(&sources);
+        self.new.pledge_to(pledged() + aims.iter().sum::<u64>());
+        sources.iter().zip(&aims).for_each(|(source, aim)| source.old.set_allowance(*aim, &self.new));
+        self.new.pledge_to(pledged());
     }
 }
 
@@ -348,7 +401,15 @@ impl Place {
     fn new(source: Source) -> Place {
         // An agent before this one may have left its walkers; there is no other now.
         source.old.feed_sweep(0);
-        Place { source, cursor: None, known: BTreeMap::new(), gone_since: None, todo: 0, round: Promise::default() }
+        Place {
+            source,
+            cursor: None,
+            known: BTreeMap::new(),
+            gone_since: None,
+            todo: 0,
+            taken: 0,
+            round: Promise::default(),
+        }
     }
 
     /// Takes down what will hold after the walk that begins; returns the stamp that this closed.
@@ -357,6 +418,7 @@ impl Place {
         let since =
             if writes(self.source.generation) { None } else { self.gone_since.or_else(|| Some(Instant::now())) };
         self.gone_since = since;
+        self.taken = old.taken();
         let (until, _) = old.close_all(now);
         self.round = Promise {
             positions: old.positions(),
@@ -384,7 +446,8 @@ impl Place {
             if record.version.stamp <= had {
                 return true;
             }
-            match new.apply(record, now, ANY_DRIFT) {
+            let need = (origin == own && record.value.is_some()).then_some(Need::Moved);
+            match new.merge(record, now, ANY_DRIFT, need) {
                 Ok(Applied::Newer) if origin == own => changed |= 1 << new.place(record.key).shard,
                 Ok(Applied::Full) => lost += u64::from(record.value.is_some()),
                 Err(StoreError::Busy) => return false,

@@ -207,7 +207,8 @@ impl<'a> Shard<'a> {
         let head = if overflow == 0 { block::HEAD + payload } else { geometry.page_size };
         let pages = overflow as u64 + 1;
         // A large one must leave room for its own next version. What is refused must not raise the reserve for good.
-        if need == Need::Growth && overflow > 0 && u64::from(self.zone.free_pages()) < 2 * pages {
+        let room = u64::from(self.zone.free_pages()).saturating_sub(self.zone.withheld(Need::Replacement));
+        if need == Need::Growth && overflow > 0 && room < 2 * pages {
             return Err(StoreError::NoMemory);
         }
         let at = self.allocate(head, need)?;

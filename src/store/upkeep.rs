@@ -97,7 +97,8 @@ impl Zone {
 }
 
 impl Shard<'_> {
-    /// Makes room in a full zone: what has ended goes, and if nothing has, the oldest tombstones. `false`: nothing went.
+    /// Makes room in a full zone: what has ended goes, and if nothing has, the oldest tombstones, but for those that must
+    /// win over what is still merged between this zone and another. `false`: nothing went.
     pub fn relieve(&self, now: Millis) -> bool {
         let mut steps = STEPS_A_HOLD;
         self.purge(&mut steps);
@@ -105,7 +106,8 @@ impl Shard<'_> {
         let mut given_up = Vec::new();
         if self.get(shard::TOMBSTONES) > 0 {
             self.feed_each(|at| {
-                if self.block(at).fields().tombstone {
+                let fields = self.block(at).fields();
+                if fields.tombstone && self.zone.within_limit(fields.stamp) == fields.stamp {
                     given_up.push(at);
                 }
                 given_up.len() < TOMBSTONES_A_ROUND

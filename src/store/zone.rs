@@ -221,7 +221,7 @@ impl Zone {
             merged: self.region.load64(header::MERGED, Relaxed),
             mended: self.mended(),
             retired: self.retired(),
-            pages_used: self.geometry.pages as u64 - free,
+            pages_used: (self.geometry.pages as u64).saturating_sub(free),
             pages_free: free,
             page_size: self.geometry.page_size as u64,
             pending: self.region.load64(header::PENDING, Relaxed),

@@ -8,7 +8,7 @@
 
 use crate::nginx::conf::main::KeyvalZone;
 use crate::nginx::{ffi, log};
-use crate::store::{Control, Copied, Handover, Source, Zone};
+use crate::store::{Control, Copied, Handover, Source, StoreError, Zone};
 use nginx_sys as sys;
 use std::ffi::c_void;
 use std::sync::Mutex;
@@ -19,6 +19,18 @@ pub struct Resized {
     old: *mut sys::ngx_shm_zone_t,
     /// Second mapping of the old memory.
     second: Mapping,
+    /// What the old zone may still take.
+    bound: Bound,
+}
+
+/// The bound on what is written to a zone while it isn't certain yet that another takes its place; released when this is
+/// dropped, as it is with a configuration that failed.
+struct Bound(Zone);
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 /// A mapping that is unmapped when this is dropped.
@@ -96,7 +108,9 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
             return Ok(());
         }
         let named = |why: &str| format!("keyval_zone \"{}\" in {}: {why}", zone.name, zone.place);
-        let copied = from.copy_to(&new, ffi::now()).map_err(|error| named(&error.to_string()))?;
+        let bound = Bound(from);
+        let (new, copied) = try_copy(&from, new, zone).map_err(|why| named(&why))?;
+        zone.zone = Some(new);
         let (was, is) = (last.size, zone.size);
         if copied.lost > 0 && !zone.evict {
             return Err(named(&format!(
@@ -109,7 +123,7 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
         if second == libc::MAP_FAILED {
             return Err(named(&format!("can't map its old memory: {}", std::io::Error::last_os_error())));
         }
-        zone.resized = Some(Resized { old, second: Mapping { base: second, len: (*old).shm.size } });
+        zone.resized = Some(Resized { old, second: Mapping { base: second, len: (*old).shm.size }, bound });
     }
     Ok(())
 }
@@ -130,14 +144,16 @@ pub unsafe fn commit(zones: &mut [Box<KeyvalZone>], control: &Control) -> Result
         }
     }
     for zone in zones.iter_mut() {
-        let Some(Resized { old, second }) = zone.resized.take() else { continue };
+        let Some(Resized { old, second, bound }) = zone.resized.take() else { continue };
         let Some((tried, region)) = zone.zone.zip(zone.region) else { continue };
         // SAFETY: the last cycle's zone and its `KeyvalZone` are live; nobody else in this process looks at either now.
         let last = unsafe { &mut *(*old).data.cast::<KeyvalZone>() };
         let Some(from) = last.zone else { continue };
         let new = Zone::create_like(&tried, region, &zone.params(control))
             .map_err(|error| format!("keyval_zone \"{}\": {error}", zone.name))?;
-        let (source, copied) = from.hand_over(&new, control.generation() + 1, ffi::now());
+        let (source, copied) =
+            from.hand_over(&new, &sources_of(&pending, &zone.name), control.generation() + 1, ffi::now());
+        std::mem::forget(bound);
         zone.zone = Some(new);
         tell(zone, last.size, copied.as_ref().ok());
         // Without a master, requests that began with the last configuration end with it.
@@ -151,12 +167,34 @@ pub unsafe fn commit(zones: &mut [Box<KeyvalZone>], control: &Control) -> Result
     Ok(())
 }
 
+/// Copies everything, to see whether it fits. Room is left for what old workers may still write: much of it, or if the
+/// records don't fit beside that, none, and then old workers can only delete.
+fn try_copy(from: &Zone, mut new: Zone, zone: &KeyvalZone) -> Result<(Zone, Copied), String> {
+    // SAFETY: a zone that is being made belongs to a live configuration.
+    let control = unsafe { (*zone.main).control() }.ok_or("the control zone is missing")?;
+    let region = zone.region.ok_or("it has no memory")?;
+    let others = PENDING.lock().map(|pending| sources_of(&pending, &zone.name)).unwrap_or_default();
+    let text = |error: StoreError| error.to_string();
+    from.bind(&new, &others, true).map_err(text)?;
+    let mut copied = from.copy_to(&new, ffi::now()).map_err(text)?;
+    if copied.lost > 0 && !zone.evict {
+        new = Zone::create_like(&new, region, &zone.params(control)).map_err(|error| error.to_string())?;
+        from.bind(&new, &others, false).map_err(text)?;
+        copied = from.copy_to(&new, ffi::now()).map_err(text)?;
+    }
+    Ok((new, copied))
+}
+
+fn sources_of(pending: &[Pending], name: &str) -> Vec<Source> {
+    pending.iter().filter(|old| old.name == name).map(|old| old.source).collect()
+}
+
 /// What the agent has to merge.
 pub fn handovers(zones: &[Box<KeyvalZone>]) -> Vec<Handover> {
     let Ok(pending) = PENDING.lock() else { return Vec::new() };
     let of = |zone: &KeyvalZone| {
-        let sources: Vec<Source> = pending.iter().filter(|old| old.name == zone.name).map(|old| old.source).collect();
-        Some(Handover { new: zone.zone?, sources }).filter(|handover| !handover.sources.is_empty())
+        Some(Handover { new: zone.zone?, sources: sources_of(&pending, &zone.name) })
+            .filter(|handover| !handover.sources.is_empty())
     };
     zones.iter().filter_map(|zone| of(zone)).collect()
 }

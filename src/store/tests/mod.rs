@@ -6,6 +6,7 @@ mod dump;
 mod evict;
 mod expire;
 mod feed;
+mod geometry;
 mod matching;
 mod model;
 mod processes;

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
-use crate::store::{Applied, Condition, Handover, Life, Matching, Merge, Merging, Written};
+use crate::store::{Applied, Condition, Handover, Life, Matching, Merge, Merging, StoreError, Written};
+use std::collections::BTreeMap;
 
 fn set(zone: &Zone, key: &[u8], value: &[u8], now: Millis) {
     let written = zone.set(key, value, Life::Default, Condition::Always, now).expect("a write");
@@ -79,7 +80,7 @@ fn what_does_not_fit_is_counted() {
 fn old_writers_lose_nothing_and_deletes_win() {
     for sync in [false, true] {
         let (old, new) = (filled(256 << 10, sync), empty(1 << 20, sync));
-        let (source, copied) = old.hand_over(&new, 2, START);
+        let (source, copied) = old.hand_over(&new, &[], 2, START);
         assert_eq!(copied.expect("a copy").lost, 0);
         let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
 
@@ -117,7 +118,7 @@ fn old_writers_lose_nothing_and_deletes_win() {
 #[test]
 fn nothing_is_promised_that_the_other_memory_may_still_hold() {
     let (old, new) = (filled(256 << 10, true), empty(1 << 20, true));
-    let (source, _) = old.hand_over(&new, 2, START);
+    let (source, _) = old.hand_over(&new, &[], 2, START);
     let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
     for now in [START, START + 10, START + 1000] {
         // What the one promises, the other never writes below.
@@ -139,9 +140,9 @@ fn nothing_is_promised_that_the_other_memory_may_still_hold() {
 #[test]
 fn several_reloads_in_a_row() {
     let (first, second, third) = (filled(256 << 10, false), empty(1 << 20, false), empty(512 << 10, false));
-    let (from_first, _) = first.hand_over(&second, 2, START);
+    let (from_first, _) = first.hand_over(&second, &[], 2, START);
     set(&first, b"first", b"v", START);
-    let (from_second, _) = second.hand_over(&third, 3, START);
+    let (from_second, _) = second.hand_over(&third, &[from_first], 3, START);
     set(&second, b"second", b"v", START);
     set(&first, b"first again", b"v", START);
     // The agent of the second configuration has not ended yet.
@@ -164,4 +165,182 @@ fn types_move_as_well() {
     let mut found = Vec::new();
     assert!(new.look_up(b"10.1.1.1", START, &mut found).expect("a look-up").is_some());
     assert_eq!(found, b"net");
+}
+
+/// Writes, deletes and merges at random through both memories, the later of two acknowledged writes to a key being the
+/// one that counts; the new memory must have just that in the end. Returns how many writes the old memory refused.
+fn storm(from: usize, to: usize, keys: u64, seed: u64) -> u64 {
+    let (old, mut new) = (Fixture::new(from, None, false), Fixture::new(to, None, false));
+    let mut random = seed;
+    let mut below = |n: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % n
+    };
+    let name = |n: u64| format!("key {n:08}").into_bytes();
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for n in 0..keys {
+        let value = vec![1; below(300) as usize];
+        set(&old, &name(n), &value, START);
+        model.insert(name(n), value);
+    }
+    old.bind(&new, &[], true).expect("bound");
+    let mut copied = old.copy_to(&new, START).expect("a trial");
+    if copied.lost > 0 {
+        new.zone = Zone::create_like(&new, new.region, &Params::new(identity(1))).expect("a zone");
+        old.bind(&new, &[], false).expect("bound");
+        copied = old.copy_to(&new, START).expect("a trial");
+    }
+    assert_eq!(copied.lost, 0, "{keys} records fit into {to} bytes");
+    new.zone = Zone::create_like(&new, new.region, &Params::new(identity(1))).expect("a zone");
+    let (source, copied) = old.hand_over(&new, &[], 2, START);
+    assert_eq!(copied.expect("a copy").lost, 0);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    let mut refused = 0;
+    for step in 1..6000 {
+        let now = START + step;
+        // At first the new agent isn't there yet.
+        if step > 1000 && below(100) == 0 {
+            merge(&mut merging, false);
+        }
+        let in_old = below(2) == 0;
+        let zone = if in_old { &old } else { &new };
+        // Old workers change what is there; new ones delete it, and fill the zone with what is only theirs.
+        let key = name(if in_old || below(3) == 0 { below(keys + 50) } else { 1_000_000 + below(1_000_000) });
+        if below(4) == 0 || (!in_old && key < name(1_000_000)) {
+            if let Written::Done(_) = zone.delete(&key, now).expect("a delete") {
+                model.remove(&key);
+            }
+            continue;
+        }
+        let value = vec![step as u8; if below(50) == 0 { below(6000) } else { below(300) } as usize];
+        match zone.set(&key, &value, Life::Default, Condition::Always, now) {
+            Ok(_) => drop(model.insert(key, value)),
+            Err(StoreError::NoMemory) => refused += u64::from(in_old),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(merge(&mut merging, true));
+    assert_eq!(merging.lost, 0, "{from} to {to}, seed {seed}");
+    let listed: BTreeMap<_, _> = listing(&new, START).into_iter().map(|(key, value, _)| (key, value)).collect();
+    let wrong = model.iter().filter(|(key, value)| listed.get(*key) != Some(value)).count();
+    assert_eq!((wrong, listed.len()), (0, model.len()), "{from} to {to}, seed {seed}");
+    super::check::check(&new);
+    refused
+}
+
+#[test]
+fn what_old_writers_were_told_is_kept_fits_whatever_new_ones_write() {
+    let mut refused = 0;
+    for seed in 1..4 {
+        for (from, to, keys) in [
+            (64 << 10, 32 << 10, 40),
+            (256 << 10, 64 << 10, 100),
+            (256 << 10, 128 << 10, 330),
+            (1 << 20, 400 << 10, 1000),
+            (4 << 20, 1 << 20, 2000),
+            (256 << 10, 2 << 20, 500),
+            (300 << 10, 3 << 20, 600),
+        ] {
+            refused += storm(from, to, keys, seed);
+        }
+    }
+    assert!(refused > 500, "zones came to their limits");
+}
+
+#[test]
+fn a_larger_zone_lets_old_writers_go_on() {
+    let (old, new) = (filled(256 << 10, false), empty(4 << 20, false));
+    let (source, _) = old.hand_over(&new, &[], 2, START);
+    // As many as fit into the old one, before any agent has looked.
+    for n in 0..400 {
+        set(&old, format!("late {n}").as_bytes(), &[b'v'; 100], START);
+    }
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    for _ in 0..20 {
+        assert!(!merge(&mut merging, false));
+        for n in 0..100 {
+            set(&old, format!("late {n}").as_bytes(), &[b'w'; 100], START);
+        }
+    }
+    assert!(merge(&mut merging, true));
+    assert_eq!(new.stats().records, 900);
+}
+
+#[test]
+fn beside_a_full_zone_old_writers_can_only_delete() {
+    let (old, new) = (Fixture::new(256 << 10, None, false), Fixture::new(64 << 10, None, false));
+    let key = |n: u32| format!("key {n}").into_bytes();
+    (0..300).for_each(|n| set(&old, &key(n), &[1; 30], START));
+    old.bind(&new, &[], false).expect("bound");
+    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let refused = Err(StoreError::NoMemory);
+    assert_eq!(old.set(b"more", b"v", Life::Default, Condition::Always, START), refused);
+    assert_eq!(old.set(&key(1), &[2; 30], Life::Default, Condition::Always, START), refused);
+    assert_eq!(old.touch(&key(1), Life::For(5), START), refused);
+    assert_eq!(old.stats().refused, 3);
+    assert!(matches!(old.delete(&key(1), START), Ok(Written::Done(_))));
+    // The zone itself takes updates, and what others can't have.
+    (2..300).for_each(|n| set(&new, &key(n), &[3; 30], START));
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    assert_eq!(value(&new, &key(1), START), None);
+    assert!(merge(&mut merging, true));
+    set(&new, b"more", b"v", START);
+}
+
+#[test]
+fn what_is_kept_for_old_writers_is_free_once_they_are_gone() {
+    let fill = |zone: &Zone| {
+        (0..)
+            .take_while(|n: &u32| {
+                zone.set(&n.to_be_bytes(), &[1; 100], Life::Default, Condition::Always, START).is_ok()
+            })
+            .count()
+    };
+    let alone = fill(&empty(256 << 10, false));
+    let (old, new) = (empty(256 << 10, false), empty(256 << 10, false));
+    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let beside = fill(&new);
+    assert!(beside < alone * 2 / 3 && beside > alone / 3, "{beside} of {alone}");
+    assert!(merge(&mut Merge::new(&Handover { new: *new, sources: vec![source] }), true));
+    assert_eq!(fill(&new), alone);
+    // And a bound that comes to nothing leaves nothing behind.
+    new.bind(&old, &[], false).expect("bound");
+    assert_eq!(new.set(b"k", b"v", Life::Default, Condition::Always, START), Err(StoreError::NoMemory));
+    assert_eq!(new.set(&[0; 4], &[2; 100], Life::Default, Condition::Always, START), Err(StoreError::NoMemory));
+    new.release();
+    set(&new, &[0; 4], &[2; 100], START);
+}
+
+#[test]
+fn deletes_that_are_not_merged_yet_outlast_a_full_zone() {
+    let (old, new) = (filled(256 << 10, false), empty(4 << 20, false));
+    let (source, _) = old.hand_over(&new, &[], 2, START);
+    (0..100).for_each(|n| assert!(old.delete(format!("key {n}").as_bytes(), START).is_ok()));
+    let mut count = 0;
+    while old.set(format!("more {count}").as_bytes(), &[1; 40], Life::Default, Condition::Always, START).is_ok() {
+        count += 1;
+    }
+    assert!(count > 500, "it was filled to the brim: {count}");
+    assert!(merge(&mut Merge::new(&Handover { new: *new, sources: vec![source] }), true));
+    assert_eq!(new.stats().records, 400 + count);
+    assert_eq!(value(&new, b"key 5", START), None);
+}
+
+#[test]
+fn pledges_of_several_reloads_add_up() {
+    let (first, second, third) = (filled(256 << 10, false), empty(320 << 10, false), empty(512 << 10, false));
+    let (from_first, _) = first.hand_over(&second, &[], 2, START);
+    let (from_second, _) = second.hand_over(&third, &[from_first], 3, START);
+    let fill = |zone: &Zone, name: &str| {
+        let key = |n: &u64| format!("{name} {n}").into_bytes();
+        (0..).take_while(|n| zone.set(&key(n), &[1; 60], Life::Default, Condition::Always, START).is_ok()).count()
+            as u64
+    };
+    let count = fill(&third, "third") + fill(&second, "second") + fill(&first, "first");
+    let mut outdated = Merge::new(&Handover { new: *second, sources: vec![from_first] });
+    merge(&mut outdated, false);
+    let mut merging = Merge::new(&Handover { new: *third, sources: vec![from_first, from_second] });
+    assert!(merge(&mut merging, true));
+    assert_eq!((merging.lost, third.stats().records), (0, 500 + count));
 }
