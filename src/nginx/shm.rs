@@ -141,6 +141,9 @@ unsafe extern "C" fn init_keyval(shared: *mut sys::ngx_shm_zone_t, old: *mut c_v
                 None => make(shared, zone).and_then(|()| resize::prepare(shared, zone)),
             }
         };
+        // This was about the last memory, not about the new: the next reload would take that over and free it.
+        // SAFETY: nginx's own zone.
+        unsafe { (*shared).noreuse = 0 };
         report(shared, result)
     })
 }

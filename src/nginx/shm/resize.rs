@@ -104,6 +104,8 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
         same_type(last, zone)?;
         let (Some(region), Some(from), Some(new)) = (last.region, last.zone, zone.zone) else { return Ok(()) };
         if let Err(error) = Zone::check(&region) {
+            // nginx frees what isn't taken over only if the old zone says so as well.
+            (*old).noreuse = 1;
             warn(&error.to_string());
             return Ok(());
         }
