@@ -17,7 +17,7 @@ use super::arena::Need;
 use super::block::{self, HEAD};
 use super::layout::{CLASS_SIZES, Geometry, header, shard};
 use super::shard::Shard;
-use super::{Source, StoreError, Zone};
+use super::{Slot, Source, StoreError, Zone};
 
 /// Shares of a page.
 const PAGE: u64 = 4096;
@@ -41,15 +41,19 @@ impl Zone {
             self.release();
             return Ok(());
         }
-        let used = u64::from(self.geometry.pages as u32 - self.free_pages()) * self.geometry.page_size as u64;
-        // What is the same in pages of another size takes a little more of them.
-        let needed = used.div_ceil(heir.geometry.page_size as u64) * 9 / 8 + u64::from(heir.geometry.shards);
-        let theirs = || others.iter().map(|source| source.old.pledged()).sum::<u64>();
-        if !generous {
-            others.iter().for_each(|source| source.old.set_allowance(0, heir));
+        // What is of one size may lie in a page that isn't full in each shard.
+        let (page, shards) = (heir.geometry.page_size as u64, u64::from(heir.geometry.shards));
+        let pages = |slot: Slot| (slot.used * slot.size * 9 / 8).div_ceil(page) + slot.used.min(shards);
+        let needed = self.slots().into_iter().map(pages).sum();
+        let free = heir.unreserved().saturating_sub(needed) * PAGE;
+        let fair = if generous { free / 2 / (others.len() as u64 + 1) } else { 0 };
+        for source in others {
+            let most = fair / source.old.in_pages_of(heir);
+            if source.old.allowance().is_some_and(|left| left > most) {
+                source.old.set_allowance(most, heir);
+            }
         }
-        let free = (heir.unreserved().saturating_sub(needed) * PAGE).saturating_sub(theirs());
-        let left = if generous { free / 2 } else { 0 };
+        let left = fair.min(free.saturating_sub(heir.pledged_to(others)));
         self.with_pool(|| {
             let taken = self.pledged() - self.allowance().unwrap_or(0).min(self.pledged());
             self.region.store64(header::HEIR_SIZE, heir.geometry.size as u64, SeqCst);
@@ -57,7 +61,7 @@ impl Zone {
             self.region.store64(header::PLEDGED, taken + left, SeqCst);
             self.region.store64(header::ALLOWANCE, BOUNDED | left, SeqCst);
         })?;
-        heir.pledge_to(self.pledged() + theirs());
+        heir.pledge_to(self.pledged() + heir.pledged_to(others));
         Ok(())
     }
 
@@ -65,6 +69,27 @@ impl Zone {
     pub fn release(&self) {
         self.region.store64(header::ALLOWANCE, 0, SeqCst);
         self.region.store64(header::PLEDGED, 0, SeqCst);
+    }
+
+    /// `heir` takes the place of the zone that was this one's heir.
+    pub(super) fn inherit(&self, heir: &Zone) {
+        let _ = self.with_pool(|| {
+            let pledged = self.pledged() * self.in_pages_of(heir);
+            self.region.store64(header::PLEDGED, pledged, SeqCst);
+            self.region.store64(header::HEIR_SIZE, heir.geometry.size as u64, SeqCst);
+            self.forget_charges();
+        });
+    }
+
+    /// Shares that these have of this zone, or will have once it is their heir.
+    pub(super) fn pledged_to(&self, others: &[Source]) -> u64 {
+        others.iter().map(|source| source.old.pledged() * source.old.in_pages_of(self)).sum()
+    }
+
+    /// How many pages of `heir` hold what a page of this zone's heir does.
+    fn in_pages_of(&self, heir: &Zone) -> u64 {
+        let now = Geometry::new(self.region.load64(header::HEIR_SIZE, SeqCst) as usize);
+        now.map_or(1, |now| (now.page_size / heir.geometry.page_size).max(1) as u64)
     }
 
     /// Whether writes are bounded.

@@ -145,7 +145,8 @@ impl Zone {
         let copied = self.copy(new, now, Some(Need::Moved));
         let complete = copied.is_ok();
         if complete && bound {
-            new.pledge_to(self.pledged() + others.iter().map(|source| source.old.pledged()).sum::<u64>());
+            others.iter().for_each(|source| source.old.inherit(new));
+            new.pledge_to(self.pledged() + new.pledged_to(others));
         } else {
             new.pledge_all();
         }
