@@ -169,3 +169,19 @@ fn what_was_deleted_in_a_full_zone_makes_room_for_records_of_a_little_less() {
         check(&zone);
     }
 }
+
+#[test]
+fn a_zone_above_1_gib_counts_in_larger_units_and_keeps_its_records() {
+    let zone = Fixture::new((1 << 30) + (1 << 20), None, true);
+    assert_eq!(zone.geometry.marker_len(), 16);
+    let key = |n: usize| format!("key {n}").into_bytes();
+    for round in 0..2 {
+        for n in 0..300 {
+            zone.set(&key(n), &vec![n as u8; n * (20 + round)], Life::Default, Condition::Always, START).expect("room");
+        }
+    }
+    for n in 0..300 {
+        assert_eq!(value(&zone, &key(n), START), Some(vec![n as u8; n * 21]), "record {n}");
+    }
+    check(&zone);
+}
