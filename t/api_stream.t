@@ -155,4 +155,16 @@ subtest 'clients that go away' => sub {
     is_deeply([ $node->workers ], [$worker], 'by the same worker');
 };
 
+subtest 'a reload in the middle' => sub {
+    my $socket = asked("GET /api$one HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    sysread $socket, my $begin, 1000;
+    $node->reload;
+    my ($rest) = read_all($socket, 20);
+    my $body = ZoneMesh::Http->parse($begin . $rest, 'GET', 1)->body;
+    $body =~ s/,?"other \d+":"x*"//g;
+    $body =~ s/^\{,/{/;
+    is_whole($body, 'the old worker sends all');
+    eventually { !$node->old_workers } 'and ends';
+};
+
 done_testing;

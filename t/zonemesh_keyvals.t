@@ -106,6 +106,17 @@ subtest 'import' => sub {
     is($node->post("/read/9/zonemesh/keyvals/one", "{}\n")->status, 405, 'not without write=on');
 };
 
+subtest 'a reload in the middle of an import' => sub {
+    my $body   = lines(map { { "reload $_" => 'x' x 50 } } 1 .. 50_000);
+    my $socket = tcp($node->port);
+    print {$socket} "POST $one HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: " . length($body) . "\r\n\r\n$body";
+    $node->reload;
+    my ($bytes) = read_all($socket, 20);
+    my $report = ZoneMesh::Http->parse($bytes, 'POST', 1)->json;
+    is($report->{created}, 50_000, 'the old worker does it to the end');
+    is($node->delete("$one?prefix=reload%20")->json->{deleted}, 50_000, 'and the new one has it all');
+};
+
 subtest 'export' => sub {
     my $lines = $node->get("$one?format=ndjson", timeout => 30);
     like($lines->header('Content-Type'), qr{^application/x-ndjson}, 'lines');

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How long one request may go on in one turn of the event loop.
 pub const TURN: Duration = Duration::from_millis(2);
 
+/// A turn never takes so long.
+const NEXT_TURN_MS: u64 = 10_000;
+
 /// Belongs to one request, and is dropped with its pool at the latest. Stays where it is once it was used.
 #[repr(C)]
 pub struct Again {
@@ -35,18 +38,20 @@ impl Again {
 
     /// In the next turn, after what else is ready.
     pub fn soon(&mut self) {
+        // A worker that is to end waits for timers, and not for what is posted.
+        self.later(NEXT_TURN_MS);
         // SAFETY: the event is live until `drop`, and this is the thread of the event loop.
         unsafe { sys::ngx_post_event(&mut self.event, &raw mut sys::ngx_posted_next_events) };
     }
 
     /// After so many milliseconds, if nothing comes before.
     pub fn later(&mut self, milliseconds: u64) {
-        // SAFETY: as in `soon`.
+        // SAFETY: the event is live until `drop`, and this is the thread of the event loop.
         unsafe { sys::ngx_add_timer(&mut self.event, sys::ngx_msec_t::try_from(milliseconds).unwrap_or(0)) };
     }
 
     fn cancel(&mut self) {
-        // SAFETY: as in `soon`; each is taken out of the structure that it is in.
+        // SAFETY: as in `later`; each is taken out of the structure that it is in.
         unsafe {
             if self.event.posted() != 0 {
                 sys::ngx_delete_posted_event(&mut self.event);
