@@ -58,7 +58,7 @@ fn one(request: &Request<'_>, zone: &NamedZone, key: &[u8]) -> Result<Answer, Er
         Seen::Unmodified => Response { headers, ..Response::empty(304) },
         Seen::Good => {
             let expire = found.expires.map(|end| end.saturating_sub(request.now));
-            let meta = is_set(request, "meta").then_some(Meta { expire, version });
+            let meta = with_meta(request)?.then_some(Meta { expire, version });
             let mut body = vec![b'{'];
             shape::pair(&mut body, key, &value, meta.as_ref());
             body.push(b'}');
@@ -68,9 +68,13 @@ fn one(request: &Request<'_>, zone: &NamedZone, key: &[u8]) -> Result<Answer, Er
     Ok(response.into())
 }
 
-/// Whether an argument is there and isn't `0`.
-fn is_set(request: &Request<'_>, name: &str) -> bool {
-    args::first(request.args, name).is_some_and(|value| !value.is_empty() && *value != *b"0")
+/// `meta`: whether to tell all that is known of a pair.
+fn with_meta(request: &Request<'_>) -> Result<bool, Error> {
+    match args::first(request.args, "meta").as_deref() {
+        None | Some(b"0") => Ok(false),
+        Some(b"1") => Ok(true),
+        Some(_) => Err(Error::BadArgument("\"meta\" is 0 or 1")),
+    }
 }
 
 /// `{"created":1,...}`

@@ -3,7 +3,7 @@
 //! Pages come in no order of keys, but in one that stays: a place is a bucket and a place within it. What is there from
 //! the first page to the last is on exactly one of them.
 
-use super::is_set;
+use super::with_meta;
 use crate::api::error::Error;
 use crate::api::response::{Body, NDJSON, Patience, Produce, Produced};
 use crate::api::shape::{self, Meta};
@@ -29,7 +29,7 @@ pub(super) fn answer(request: &Request<'_>, zone: &NamedZone) -> Result<Answer, 
     let page = Page {
         zone: zone.zone,
         prefix: args::first(request.args, "prefix").unwrap_or_default().into_owned(),
-        meta: is_set(request, "meta"),
+        meta: with_meta(request)?,
         lines,
         stops: left.is_some() || from.is_some(),
         left: left.unwrap_or(u64::MAX),

@@ -200,7 +200,7 @@ fn places_belong_to_their_zone() {
         assert_eq!(host.failure("GET", &format!("{ONE}?after={bad}"), b"").0, 400, "{bad}");
     }
     assert_eq!(host.get(&format!("{ONE}?after={mark}.ffffffffffffffff.ffffffffffffffff"))["pairs"], value!({}));
-    for bad in ["limit=0", "limit=x", "limit=-1", "format=xml"] {
+    for bad in ["limit=0", "limit=x", "limit=-1", "format=xml", "meta=yes"] {
         assert_eq!(host.failure("GET", &format!("{ONE}?{bad}"), b""), (400, "BadArgument".into()), "{bad}");
     }
 }
