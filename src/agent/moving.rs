@@ -2,6 +2,7 @@
 
 use super::log::Log;
 use super::sys::EventFd;
+use super::wake::Watchers;
 use super::{Config, now};
 use crate::store::{Merge, Merging};
 use std::rc::Rc;
@@ -16,6 +17,7 @@ const STEP: Duration = Duration::from_micros(500);
 pub(super) async fn moving(config: &Config, log: Rc<Log>) {
     let mut merges: Vec<Merge> = config.handovers.iter().map(Merge::new).collect();
     let wake = config.cluster.as_ref().and_then(|_| EventFd::duplicate(config.control.eventfd()).ok());
+    let watchers = Watchers::new(config.control);
     while !merges.is_empty() {
         let began = Instant::now();
         let mut more = false;
@@ -31,11 +33,13 @@ pub(super) async fn moving(config: &Config, log: Rc<Log>) {
                     Merging::Over => break true,
                 }
             };
-            if merge.take_merged()
-                && config.control.must_wake()
-                && let Some(wake) = &wake
-            {
-                wake.signal();
+            if merge.take_merged() {
+                watchers.wake();
+                if config.control.must_wake()
+                    && let Some(wake) = &wake
+                {
+                    wake.signal();
+                }
             }
             if end && merge.lost > 0 {
                 log.error(format!(

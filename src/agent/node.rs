@@ -4,7 +4,7 @@ use super::hub::{Hub, Link};
 use super::log::Log;
 use super::thread::Order;
 use super::upgrade::PidFiles;
-use super::wake::Wake;
+use super::wake::{Wake, Watchers};
 use super::{Config, Peer, dial, moving, now, upkeep};
 use std::io;
 use std::panic::resume_unwind;
@@ -50,7 +50,7 @@ async fn live(
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
     let mut dials = Dials::new(config, &hub);
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
-    let mut upkeep = pin!(upkeep::upkeep(config.zones.clone()));
+    let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control)));
     // With an interval, changes that come before this wait for it.
     let mut quiet = Instant::now();
     let mut looked: Option<Instant> = None;

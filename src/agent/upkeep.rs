@@ -1,6 +1,7 @@
 //! Takes away what is over: expired records and old tombstones, in steps too short to delay the sessions.
 
 use super::now;
+use super::wake::Watchers;
 use crate::store::Zone;
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,19 @@ const PAUSE: Duration = Duration::from_millis(30);
 const QUIET: Duration = Duration::from_millis(100);
 
 /// Runs until it is dropped.
-pub(super) async fn upkeep(zones: Vec<Zone>) {
+pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers) {
     if zones.is_empty() {
         std::future::pending::<()>().await;
     }
     let mut place = 0;
     loop {
         let began = Instant::now();
-        let pause = match step(&zones, &mut place) {
+        let mut changed = false;
+        let done = step(&zones, &mut place, &mut changed);
+        if changed {
+            watchers.wake();
+        }
+        let pause = match done {
             // As long as it took, and so at most half of the thread's time.
             Step::Unfinished => began.elapsed().max(Duration::from_millis(1)),
             Step::Done if zones.iter().all(|zone| zone.is_quiet(now() + QUIET.as_millis() as u64)) => QUIET,
@@ -40,8 +46,9 @@ enum Step {
     Done,
 }
 
-/// Goes round the zones, from `place` on, until none has anything left or the time is over.
-fn step(zones: &[Zone], place: &mut usize) -> Step {
+/// Goes round the zones, from `place` on, until none has anything left or the time is over. `changed` becomes true if that
+/// is of interest to watchers.
+fn step(zones: &[Zone], place: &mut usize, changed: &mut bool) -> Step {
     let began = Instant::now();
     let mut through = 0;
     while through < zones.len() {
@@ -51,6 +58,7 @@ fn step(zones: &[Zone], place: &mut usize) -> Step {
         *place = (*place + 1) % zones.len();
         let Some(zone) = zones.get(*place) else { break };
         let done = zone.upkeep(now(), BUDGET);
+        *changed |= done > 0 && zone.is_watched();
         through = if done < BUDGET { through + 1 } else { 0 };
     }
     Step::Done
@@ -73,7 +81,7 @@ mod tests {
             }
         }
         let mut place = 0;
-        let steps = (0..10_000).take_while(|_| step(&zones, &mut place) != Step::Done).count();
+        let steps = (0..10_000).take_while(|_| step(&zones, &mut place, &mut false) != Step::Done).count();
         assert!(steps < 10_000, "{steps} steps");
         assert_eq!(zones.iter().map(|zone| zone.stats().records).sum::<u64>(), 0);
     }

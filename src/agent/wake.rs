@@ -28,6 +28,28 @@ impl Wake {
     }
 }
 
+/// The eventfd that wakes workers with watchers, for changes that the agent makes.
+pub(super) struct Watchers {
+    control: Control,
+    fd: Option<EventFd>,
+}
+
+impl Watchers {
+    /// Without a descriptor, watchers find out when they next look.
+    pub(super) fn new(control: Control) -> Watchers {
+        Watchers { control, fd: EventFd::duplicate(control.watch_eventfd()).ok() }
+    }
+
+    /// A watched zone was changed.
+    pub(super) fn wake(&self) {
+        if let Some(fd) = &self.fd
+            && self.control.must_wake_watchers()
+        {
+            fd.signal();
+        }
+    }
+}
+
 /// While this lives, writers wake the agent.
 pub(super) struct Asleep<'a>(&'a Wake);
 

@@ -2,7 +2,7 @@
 //!
 //! [`route`] finds what a path means and which methods it has; [`keyvals`] and [`status`] answer; [`json`] writes and
 //! reads bodies, [`args`] the query string; [`error`] makes every failure the JSON object that clients decode. What is
-//! large is a [`Body::Stream`], made while it is sent.
+//! large is a [`Body::Stream`], made while it is sent; [`watch`] has one that goes on.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -20,6 +20,7 @@ mod shape;
 mod status;
 mod status_zones;
 mod time;
+pub mod watch;
 mod write;
 
 #[cfg(test)]
@@ -87,6 +88,8 @@ pub trait Host {
     fn slabs(&self) -> Vec<(String, Slab)>;
     /// `/stream/zone_sync`; `None`: no server with zone_sync.
     fn zone_sync(&self) -> Option<ZoneSync>;
+    /// What a client that watches a zone gets; `None`: the zone can have no more walkers.
+    fn watch(&self, zone: &NamedZone, order: watch::Order, now: Millis) -> Option<Box<dyn Produce>>;
     /// Names of what `status_zone` counts, sorted.
     fn status_zones(&self, kind: StatusKind) -> Vec<String>;
     /// What was counted under one of the names.

@@ -20,7 +20,7 @@ pub fn handle(request: &Request<'_>, key: &[u8], zone: &NamedZone) -> Response {
     let mut changed = false;
     let answer = answer(request, key, zone, &mut changed);
     let mut response = answer.unwrap_or_else(|error| error.response(None, request.request_id));
-    response.changed = changed && zone.zone.params().sync;
+    response.changed = changed && zone.zone.announces();
     response
 }
 

@@ -47,6 +47,9 @@ pub enum Body {
 pub trait Produce {
     /// Appends the next piece to `out`: some kilobytes, made in a small part of a millisecond. A piece may be empty.
     fn produce(&mut self, out: &mut Vec<u8>, now: Millis) -> Produced;
+
+    /// Whoever has something new for a body that waits calls `poke`, from outside of `produce`, until the body is dropped.
+    fn poke_by(&mut self, _poke: Box<dyn Fn()>) {}
 }
 
 /// Where a body that is being made stands.

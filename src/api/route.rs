@@ -4,8 +4,9 @@
 
 use super::args::{self, Fields};
 use super::error::Error;
+use super::watch::Order;
 use super::{
-    Answer, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, own, status,
+    Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, own, status,
     status_zones,
 };
 
@@ -81,6 +82,8 @@ enum Endpoint<'h> {
     /// Key-values as zonemesh has them: the names of the zones, and one zone.
     OwnKeyvals,
     OwnKeyval(Vec<u8>),
+    /// Its changes.
+    Watch(Vec<u8>),
 }
 
 /// Which methods an endpoint has.
@@ -156,6 +159,7 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("slabs", _) => Endpoint::Slab(String::from_utf8_lossy(&zone_name(rest)).into_owned()),
         ("http", "keyvals") => keyval_endpoint(host.http_zones(), third),
         ("stream", "keyvals") if in_stream => keyval_endpoint(host.stream_zones(), third),
+        ("zonemesh", "keyvals") if let Some(name) = watched(third) => Endpoint::Watch(name),
         ("zonemesh", "keyvals") => match zone_name(third) {
             name if name.is_empty() => Endpoint::OwnKeyvals,
             name => Endpoint::OwnKeyval(name),
@@ -205,6 +209,7 @@ fn status_endpoint<'h>(kind: StatusKind, rest: &str) -> Endpoint<'h> {
 fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Answer, Error> {
     let fields = Fields::of(request.args);
     let body = match endpoint {
+        Endpoint::Watch(name) => return watch(request, host, name),
         Endpoint::Versions => {
             let list: Vec<String> = VERSIONS.map(|version| version.to_string()).collect();
             format!("[{}]", list.join(",")).into_bytes()
@@ -246,6 +251,22 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::OwnKeyval(name) => return own::show(request, own_zone(host, name)?),
     };
     Ok(Answer::ok(body))
+}
+
+/// A stream of the changes of a zone.
+fn watch(request: &Request<'_>, host: &dyn Host, name: &[u8]) -> Result<Answer, Error> {
+    let zone = own_zone(host, name)?;
+    let order = Order::parse(request.args, (request.header)("last-event-id").as_deref()).ok_or(Error::WatchPosition)?;
+    let body = host.watch(zone, order, request.now).ok_or(Error::KeyvalBusy)?;
+    let headers = vec![("X-Accel-Buffering", "no".to_owned())];
+    let body = Body::Stream(Vec::new(), body);
+    Ok(Answer::Now(Response { content_type: "text/event-stream", headers, ..Response::ok(body) }))
+}
+
+/// The name of the zone in `{zone}/watch`: where that is the end of the path, a slash before it is none of a name.
+fn watched(rest: &str) -> Option<Vec<u8>> {
+    let name = zone_name(rest.trim_end_matches('/').strip_suffix("/watch")?);
+    (!name.is_empty()).then_some(name)
 }
 
 /// All zones of zonemesh, whichever block they are declared in: a name is there once.

@@ -41,7 +41,7 @@ pub(super) fn pair(out: &mut Vec<u8>, key: &[u8], value: &[u8], meta: Option<&Me
 }
 
 /// Appends a string, or `{"base64":"..."}`.
-fn bytes(out: &mut Vec<u8>, value: &[u8]) {
+pub(super) fn bytes(out: &mut Vec<u8>, value: &[u8]) {
     if std::str::from_utf8(value).is_ok() {
         return json::string(out, value);
     }

@@ -5,14 +5,15 @@
 //! done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
 //! they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
 
-mod lines;
+pub mod lines;
 mod names;
-mod timer;
+pub mod timer;
 
 use super::conf::main::MainConf;
+use super::http::watch;
 use super::{ffi, log};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
-use crate::store::Control;
+use crate::store::{Control, Zone};
 use crossbeam_channel::Receiver;
 use lines::LinesReady;
 use nginx_sys as sys;
@@ -49,6 +50,7 @@ thread_local! {
 /// A configuration is about to come into force. Without a master, the helper thread of this process works with memory that
 /// is about to go.
 pub fn reconfiguring() {
+    watch::end();
     names::stop();
     with_worker(Worker::stop_now);
 }
@@ -87,6 +89,10 @@ pub unsafe fn started(control: &Control) {
     let worker =
         Worker { control: *control, generation: GENERATION.load(Ordering::Relaxed), timer, ready, running: None };
     worker.control.worker_enter(worker.generation);
+    // SAFETY: the configuration in force, for the time of this call.
+    let zones = unsafe { MainConf::current() }.into_iter().flat_map(MainConf::all_zones);
+    // Those of a worker that this one may replace.
+    zones.for_each(Zone::sweep_watchers);
     WORKER.with_borrow_mut(|slot| *slot = Some(worker));
     tick();
 }
@@ -94,6 +100,7 @@ pub unsafe fn started(control: &Control) {
 /// A process ends: for `exit_process`.
 pub fn ending() {
     names::stop();
+    watch::end();
     // Out of its place: what comes of log lines now is done here.
     if let Some(mut worker) = WORKER.with_borrow_mut(Option::take) {
         worker.end();
@@ -292,6 +299,10 @@ fn with_worker(work: impl FnOnce(&mut Worker)) {
 
 fn tick() {
     with_worker(Worker::tick);
+    // SAFETY: a number that nginx sets in this thread.
+    if unsafe { (&raw const sys::ngx_exiting).read_volatile() } != 0 {
+        watch::end();
+    }
     follow_names();
     show_idle();
 }

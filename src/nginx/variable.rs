@@ -169,9 +169,9 @@ unsafe extern "C" fn set<S: Side>(session: *mut S::Session, value: *mut sys::ngx
                 zone.1.set(key, (*value).as_bytes(), Life::Default, Condition::Always, now)
             };
             match result {
-                Ok(_) if zone.0.sync => {
+                Ok(_) if zone.1.announces() => {
                     if let Some(control) = MainConf::current().and_then(MainConf::control) {
-                        wake::agent(control);
+                        wake::everybody(control);
                     }
                 }
                 Ok(_) => {}

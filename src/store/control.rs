@@ -11,7 +11,7 @@ use crate::record::{Identity, Millis};
 pub const CONTROL_SIZE: usize = 48 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -19,6 +19,8 @@ const IDENTITY: usize = 16;
 const GENERATION: usize = 32;
 /// The descriptor + 1.
 const EVENTFD: usize = 40;
+/// The same of the one that wakes watchers.
+const WATCH_EVENTFD: usize = 48;
 /// Guards the lease and the tables of workers and peers.
 const LOCK: usize = 64;
 const LEASE_NUMBER: usize = 72;
@@ -27,6 +29,8 @@ const LEASE_OWNER: usize = 80;
 const LEASE_GENERATION: usize = 88;
 const BEAT: usize = 96;
 const SLEEPING: usize = 128;
+/// Some worker with watchers sleeps.
+const WATCHERS_SLEEP: usize = 136;
 const COUNTERS: usize = 192;
 const NODES_ONLINE: usize = 320;
 const BASES: usize = 384;
@@ -139,6 +143,30 @@ impl Control {
     /// Sets it, once for each master process.
     pub fn set_eventfd(&self, fd: i32) {
         self.put(EVENTFD, (i64::from(fd) + 1) as u64);
+    }
+}
+
+/// Watchers.
+impl Control {
+    /// The descriptor of the eventfd that wakes workers with watchers, -1 while there is none.
+    pub fn watch_eventfd(&self) -> i32 {
+        self.get(WATCH_EVENTFD) as i32 - 1
+    }
+
+    /// Sets it, once for each master process.
+    pub fn set_watch_eventfd(&self, fd: i32) {
+        self.put(WATCH_EVENTFD, (i64::from(fd) + 1) as u64);
+    }
+
+    /// A worker with watchers is about to sleep: it must look for changes once more after this.
+    pub fn watchers_sleep(&self) {
+        self.put(WATCHERS_SLEEP, 1);
+    }
+
+    /// After a change of a watched zone: whether the caller has to write to the eventfd, as some watchers sleep and nobody
+    /// has woken them yet. One write wakes all workers.
+    pub fn must_wake_watchers(&self) -> bool {
+        self.word(WATCHERS_SLEEP).is_some_and(|word| word.load(SeqCst) == 1 && word.swap(0, SeqCst) == 1)
     }
 }
 

@@ -54,7 +54,7 @@ pub use resize::{Copied, Handover, Merge, Merging, Source};
 pub use state::StateFigures;
 pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};
-pub use watch::{Change, REMEMBERED};
+pub use watch::Change;
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 
 /// Smallest zone, bytes: eight pages of 4 KiB.

@@ -106,6 +106,7 @@ impl Zone {
         // What is promised is read before what it promises.
         let (positions, joined) = (self.positions(), self.joined());
         new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
+        new.forget_as(self)?;
         for field in [header::PURGE_FLOOR, header::EVICTED_STAMP] {
             new.region.store64(field, self.region.load64(field, SeqCst), SeqCst);
         }

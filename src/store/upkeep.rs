@@ -119,7 +119,7 @@ impl Shard<'_> {
         }
         self.note_missed(&given_up);
         given_up.iter().for_each(|at| {
-            self.forget(gone_since(&self.block(*at).fields(), now));
+            self.forget(gone_since(self.zone, &self.block(*at).fields(), now));
             self.remove_at(*at);
         });
         steps < STEPS_A_HOLD || !given_up.is_empty()
@@ -130,7 +130,7 @@ impl Shard<'_> {
         self.turn(now, budget, |at, fields| {
             if fields.tombstone || !self.zone.leaves_tombstones() || fields.stamp <= self.zone.cleared() {
                 if fields.stamp > self.zone.cleared() {
-                    self.forget(gone_since(&fields, now));
+                    self.forget(gone_since(self.zone, &fields, now));
                 }
                 self.remove_at(at);
             } else {

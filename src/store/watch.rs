@@ -2,7 +2,7 @@
 //!
 //! A zone is *watched* until a time that its watchers keep putting off. As long as that lasts
 //!
-//! - deletes and ends leave tombstones, in zones that aren't shared too, kept for [`REMEMBERED`] at least;
+//! - deletes and ends leave tombstones, in zones that aren't shared too, kept for [`Zone::remembered`] at least;
 //! - each shard counts its changes, so that a watcher sees with one look where there is something new.
 //!
 //! What goes without a tombstone, or whose tombstone goes, is *forgotten*: the shard notes when it went. Who was away since
@@ -13,12 +13,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::block::Fields;
 use super::layout::{WALKER_MISSED, header, shard};
 use super::shard::Shard;
-use super::upkeep::LAPSED_RETENTION;
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, lock};
 use crate::record::{Millis, Record};
-
-/// For how long, in milliseconds, a watched zone remembers what is gone, unless it is full.
-pub const REMEMBERED: Millis = LAPSED_RETENTION;
 
 /// A change as a watcher sees it.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +26,11 @@ pub struct Change<'a> {
 }
 
 impl Zone {
+    /// For how long, in milliseconds, it remembers what is gone while it is watched, unless it is full.
+    pub fn remembered(&self) -> Millis {
+        self.lapsed_retention()
+    }
+
     /// Announces changes until `until`, or longer if somebody said so.
     pub fn watch_until(&self, until: Millis) {
         if let Some(word) = self.region.word64(header::WATCHED) {
@@ -76,6 +77,17 @@ impl Zone {
         self.shard_unlocked(shard).get(shard::FORGOTTEN)
     }
 
+    /// A number that another zone, or one made anew, has otherwise.
+    pub fn mark(&self) -> u64 {
+        self.hash(b"zonemesh watch")
+    }
+
+    /// What another zone of this node, from which all records come, has forgotten is forgotten here too.
+    pub(super) fn forget_as(&self, other: &Zone) -> Result<(), StoreError> {
+        let gone = (0..other.geometry.shards).map(|shard| other.forgotten(shard)).max().unwrap_or(0);
+        (0..self.geometry.shards).try_for_each(|shard| self.shard(shard).map(|shard| shard.forget(gone)))
+    }
+
     /// The owner of walkers that end with the calling thread.
     pub fn walker_owner() -> u64 {
         lock::this_thread()
@@ -112,7 +124,8 @@ impl Zone {
         each: &mut dyn FnMut(&Change<'_>) -> bool,
     ) -> Result<FeedEnd, StoreError> {
         self.feed_with_fields(cursor, shard, &mut |record, fields| {
-            let lapsed = fields.expires.filter(|_| fields.lapsed).map(|until| until.saturating_sub(LAPSED_RETENTION));
+            let until = fields.expires.filter(|_| fields.lapsed);
+            let lapsed = until.map(|until| until.saturating_sub(self.remembered()));
             each(&Change { record: *record, lapsed })
         })
     }
@@ -175,9 +188,9 @@ impl Shard<'_> {
 }
 
 /// When what is taken away now went, at the latest.
-pub fn gone_since(fields: &Fields, now: Millis) -> Millis {
+pub fn gone_since(zone: &Zone, fields: &Fields, now: Millis) -> Millis {
     let until = fields.expires.filter(|_| fields.tombstone);
-    until.map_or(now, |until| until.saturating_sub(LAPSED_RETENTION).min(now))
+    until.map_or(now, |until| until.saturating_sub(zone.remembered()).min(now))
 }
 
 /// Whether a walker's owner is a thread that is dead. `None`: it isn't a thread but the number of a lease, which counts

@@ -13,7 +13,6 @@ const A_STEP: usize = 64;
 /// there then is a conflict, as it would be for a single one.
 pub(super) struct Add {
     zone: Zone,
-    sync: bool,
     pairs: Vec<(Vec<u8>, Vec<u8>, Life)>,
     /// Versions of those that were added, from the first on.
     added: Vec<Version>,
@@ -31,7 +30,6 @@ impl Add {
         };
         Add {
             zone: zone.zone,
-            sync: zone.zone.params().sync,
             pairs: pairs.into_iter().filter_map(owned).collect(),
             added: Vec::new(),
             failed: None,
@@ -77,6 +75,6 @@ impl Job for Add {
     }
 
     fn wakes(&self) -> bool {
-        self.sync
+        self.zone.announces()
     }
 }

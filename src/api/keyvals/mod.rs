@@ -52,7 +52,7 @@ pub(super) fn add(request: &Request<'_>, zone: &NamedZone, body: &[u8], changed:
         return match zone.zone.set(key.as_bytes(), value.as_bytes(), *life, Condition::Absent, now)? {
             Written::Unmet => Err(Error::KeyvalKeyExists),
             Written::Done(_) => {
-                *changed |= zone.zone.params().sync;
+                *changed |= zone.zone.announces();
                 Ok(Response::empty(201).into())
             }
         };
@@ -76,7 +76,7 @@ pub(super) fn update(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut b
     match written {
         Written::Unmet => Err(Error::KeyvalKeyNotFound),
         Written::Done(_) => {
-            *changed |= zone.zone.params().sync;
+            *changed |= zone.zone.announces();
             Ok(())
         }
     }
@@ -85,7 +85,7 @@ pub(super) fn update(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut b
 /// DELETE: removes every pair.
 pub(super) fn clear(zone: &NamedZone, now: Millis, changed: &mut bool) -> Result<(), Error> {
     zone.zone.clear(now)?;
-    *changed |= zone.zone.params().sync;
+    *changed |= zone.zone.announces();
     Ok(())
 }
 

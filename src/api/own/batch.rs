@@ -18,7 +18,6 @@ const NAMED: usize = 10;
 
 pub(super) struct Import {
     zone: NamedZone,
-    sync: bool,
     pieces: Box<dyn Pieces>,
     /// What was read and not used yet begins at `start`.
     buffer: Vec<u8>,
@@ -41,7 +40,6 @@ impl Import {
     pub(super) fn new(request: &Request<'_>, zone: &NamedZone) -> Import {
         Import {
             zone: zone.clone(),
-            sync: zone.zone.params().sync,
             pieces: (request.pieces)(),
             buffer: Vec::new(),
             start: 0,
@@ -162,7 +160,7 @@ impl Job for Import {
     }
 
     fn wakes(&self) -> bool {
-        self.sync
+        self.zone.zone.announces()
     }
 }
 

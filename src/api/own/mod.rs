@@ -27,7 +27,7 @@ pub(super) fn show(request: &Request<'_>, zone: &NamedZone) -> Result<Answer, Er
 
 /// PUT, POST and DELETE. `changed` becomes true if a synchronized zone was changed.
 pub(super) fn change(request: &Request<'_>, zone: &NamedZone, changed: &mut bool) -> Result<Answer, Error> {
-    let sync = zone.zone.params().sync;
+    let sync = zone.zone.announces();
     let key = args::first(request.args, "key");
     match (request.method, key) {
         ("PUT", key) => put::answer(request, zone, key.as_deref(), changed),

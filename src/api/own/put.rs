@@ -75,7 +75,7 @@ fn one(
             Response::empty(204)
         }
     };
-    *changed |= zone.zone.params().sync;
+    *changed |= zone.zone.announces();
     Ok(response.into())
 }
 
@@ -125,7 +125,6 @@ const A_STEP: usize = 64;
 /// Writes many pairs, one after the other.
 struct Many {
     zone: NamedZone,
-    sync: bool,
     list: std::vec::IntoIter<Pair>,
     all: usize,
     done: Done,
@@ -137,7 +136,6 @@ impl Many {
     fn new(request: &Request<'_>, zone: &NamedZone, list: Vec<Pair>) -> Many {
         Many {
             zone: zone.clone(),
-            sync: zone.zone.params().sync,
             all: list.len(),
             list: list.into_iter(),
             done: Done::default(),
@@ -160,6 +158,6 @@ impl Job for Many {
     }
 
     fn wakes(&self) -> bool {
-        self.sync
+        self.zone.zone.announces()
     }
 }

@@ -25,7 +25,6 @@ pub(super) fn answer(request: &Request<'_>, zone: &NamedZone) -> Result<Answer, 
         }
         _ => Ok(Answer::Later(Box::new(Remove {
             zone: zone.clone(),
-            sync: zone.zone.params().sync,
             filter,
             at: Some(ScanPlace::default()),
             doomed: Vec::new(),
@@ -54,7 +53,6 @@ impl Filter {
 
 struct Remove {
     zone: NamedZone,
-    sync: bool,
     filter: Filter,
     at: Option<ScanPlace>,
     /// Keys that were found and not removed yet.
@@ -77,7 +75,7 @@ impl Job for Remove {
     }
 
     fn wakes(&self) -> bool {
-        self.sync
+        self.zone.zone.announces()
     }
 }
 

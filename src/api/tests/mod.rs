@@ -22,6 +22,7 @@ struct Fake {
     sync: Option<ZoneSync>,
     respawned: Option<u64>,
     resets: RefCell<Vec<String>>,
+    hub: watch::Hub,
     /// Keeps the memory of the zones.
     mappings: Vec<Mapping>,
 }
@@ -35,6 +36,7 @@ impl Fake {
             sync: None,
             respawned: Some(3),
             resets: RefCell::new(Vec::new()),
+            hub: watch::Hub::new(|| ()),
             mappings: Vec::new(),
         }
     }
@@ -202,6 +204,9 @@ impl Host for Fake {
     }
     fn zone_sync(&self) -> Option<ZoneSync> {
         self.sync.clone()
+    }
+    fn watch(&self, zone: &NamedZone, order: watch::Order, now: Millis) -> Option<Box<dyn Produce>> {
+        self.hub.join(zone, order, now)
     }
     fn status_zones(&self, kind: StatusKind) -> Vec<String> {
         match kind {

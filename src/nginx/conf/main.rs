@@ -315,6 +315,11 @@ impl MainConf {
         Some(Node { control: self.control?, zones: self.sync_zones.clone(), limits: sync.limits })
     }
 
+    /// Every key-value zone.
+    pub fn all_zones(&self) -> impl Iterator<Item = &Zone> {
+        self.zones.iter().filter_map(|zone| zone.zone.as_ref())
+    }
+
     /// What the agent is started with.
     pub fn agent_config(&self, lease: Lease) -> Option<Config> {
         let cluster = self.sync.as_ref().zip(self.node()).map(|(sync, node)| Cluster {

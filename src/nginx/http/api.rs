@@ -52,7 +52,7 @@ unsafe fn answer(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
         if response.changed
             && let Some(control) = main.control()
         {
-            wake::agent(control);
+            wake::everybody(control);
         }
         request.send(response)
     }

@@ -44,6 +44,14 @@ pub unsafe fn begin(r: *mut sys::ngx_http_request_t, begin: Vec<u8>, rest: Box<d
         }
         (*slot).flow = flow;
         (*r).write_event_handler = Some(writable);
+        if (*r).main == r && (*r).discard_body() == 0 {
+            // Who goes away while there is nothing to send is noticed as well.
+            (*r).read_event_handler = Some(sys::ngx_http_test_reading);
+        }
+        if let Some(rest) = &mut (*flow).rest {
+            // The flow owns what will poke it, and nobody does so while it is in use.
+            rest.poke_by(Box::new(move || (*flow).again.soon()));
+        }
         // Held until the flow finalizes the request; whoever called finalizes it with `DONE` if that isn't now.
         (*(*r).main).set_count((*(*r).main).count() + 1);
         let rc = match (*flow).put(r, begin, false) {

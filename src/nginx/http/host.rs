@@ -1,10 +1,13 @@
 //! What the API shows of nginx and of the node.
 
 use super::request::Request;
-use crate::api::{Connections, Host, NamedZone, Nginx, Requests, Reset, Slab, StatusKind, Worker, ZoneSync};
+use super::watch;
+use crate::api::watch::Order;
+use crate::api::{Connections, Host, NamedZone, Nginx, Produce, Requests, Reset, Slab, StatusKind, Worker, ZoneSync};
 use crate::nginx::conf::main::{Block, MainConf};
 use crate::nginx::shm::{self, Base};
 use crate::nginx::{ffi, stream};
+use crate::record::Millis;
 use crate::store::control::Counter;
 use crate::store::{Figures, Slot, Tally};
 use nginx_sys as sys;
@@ -106,6 +109,10 @@ impl Host for NginxHost<'_> {
             bytes_out: control.counter(Counter::BytesOut),
             nodes_online: control.nodes_online(),
         })
+    }
+
+    fn watch(&self, zone: &NamedZone, order: Order, now: Millis) -> Option<Box<dyn Produce>> {
+        watch::join(self.main.control()?, zone, order, now)
     }
 
     fn status_zones(&self, kind: StatusKind) -> Vec<String> {

@@ -11,6 +11,7 @@ pub mod request;
 mod rest;
 mod slot;
 pub mod variable;
+pub mod watch;
 mod work;
 
 use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};

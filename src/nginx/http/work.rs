@@ -63,7 +63,7 @@ unsafe fn turn(r: *mut sys::ngx_http_request_t) -> Option<sys::ngx_int_t> {
         if work.job.wakes()
             && let Some(control) = MainConf::current().and_then(MainConf::control)
         {
-            wake::agent(control);
+            wake::everybody(control);
         }
         match response {
             Some(response) => Some(Request::new(r).send(response)),

@@ -1,4 +1,5 @@
-//! The way back from the helper thread: an eventfd that is a connection of the worker's own event loop.
+//! The way back from the helper thread, and from other workers: an eventfd that is a connection of the worker's own event
+//! loop.
 
 use crate::nginx::ffi::{OK, guard};
 use nginx_sys as sys;
@@ -22,6 +23,30 @@ impl LinesReady {
     pub unsafe fn new(handler: fn()) -> io::Result<LinesReady> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        // SAFETY: the caller's promise.
+        unsafe { LinesReady::over(fd, readable, handler) }
+    }
+
+    /// Over an eventfd that other workers wait for as well: it is never read, as that would take the event from them. Each
+    /// write to it is an event of its own, if nginx's way of waiting tells them apart; `None`: it doesn't.
+    ///
+    /// # Safety
+    /// As [`LinesReady::new`]; `shared` is an open eventfd.
+    pub unsafe fn shared(shared: RawFd, handler: fn()) -> io::Result<Option<LinesReady>> {
+        // SAFETY: a number that nginx sets when it makes the event loop; duplicating touches no memory.
+        unsafe {
+            if sys::ngx_event_flags & sys::NGX_USE_CLEAR_EVENT as sys::ngx_uint_t == 0 {
+                return Ok(None);
+            }
+            LinesReady::over(libc::fcntl(shared, libc::F_DUPFD_CLOEXEC, 3), written, handler).map(Some)
+        }
+    }
+
+    unsafe fn over(
+        fd: RawFd,
+        event: unsafe extern "C" fn(*mut sys::ngx_event_t),
+        handler: fn(),
+    ) -> io::Result<LinesReady> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -35,7 +60,7 @@ impl LinesReady {
                 (*connection).data = handler as *mut c_void;
                 (*connection).log = log;
                 let read = (*connection).read;
-                (*read).handler = Some(readable);
+                (*read).handler = Some(event);
                 (*read).log = log;
                 (*(*connection).write).log = log;
                 if sys::ngx_handle_read_event(read, 0) != OK {
@@ -62,6 +87,10 @@ impl Drop for LinesReady {
             if self.connection.is_null() {
                 libc::close(self.fd);
             } else {
+                // nginx takes it that closing a descriptor ends its events, which isn't so of one that has copies.
+                if let Some(take_out) = sys::ngx_event_actions.del_conn {
+                    take_out(self.connection, 0);
+                }
                 sys::ngx_close_connection(self.connection);
             }
         }
@@ -79,6 +108,15 @@ unsafe extern "C" fn readable(event: *mut sys::ngx_event_t) {
         std::mem::transmute::<*mut c_void, fn()>((*connection).data)
     };
     guard("the helper thread's lines", (), handler);
+}
+
+unsafe extern "C" fn written(event: *mut sys::ngx_event_t) {
+    // SAFETY: as in `readable`.
+    let handler = unsafe {
+        let connection = (*event).data.cast::<sys::ngx_connection_t>();
+        std::mem::transmute::<*mut c_void, fn()>((*connection).data)
+    };
+    guard("watchers", (), handler);
 }
 
 /// Keeps this shared object in memory until the process ends: nginx unloads it together with the cycle, and a thread

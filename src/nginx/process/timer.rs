@@ -43,6 +43,10 @@ impl Timer {
         unsafe {
             // The log of a cycle that a reload without master replaced would be gone.
             (*self.0).event.log = (*sys::ngx_cycle).log;
+            if (*self.0).event.timer_set() != 0 {
+                // nginx would leave a timer as it is that is to run off a little later.
+                sys::ngx_del_timer(&raw mut (*self.0).event);
+            }
             sys::ngx_add_timer(self.0.cast::<sys::ngx_event_t>(), milliseconds as sys::ngx_msec_t);
         }
     }

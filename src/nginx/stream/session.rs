@@ -6,7 +6,7 @@
 
 use super::{Symbols, context, exiting};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
-use crate::nginx::log;
+use crate::nginx::{log, wake};
 use crate::store::control::Counter;
 use crate::sync::{Node, Pull, SessionError};
 use nginx_sys as sys;
@@ -209,7 +209,9 @@ impl Session {
         self.node.control.count(Counter::BytesIn, bytes.len() as u64);
         // SAFETY: the session is live; a count for the access log.
         unsafe { (*self.session).received += bytes.len() as sys::off_t };
-        Ok(self.pull.handle(bytes, &mut self.output, now)?)
+        let handled = self.pull.handle(bytes, &mut self.output, now);
+        wake::watchers(&self.node.control);
+        Ok(handled?)
     }
 
     /// Sends what the connection takes.

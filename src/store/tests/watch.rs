@@ -2,7 +2,7 @@
 
 use super::check::check;
 use super::*;
-use crate::store::{Condition, Cursor, FeedEnd, Life, REMEMBERED};
+use crate::store::{Condition, Cursor, FeedEnd, Life};
 
 const MINUTE: Millis = 60_000;
 
@@ -49,7 +49,7 @@ fn a_watched_zone_that_is_not_shared_remembers_what_went_and_how() {
     assert_eq!(seen(&zone, &mut cursor), Vec::<String>::new());
     assert_eq!(forgotten(&zone), 0);
 
-    zone.upkeep(START + 300 + REMEMBERED + 100, 100);
+    zone.upkeep(START + 300 + zone.remembered() + 100, 100);
     assert_eq!(zone.stats().tombstones, 0, "it doesn't remember for ever");
     assert_eq!(forgotten(&zone), START + 300, "and notes when the last went that it forgot");
     check(&zone);
