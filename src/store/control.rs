@@ -315,9 +315,20 @@ impl Control {
         });
     }
 
-    /// When that last happened; 0: never.
-    pub fn last_heard(&self, peer: Identity) -> Millis {
-        self.peer_at(peer).map_or(0, |at| self.get(at + 16))
+    /// All that were heard of, and when, sorted.
+    pub fn heard_of(&self) -> Vec<(Identity, Millis)> {
+        let mut all: Vec<(Identity, Millis)> = (0..PEER_COUNT)
+            .map(place_of)
+            .map(|at| (at, self.get(at + 16)))
+            .take_while(|(_, heard)| *heard != 0)
+            .map(|(at, heard)| {
+                let mut bytes = [0; 16];
+                self.region.read(at, &mut bytes);
+                (Identity(bytes), heard)
+            })
+            .collect();
+        all.sort_unstable();
+        all
     }
 
     fn peer_at(&self, peer: Identity) -> Option<usize> {

@@ -21,6 +21,11 @@ const MAX_AHEAD: u64 = (1 << (LEVEL_BITS * shard::LEVELS as u32)) - 1;
 /// `NEXT_DUE` of a wheel with nothing in it.
 pub const NEVER: u64 = u64::MAX;
 
+/// The time at which a tick ends.
+pub const fn millis(tick: u64) -> Millis {
+    (tick + 1) << TICK_SHIFT
+}
+
 /// Whether a wheel whose `NEXT_DUE` is `next_due` has something to do at `now`.
 pub fn is_due(next_due: u64, now: Millis) -> bool {
     next_due <= now >> TICK_SHIFT

@@ -106,6 +106,12 @@ impl Zone {
         Ok(true)
     }
 
+    /// What ended until then may have been taken away. Later than the clock if that was set back.
+    pub fn expired_to(&self) -> Millis {
+        let ticks = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::TICK));
+        super::expiry::millis(ticks.max().unwrap_or(0))
+    }
+
     /// Bytes that nobody can foretell who doesn't know the zone's secret; others for each `number`.
     pub fn nonce(&self, number: u128) -> [u8; 16] {
         let half = |n: u8| u128::from(self.hash(&[number.to_le_bytes().as_slice(), &[n]].concat()));

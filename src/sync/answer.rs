@@ -38,7 +38,7 @@ enum Job {
     /// Digests are sent, from this part on.
     Tell { digests: Vec<Digest>, next: usize },
     /// The versions in these parts are sent. Positions were read before the first.
-    List { ranges: Vec<bool>, pass: Pass, positions: Vec<Entry>, trusted: bool },
+    List { ranges: Vec<bool>, pass: Pass, positions: Vec<Entry> },
     /// The records with these hashes are sent.
     Fetch { wanted: HashSet<u64>, pass: Option<Pass>, keys: VecDeque<Vec<u8>> },
 }
@@ -77,9 +77,7 @@ impl Answer {
                 .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
                 .collect();
             positions.push(own);
-            let trusted = cx.joined() && cx.stats().incomplete == 0;
-            self.job =
-                Some(Job::List { ranges: std::mem::take(&mut self.ranges), pass: Pass::default(), positions, trusted });
+            self.job = Some(Job::List { ranges: std::mem::take(&mut self.ranges), pass: Pass::default(), positions });
         }
         Some(())
     }
@@ -151,7 +149,7 @@ impl Answer {
                 *next += part.len();
                 Ok(if *next >= digests.len() { Next::Over } else { Next::Same })
             }
-            Job::List { ranges, pass, positions, trusted } => {
+            Job::List { ranges, pass, positions } => {
                 let mut listed = Vec::new();
                 let complete = walk_until(|| {
                     let complete = pass.walk(cx.zone, 1, |record| {
@@ -168,7 +166,10 @@ impl Answer {
                 if !complete? {
                     return Ok(Next::Rest);
                 }
-                write::listed(out, cx.bound, number, round, *trusted, cx.zone.evicted(), positions);
+                // What has ended here, by a clock that is or was ahead, isn't deleted.
+                let expired_to = cx.zone.expired_to().max(cx.now);
+                let trusted = cx.zone.joined() && cx.zone.stats().incomplete == 0 && expired_to <= terms.ends;
+                write::listed(out, cx.bound, number, round, trusted, cx.zone.evicted(), positions);
                 Ok(Next::Over)
             }
             Job::Fetch { wanted, pass, keys } => {

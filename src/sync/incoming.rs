@@ -3,7 +3,8 @@
 use super::Node;
 use super::compare::Compare;
 use super::message::{Entry, MAX_ORIGINS, Mode};
-use super::session::{Notes, Seldom, gone};
+use super::positions::Positions;
+use super::session::{Heard, Notes, Seldom};
 use super::write;
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
@@ -350,21 +351,24 @@ impl Incoming {
             return false;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);
+        let heard = Heard::new(cx.node, cx.now);
+        let mut positions = Positions::new(zone.positions().into_iter());
         self.have.iter().any(|have| {
             let Entry { identity, stamp, gone: gone_there } = have.entry;
-            let news = (gone_there && !have.relayed) || stamp > zone.position(identity);
-            news && lost(cx, identity)
+            let news = (gone_there && !have.relayed) || stamp > positions.get(identity);
+            news && lost(cx, &heard, identity)
         })
     }
 
     fn mark_relayed_origins(&mut self, cx: &Context<'_>) {
+        let heard = Heard::new(cx.node, cx.now);
         for have in &mut self.have {
-            have.relaying = have.entry.gone && lost(cx, have.entry.identity);
+            have.relaying = have.entry.gone && lost(cx, &heard, have.entry.identity);
         }
     }
 }
 
 /// Whether an origin doesn't speak for itself here.
-fn lost(cx: &Context<'_>, origin: Identity) -> bool {
-    origin != cx.own && origin != cx.peer && gone(cx.node, origin, cx.now)
+fn lost(cx: &Context<'_>, heard: &Heard, origin: Identity) -> bool {
+    origin != cx.own && origin != cx.peer && heard.gone(origin)
 }

@@ -6,7 +6,7 @@ use super::message::{self, Entry, MAX_RANGE_BITS, Message, Mode};
 use super::outgoing::{Context, Outgoing, State, Step, Subscription, frame_bound};
 use super::positions::Numbers;
 use super::records::Large;
-use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, gone, own_hello};
+use super::session::{self, Ending, Heard, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis};
@@ -347,6 +347,7 @@ impl Push {
     fn tell(&mut self, peer: Identity, out: &mut Vec<u8>, until: usize, now: Millis) {
         // A while after the start everybody seems to be gone.
         let settled = self.pace.t > self.node.limits.timeout.saturating_mul(2);
+        let heard = (settled && self.telling.is_some()).then(|| Heard::new(&self.node, now));
         while let Some(at) = self.telling
             && at < self.announced
             && out.len() < until
@@ -372,7 +373,7 @@ impl Push {
                 now,
                 t: self.pace.t,
             };
-            outgoing.have(&cx, peer, out, |origin| settled && gone(&self.node, origin, now));
+            outgoing.have(&cx, peer, out, |origin| heard.as_ref().is_some_and(|heard| heard.gone(origin)));
         }
         if self.telling.is_some_and(|at| at >= self.zones.len()) {
             self.telling = None;

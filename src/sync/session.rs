@@ -178,7 +178,23 @@ pub const fn first_bound() -> usize {
     HELLO_BOUND
 }
 
-/// Whether an origin has not been heard of for so long that others may speak for it.
-pub fn gone(node: &Node, origin: Identity, now: Millis) -> bool {
-    now.saturating_sub(node.control.last_heard(origin)) > node.limits.timeout.saturating_mul(2)
+/// Who was heard of lately: others may speak for who was not.
+pub struct Heard {
+    all: Vec<(Identity, Millis)>,
+    now: Millis,
+    patience: Millis,
+}
+
+impl Heard {
+    /// As of now.
+    pub fn new(node: &Node, now: Millis) -> Heard {
+        Heard { all: node.control.heard_of(), now, patience: node.limits.timeout.saturating_mul(2) }
+    }
+
+    /// Whether nothing was heard of an origin for so long that others may speak for it.
+    pub fn gone(&self, origin: Identity) -> bool {
+        let at = self.all.binary_search_by_key(&origin, |(identity, _)| *identity).ok();
+        let heard = at.and_then(|at| self.all.get(at)).map_or(0, |(_, heard)| *heard);
+        self.now.saturating_sub(heard) > self.patience
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //!     ZONEMESH_SIM_SEED=17 cargo test --no-default-features --test sync_sim
 //!
-//! `ZONEMESH_SIM_SEEDS=20000` runs more than the usual thousand.
+//! `ZONEMESH_SIM_SEEDS=20000` runs more than the usual two thousand.
 
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 
@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use world::{Counts, World};
 
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 2_000;
 /// A broken rule has to be noticed in one of so many seeds.
 const SEEDS_A_LIE: u64 = 100;
 

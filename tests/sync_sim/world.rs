@@ -57,13 +57,14 @@ impl World {
         // A quarter have five nodes or more, one in a hundred fifty.
         let size = match rng.below(40) {
             _ if seed % 100 == 99 => 50,
-            0 => rng.between(10, 20),
+            0 => rng.between(10, 14),
             1..10 => rng.between(5, 9),
             _ => rng.between(2, 4),
         } as usize;
         let retention = if rng.one_in(3) { rng.between(2_000, 10_000) } else { 3_600_000 };
         let limits = Limits {
-            timeout: rng.between(1_000, 3_000),
+            // Signs of life in proportion to how many there are to give them.
+            timeout: rng.between(1_000, 3_000) * (size as u64).div_ceil(10),
             frame_size: rng.between(1_024, 4_096) as usize,
             window: 8 * 1024,
             recv_buffer: rng.between(4_096, 16_384) as usize,
@@ -148,11 +149,15 @@ impl World {
                     if self.now >= since + 2_000 {
                         self.counts.settled = since - begun;
                         self.counts.mended = self.mended();
-                        return if self.is_well() && self.rng.one_in(5) { self.stays_well() } else { Ok(()) };
+                        return if self.is_well() && self.nodes.len() < 10 && self.rng.one_in(5) {
+                            self.stays_well()
+                        } else {
+                            Ok(())
+                        };
                     }
                 }
                 // After a while of agreement there is nothing left that could end it.
-                Err(wrong) if self.now > begun + PATIENCE => return Err(wrong),
+                Err(wrong) if self.now > begun + PATIENCE.max(40 * self.limits.timeout) => return Err(wrong),
                 Err(_) => agreed_since = None,
             }
         }
