@@ -1,19 +1,25 @@
 //! POST of several pairs to an empty zone: all of them, or none.
 
 use super::pairs::{Change, Pair};
-use crate::api::error::Error;
+use crate::api::error::{Error, FormatError};
 use crate::api::{Job, NamedZone, Request, Response, route};
 use crate::record::{Millis, Version};
-use crate::store::{Condition, Life, Written, Zone};
+use crate::store::{Condition, Life, ScanPlace, StoreError, Written, Zone};
 
 /// Pairs in one step.
 const A_STEP: usize = 64;
+/// How often in a row the zone may be busy.
+const BUSY_TRIES: u32 = 10;
 
 /// Adds pairs one after the other, and takes them back if one can't be added. Others may add theirs meanwhile: a pair that is
 /// there then is a conflict, as it would be for a single one.
 pub(super) struct Add {
     zone: Zone,
     pairs: Vec<(Vec<u8>, Vec<u8>, Life)>,
+    /// Where the look for a pair that is there goes on; `None`: there was none.
+    look: Option<ScanPlace>,
+    /// How often in a row the zone was busy.
+    busy: u32,
     /// Versions of those that were added, from the first on.
     added: Vec<Version>,
     failed: Option<Error>,
@@ -31,10 +37,23 @@ impl Add {
         Add {
             zone: zone.zone,
             pairs: pairs.into_iter().filter_map(owned).collect(),
+            look: Some(ScanPlace::default()).filter(|_| zone.zone.stats().records > 0),
+            busy: 0,
             added: Vec::new(),
             failed: None,
             version: route::version(request.path).0,
             request_id: request.request_id.to_owned(),
+        }
+    }
+
+    /// Looks at some dozens of records: none may be alive. Those whose end has come may be many.
+    fn look(&mut self, at: ScanPlace, now: Millis) {
+        let mut empty = true;
+        match self.zone.scan(at, now, &mut |_, _, _| empty = false) {
+            Ok(_) if !empty => self.failed = Some(FormatError::OneAdded.into()),
+            Ok(next) => (self.look, self.busy) = (next, 0),
+            Err(StoreError::Busy) if self.busy < BUSY_TRIES => self.busy += 1,
+            Err(error) => self.failed = Some(error.into()),
         }
     }
 
@@ -61,6 +80,10 @@ impl Add {
 
 impl Job for Add {
     fn step(&mut self, now: Millis) -> Option<Response> {
+        if let (Some(at), None) = (self.look, &self.failed) {
+            self.look(at, now);
+            return None;
+        }
         for _ in 0..A_STEP {
             let more = if self.failed.is_none() { self.add_next(now) } else { self.take_back(now) };
             if !more {

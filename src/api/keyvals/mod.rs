@@ -57,9 +57,6 @@ pub(super) fn add(request: &Request<'_>, zone: &NamedZone, body: &[u8], changed:
             }
         };
     }
-    if !zone.zone.is_empty(now)? {
-        return Err(FormatError::OneAdded.into());
-    }
     Ok(Answer::Later(Box::new(Add::new(request, zone, pairs))))
 }
 
