@@ -134,6 +134,7 @@ makes(server => 'site', { requests => 3, '2xx' => 3 }, 'requests over one connec
     my $socket = tcp($vars{SITE});
     print {$socket} $request;
     my ($answer) = read_all($socket);
+    close $socket;    # or nginx may linger, with the request still in the making
     eventually_is { my $now = zone(server => 'site'); [ map { $now->{$_} - $before->{$_} } qw(received sent) ] }
         [ length $request, length $answer ], 'bytes in both directions, to the byte';
 }
@@ -191,12 +192,15 @@ makes(location => 'upload', { requests => 1, 'code 413' => 1 }, 'a body that is 
 
 sub held {
     my ($count) = @_;
-    my @clients = map {
+    my (@clients, @servers);
+    for (1 .. $count) {
         my $client = tcp($vars{SITE});
         print {$client} "GET /silent HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-        $client;
-    } 1 .. $count;
-    return ([@clients], [ map { scalar $silent->accept } 1 .. $count ]);
+        push @clients, $client;
+        # One after the other: workers don't keep the order.
+        push @servers, scalar $silent->accept;
+    }
+    return (\@clients, \@servers);
 }
 {
     my $before = zone(server => 'site');
