@@ -7,6 +7,7 @@
 //! nginx workers <── sync sessions of peers ── applies ──> store
 //! ```
 
+mod base64;
 pub mod record;
 pub mod store;
 pub mod sync;

@@ -56,7 +56,10 @@ my @zone_mistakes = (
     [ 'keyval_zone zone=one:1m type=tree;', 'an unknown type', qr/type/, qr/tree/ ],
     [ 'keyval_zone zone=one:1m type=;',     'an empty type', qr/"one"/, qr/unknown type/ ],
     [ 'keyval_zone zone=one:1m type=ip type=prefix;', 'two types', qr/"one"/, qr/second "type=prefix"/ ],
-    [ 'keyval_zone zone=one:1m state=one.json;', 'what is not supported yet: state', qr/state/, qr/not supported by this version of zonemesh/ ],
+    [ 'keyval_zone zone=one:1m state=;', 'an empty state', qr/"one"/, qr/empty "state="/, qr/name a file/ ],
+    [ 'keyval_zone zone=one:1m state=a.json state=b.json;', 'two states', qr/"one"/, qr/second "state=b\.json"/ ],
+    [ 'keyval_zone zone=two:1m state=tmp/a.json; keyval_zone zone=one:1m state=tmp/../tmp/a.json;', 'two zones with one state file',
+        qr/"one"/, qr/"two"/, qr{tmp/a\.json} ],
     [ 'keyval_zone zone=one:1m evict=on;', 'evict with a value', qr/"one"/, qr/"evict=on"/ ],
     [ 'server { keyval_zone zone=one:1m; }', 'in a server', qr/"keyval_zone" directive is not allowed here/ ],
 );

@@ -9,7 +9,8 @@
 //!
 //! `thread` starts it and catches its panics, `node` is its main loop, `dial` keeps one connection to each peer,
 //! `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what workers of the last configuration still
-//! write to the memory of a zone that has another size now. Nothing here knows of nginx.
+//! write to the memory of a zone that has another size now, `state_file` writes what zones hold to files. Nothing here knows
+//! of nginx.
 
 mod dial;
 mod hub;
@@ -18,6 +19,7 @@ mod moving;
 mod node;
 mod retry;
 mod session;
+pub mod state_file;
 mod sys;
 mod thread;
 pub mod tls;
@@ -106,6 +108,8 @@ pub struct Config {
     pub zones: Vec<Zone>,
     /// Zones whose records old workers still write to other memory.
     pub handovers: Vec<Handover>,
+    /// Zones whose state is kept in a file.
+    pub states: Vec<state_file::StateFile>,
     /// Where upgrades of nginx's binary show; `None`: there is no master.
     pub pid_files: Option<PidFiles>,
     /// Present if the node has a `zone_sync` server.

@@ -2,6 +2,7 @@
 
 use super::hub::{Hub, Link};
 use super::log::Log;
+use super::state_file::Keeper;
 use super::thread::Order;
 use super::upgrade::PidFiles;
 use super::wake::{Wake, Watchers};
@@ -51,6 +52,7 @@ async fn live(
     let mut dials = Dials::new(config, &hub);
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control)));
+    let mut keeper = Keeper::new(config, hub.log.clone());
     // With an interval, changes that come before this wait for it.
     let mut quiet = Instant::now();
     let mut looked: Option<Instant> = None;
@@ -62,13 +64,19 @@ async fn live(
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
         if looked.is_none_or(|at| at.elapsed() >= BEAT) {
-            hub.set_upgrade(config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default());
+            let upgrade = config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default();
+            hub.set_upgrade(upgrade);
+            keeper.set_upgrade(upgrade);
             looked = Some(Instant::now());
         }
         let order = *orders.borrow_and_update();
         match order {
             Order::Run => {}
-            Order::Finish(until) => return finish(config, &hub, dials.tasks, until).await,
+            Order::Finish { peers, states } => {
+                let sent = finish(config, &hub, dials.tasks, peers);
+                let ended = async { tokio::join!(sent, keeper.finish(states)).0 };
+                return tokio::select! { ended = ended => ended, never = alive(config) => never };
+            }
             Order::Stop => return farewell(&hub, dials.tasks).await,
         }
         let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
@@ -89,8 +97,17 @@ async fn live(
             Some(ended) = dials.tasks.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
             () = &mut moving => {}
+            () = keeper.run() => {}
             () = tokio::time::sleep(BEAT) => {}
         }
+    }
+}
+
+/// Shows that the thread lives while something takes its time.
+async fn alive(config: &Config) -> io::Result<()> {
+    loop {
+        config.control.beat(&config.lease, now());
+        tokio::time::sleep(BEAT).await;
     }
 }
 
@@ -175,7 +192,7 @@ async fn farewell(hub: &Rc<Hub>, mut dials: JoinSet<()>) -> io::Result<()> {
 }
 
 /// A task that panicked takes the whole node with it, and the thread starts it again.
-fn pass_on_panic(ended: Result<(), JoinError>) {
+pub(super) fn pass_on_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {

@@ -75,6 +75,7 @@ impl TestNode {
             zones: vec![self.zone()],
             handovers: Vec::new(),
             pid_files: None,
+            states: Vec::new(),
             cluster: Some(cluster),
         };
         let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
@@ -260,7 +261,7 @@ fn finishing_sends_all_that_was_accepted() {
     for number in 0..3000 {
         near.set(&format!("key {number}"), "value");
     }
-    agent.agent.finish(PATIENCE);
+    agent.agent.finish(PATIENCE, Duration::ZERO);
     assert!(agent.agent.join(PATIENCE));
     assert_eq!(far.zone().stats().records, 3000);
     assert!(near.node.control.lease().is_none());
@@ -274,7 +275,7 @@ fn finishing_does_not_wait_for_a_peer_that_is_not_there() {
     agent.says("can't be reached");
     near.set("key", "1");
     let began = Instant::now();
-    agent.agent.finish(PATIENCE);
+    agent.agent.finish(PATIENCE, Duration::ZERO);
     assert!(agent.agent.join(PATIENCE));
     assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
 }

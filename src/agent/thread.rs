@@ -17,8 +17,11 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Run,
-    /// Send what was accepted, until then at most; then end.
-    Finish(Instant),
+    /// Send what was accepted and write state files, each until then at most; then end.
+    Finish {
+        peers: Instant,
+        states: Instant,
+    },
     /// End at once.
     Stop,
 }
@@ -61,10 +64,11 @@ impl Agent {
         self.found.send_replace(peers);
     }
 
-    /// Asks it to send what was accepted and wait for acknowledgements, at most `limit`, then to end and release the
-    /// lease. Returns at once.
-    pub fn finish(&self, limit: Duration) {
-        self.orders.send_replace(Order::Finish(Instant::now() + limit));
+    /// Asks it to send what was accepted and wait for acknowledgements, at most `peers`, and to write state files, at most
+    /// `states`, then to end and release the lease. Returns at once.
+    pub fn finish(&self, peers: Duration, states: Duration) {
+        let now = Instant::now();
+        self.orders.send_replace(Order::Finish { peers: now + peers, states: now + states });
     }
 
     /// Asks it to end at once and release the lease. Returns at once.

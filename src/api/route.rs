@@ -225,7 +225,7 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         }
         Endpoint::Zone(name) => {
             let found = own_zones(host).find(|zone| zone.name.as_bytes() == name);
-            status::zone(&found.ok_or(Error::ZoneNotFound)?.zone, &fields)
+            status::zone(&found.ok_or(Error::ZoneNotFound)?.zone, request.now, &fields)
         }
         Endpoint::Nothing => json::collection(&fields, |_| ()),
         Endpoint::Nginx => status::nginx(&host.nginx(), request.now, &fields),

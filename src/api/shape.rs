@@ -1,6 +1,7 @@
 //! How a pair is written below `/zonemesh/`: text as text, other bytes as Base64, and with `?meta=1` all that is known.
 
-use super::{base64, condition, json};
+use super::{condition, json};
+use crate::base64;
 use crate::record::{Millis, Version};
 
 /// What is known of a record besides its value.

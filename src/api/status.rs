@@ -6,7 +6,7 @@ use super::args::Fields;
 use super::json::{self, Object};
 use super::{Connections, Nginx, Requests, Slab, Worker, ZoneSync, time};
 use crate::record::Millis;
-use crate::store::Zone;
+use crate::store::{StateFigures, Zone};
 
 /// `/nginx`
 pub(super) fn nginx(nginx: &Nginx, now: Millis, fields: &Fields) -> Vec<u8> {
@@ -113,8 +113,9 @@ fn slab_into(out: &mut Vec<u8>, zone: &Slab, fields: &Fields) {
     object.end();
 }
 
-/// `/zonemesh/zones/{zone}`: what it is, how full, and what became of its records. `timeout` is in milliseconds.
-pub(super) fn zone(zone: &Zone, fields: &Fields) -> Vec<u8> {
+/// `/zonemesh/zones/{zone}`: what it is, how full, what became of its records, and what of its state file. `timeout` and the
+/// file's `age` are in milliseconds.
+pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
     let (params, stats) = (zone.params(), zone.stats());
     let bytes = |pages: u64| pages.saturating_mul(stats.page_size);
     json::object(fields, |object| {
@@ -142,7 +143,23 @@ pub(super) fn zone(zone: &Zone, fields: &Fields) -> Vec<u8> {
             .number("mended", stats.mended)
             .number("retired", stats.retired)
             .number("pending", stats.pending);
+        match zone.state_figures() {
+            None => object.member(b"state", |out| out.extend_from_slice(b"null")),
+            Some(state) => object.object(b"state", |object| state_into(object, &state, now)),
+        };
     })
+}
+
+/// A state file that was never written has neither time nor age.
+fn state_into(object: &mut Object<'_>, state: &StateFigures, now: Millis) {
+    if state.written > 0 {
+        object.string("written", &time::iso8601(state.written)).number("age", now.saturating_sub(state.written));
+    }
+    object
+        .number("bytes", state.bytes)
+        .number("writes", state.writes)
+        .number("errors", state.errors)
+        .member(b"pending", |out| json::boolean(out, state.pending));
 }
 
 /// `/stream/zone_sync/`

@@ -120,13 +120,16 @@ unsafe extern "C" fn create_conf(cycle: *mut sys::ngx_cycle_t) -> *mut c_void {
     })
 }
 
-/// All directives were read.
+/// All directives were read, nginx's own core module's first.
 unsafe extern "C" fn init_conf(cycle: *mut sys::ngx_cycle_t, main: *mut c_void) -> *mut c_char {
     guard("init_conf", CONF_ERROR, || {
         // SAFETY: nginx calls with the cycle that it configures, and with what `create_conf` made; nothing else refers to
-        // that now.
+        // that now. The process's kind is a number of nginx's.
         unsafe {
-            match (*main.cast::<MainConf>()).resolve() {
+            let main = &mut *main.cast::<MainConf>();
+            // Who only sends a signal doesn't care for what workers can do.
+            let signals = sys::ngx_process == sys::NGX_PROCESS_SIGNALLER as sys::ngx_uint_t;
+            match main.resolve().and_then(|()| if signals { Ok(()) } else { main.check(cycle) }) {
                 Ok(()) => CONF_OK,
                 Err(fault) => Conf::new(&mut ffi::bare_conf(cycle)).fail(&fault),
             }

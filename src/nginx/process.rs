@@ -34,8 +34,12 @@ const SILENT_TICKS: u32 = 100;
 /// When nginx quits: for the other workers, and then for peers to acknowledge what they were sent.
 const OTHERS: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(5);
+/// When nginx quits: for state files. Who doesn't want to wait for a large one can still terminate.
+const STATES: Duration = Duration::from_secs(300);
 /// When nginx is terminated: the master kills what is left after 1.5 s.
+const OTHERS_QUICKLY: Duration = Duration::from_millis(100);
 const FLUSH_QUICKLY: Duration = Duration::from_millis(300);
+const STATES_QUICKLY: Duration = Duration::from_millis(1000);
 /// For the thread to end once it is through with its work.
 const MARGIN: Duration = Duration::from_millis(700);
 
@@ -234,22 +238,19 @@ impl Worker {
         if self.is_outdated() {
             return self.stop_now();
         }
-        let limit = if terminate {
-            FLUSH_QUICKLY
-        } else {
-            self.wait_for_others();
-            FLUSH
-        };
+        let (others, flush, states) =
+            if terminate { (OTHERS_QUICKLY, FLUSH_QUICKLY, STATES_QUICKLY) } else { (OTHERS, FLUSH, STATES) };
+        self.wait_for_others(others);
         if let Some(running) = &self.running {
-            running.agent.finish(limit);
+            running.agent.finish(flush, states);
         }
-        self.join(limit + MARGIN);
+        self.join(flush.max(states) + MARGIN);
     }
 
     /// Until no other worker can change a zone. One that takes longer finds the lease free, and sends its changes
     /// itself.
-    fn wait_for_others(&self) {
-        let until = Instant::now() + OTHERS;
+    fn wait_for_others(&self, limit: Duration) {
+        let until = Instant::now() + limit;
         while self.control.other_workers() > 0 && Instant::now() < until {
             self.take_lines();
             std::thread::sleep(Duration::from_millis(20));

@@ -6,6 +6,7 @@
 
 mod figures;
 pub mod resize;
+pub mod state;
 pub mod tallies;
 
 pub use figures::{Base, Figures};
@@ -138,7 +139,13 @@ unsafe extern "C" fn init_keyval(shared: *mut sys::ngx_shm_zone_t, old: *mut c_v
                     (zone.region, zone.zone) = (old.region, old.zone);
                     zone.inherited = true;
                 }),
-                None => make(shared, zone).and_then(|()| resize::prepare(shared, zone)),
+                None => {
+                    make(shared, zone).and_then(|()| resize::prepare(shared, zone)).and_then(|()| match zone.resized {
+                        // What is in memory is newer than what is in a file.
+                        Some(_) => Ok(()),
+                        None => state::load(zone),
+                    })
+                }
             }
         };
         // This was about the last memory, not about the new: the next reload would take that over and free it.

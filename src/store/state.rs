@@ -45,7 +45,7 @@ impl Zone {
     pub fn keep_state(&self, file: Option<u64>) {
         let file = file.unwrap_or(0);
         if self.region.load64(header::STATE_FILE, SeqCst) != file {
-            self.region.store64(header::STATE_SAVED, NOT_SAVED, SeqCst);
+            self.state_lost();
             for field in [header::STATE_TIME, header::STATE_BYTES, header::STATE_WRITES, header::STATE_ERRORS] {
                 self.region.store64(field, 0, SeqCst);
             }
@@ -66,6 +66,11 @@ impl Zone {
         self.region.store64(header::STATE_BYTES, bytes, SeqCst);
         self.region.store64(header::STATE_SAVED, changes, SeqCst);
         self.count_state(header::STATE_WRITES);
+    }
+
+    /// The file holds something else than was known of it.
+    pub fn state_lost(&self) {
+        self.region.store64(header::STATE_SAVED, NOT_SAVED, SeqCst);
     }
 
     /// The file could not be written.

@@ -2,10 +2,10 @@
 //! `"key":null`, which deletes. What a listing writes, with `meta` too, is read again.
 
 use crate::api::NamedZone;
-use crate::api::base64;
 use crate::api::error::FormatError;
 use crate::api::json::Json;
 use crate::api::keyvals::{check_key, life_of};
+use crate::base64;
 use crate::store::{Life, MAX_VALUE};
 use std::borrow::Cow;
 
@@ -97,5 +97,5 @@ fn bytes(json: Json<'_>) -> Result<Vec<u8>, FormatError> {
 
 fn encoded(json: &Json<'_>) -> Result<Vec<u8>, FormatError> {
     let Json::String(text) = json else { return Err(FormatError::Base64) };
-    base64::decode(text).ok_or(FormatError::Base64)
+    base64::decode(text.as_bytes()).ok_or(FormatError::Base64)
 }

@@ -41,7 +41,7 @@ impl Waiting {
     }
 }
 
-/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix] [sync] [evict]`
+/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix] [state=file] [sync] [evict]`
 pub struct KeyvalZoneDirective<S>(PhantomData<S>);
 
 impl<S: Side> Directive for KeyvalZoneDirective<S> {
@@ -94,7 +94,8 @@ impl<S: Side> Directive for KeyvalDirective<S> {
 }
 
 fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
-    let (mut named, mut timeout, mut matching, mut sync, mut evict) = (None, None, None, false, false);
+    let (mut named, mut timeout, mut matching, mut state) = (None, None, None, None);
+    let (mut sync, mut evict) = (false, false);
     for parameter in conf.parameters() {
         let parameter = &*parameter;
         match parameter.split_once('=') {
@@ -116,12 +117,11 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
             }
             Some(("type", value)) if matching.is_none() => matching = Some(type_of(&named, value)?),
             Some(("type", value)) => return Err(in_zone(&named, format!("a second \"type={value}\"; keep one"))),
-            Some(("state", _)) => {
-                return Err(Fault::unsupported(
-                    in_zone(&named, "\"state=\"".to_owned()).text,
-                    "leave it out; zones survive reloads, and synchronized ones are filled from peers",
-                ));
+            Some(("state", "")) => {
+                return Err(in_zone(&named, "an empty \"state=\"; name a file".to_owned()));
             }
+            Some(("state", path)) if state.is_none() => state = Some(shm::state::path(conf, path)?),
+            Some(("state", path)) => return Err(in_zone(&named, format!("a second \"state={path}\"; keep one"))),
             None if parameter == "sync" => sync = true,
             None if parameter == "evict" => evict = true,
             Some(("zone", value)) => return Err(in_zone(&named, format!("a second \"zone={value}\"; keep one"))),
@@ -129,7 +129,7 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
                 return Err(in_zone(
                     &named,
                     format!(
-                        "unknown parameter \"{parameter}\"; known are zone=, timeout=, ttl=, type=, sync and evict"
+                        "unknown parameter \"{parameter}\"; known are zone=, timeout=, ttl=, type=, state=, sync and evict"
                     ),
                 ));
             }
@@ -146,6 +146,7 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
         sync,
         matching: matching.unwrap_or_default(),
         evict,
+        state,
         place: conf.place(),
         main: std::ptr::null(),
         region: None,

@@ -7,16 +7,18 @@ use super::keyval::Waiting;
 use super::status::StatusZone;
 use super::sync::SyncServer;
 use super::{Fault, Place};
+use crate::agent::state_file::{self, StateFile};
 use crate::agent::{Cluster, Config};
 use crate::api::{NamedZone, StatusKind};
-use crate::nginx::shm::Figures;
 use crate::nginx::shm::resize::{self, Resized};
+use crate::nginx::shm::{Figures, state};
 use crate::nginx::{ffi, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
 use crate::store::{Control, Matching, Params, Region, Zone};
 use crate::sync::{Node, SyncZone};
 use nginx_sys as sys;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The part of nginx that a zone is declared in; the API keeps them apart.
@@ -54,6 +56,8 @@ pub struct KeyvalZone {
     pub matching: Matching,
     /// `evict`
     pub evict: bool,
+    /// `state=`: the whole path.
+    pub state: Option<PathBuf>,
     /// For messages.
     pub place: Place,
     /// The configuration it belongs to.
@@ -162,6 +166,20 @@ impl MainConf {
             );
             return Err(Fault::at(&zone.place, text));
         }
+        if let Some(path) = &zone.state
+            && let Some(other) = self.zones.iter().find(|other| other.state.as_ref() == Some(path))
+        {
+            return Err(Fault::at(
+                &zone.place,
+                format!(
+                    "\"keyval_zone\" \"{}\": its state file \"{}\" is that of \"{}\" in {} already; give each zone its own",
+                    zone.name,
+                    path.display(),
+                    other.name,
+                    other.place
+                ),
+            ));
+        }
         let mut zone = Box::new(zone);
         let pointer = &raw mut *zone;
         self.zones.push(zone);
@@ -206,6 +224,15 @@ impl MainConf {
         Ok(())
     }
 
+    /// All directives were read, nginx's own among them: looks whether workers can do what they ask for.
+    ///
+    /// # Safety
+    /// In `init_conf`, for the cycle that this belongs to.
+    pub unsafe fn check(&self, cycle: *const sys::ngx_cycle_t) -> Result<(), Fault> {
+        // SAFETY: the caller's promise.
+        unsafe { state::check(cycle, &self.zones) }
+    }
+
     /// The control zone is there.
     pub fn set_control(&mut self, control: Control, figures: Figures) {
         self.control = Some(control);
@@ -230,6 +257,11 @@ impl MainConf {
         // SAFETY: the caller's promise.
         unsafe { resize::commit(&mut self.zones, &control) }?;
         self.status_zones.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        for zone in &self.zones {
+            if let Some(store) = &zone.zone {
+                store.keep_state(zone.state.as_deref().map(state_file::number));
+            }
+        }
         self.http_zones = self.named(Block::Http);
         self.stream_zones = self.named(Block::Stream);
         let mut synchronized: Vec<SyncZone> = self
@@ -332,6 +364,17 @@ impl MainConf {
         });
         let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
         let handovers = resize::handovers(&self.zones);
-        Some(Config { control: self.control?, lease, zones, handovers, pid_files: None, cluster })
+        let states = self.zones.iter().filter_map(|zone| {
+            Some(StateFile { name: zone.name.clone(), zone: zone.zone?, path: zone.state.clone()? })
+        });
+        Some(Config {
+            control: self.control?,
+            lease,
+            zones,
+            handovers,
+            states: states.collect(),
+            pid_files: None,
+            cluster,
+        })
     }
 }

@@ -93,8 +93,9 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
     // SAFETY: until the new cycle is in force the last one and its zones are live and mapped.
     unsafe {
         let Some(old) = of_last_cycle(zone) else { return Ok(()) };
+        let begins = if zone.state.is_some() { "begins with its state file" } else { "starts empty" };
         let warn = |why: &str| {
-            let text = format_args!("keyval_zone \"{}\" in {} starts empty: {why}", zone.name, zone.place);
+            let text = format_args!("keyval_zone \"{}\" in {} {begins}: {why}", zone.name, zone.place);
             log::write((*shared).shm.log, log::WARN, text);
         };
         let Some(last) = super::keyval_of(&*old) else {

@@ -128,6 +128,15 @@ sub write_file {
     return $path;
 }
 
+# A folder in the prefix that workers can write to; gives its path.
+sub worker_folder {
+    my ($self, $name) = @_;
+    my $path = $self->prefix . "/$name";
+    mkdir $path or die "$path: $!";
+    if ($> == 0) { chown((getpwnam 'nobody')[ 2, 3 ], $path) or die "$path: $!" }
+    return $path;
+}
+
 # `nginx -t`: (worked or not, what it said). A crash counts as neither: it dies.
 sub check {
     my ($self) = @_;

@@ -1,0 +1,197 @@
+//! Fills a new zone from its state file. In the master, while nginx reads its configuration.
+
+use super::number;
+use super::read::{Item, Pair, ReadError, Reader};
+use crate::record::{Kind, Millis, Record, Stamp, Version};
+use crate::store::{Applied, MAX_KEY, Params, StoreError, Zone};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// A version from so far ahead of the clock is a fault of a clock that was mended since: to keep it would let every later
+/// write of the zone, here and elsewhere, be from the future too.
+const TOO_FAR_AHEAD: Millis = 24 * 3_600_000;
+/// How far ahead stamps are is of no interest otherwise: the records have been here before.
+const ANY_DRIFT: Millis = Millis::MAX;
+
+/// What was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Records that the zone has now.
+    pub records: u64,
+    /// Records whose end had come.
+    pub ended: u64,
+    /// Records that didn't fit, in a zone with `evict`.
+    pub given_up: u64,
+    /// Records with versions from the future, which were replaced.
+    pub ahead: u64,
+}
+
+/// Why a state file can't be loaded. The zone is of no use then.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It can't be opened or read.
+    #[error("can't be read: {0}")]
+    Io(#[from] io::Error),
+    /// It isn't a state file, or not a whole one.
+    #[error(
+        "is damaged at byte {offset}: {why}; mend it, or move it away to begin with an empty zone (it is left as it is)"
+    )]
+    Damaged {
+        /// Where, from 0.
+        offset: u64,
+        /// In words.
+        why: String,
+    },
+    /// Not all of it fits.
+    #[error(
+        "has {records} records, of which {lost} don't fit into the zone; give the zone more memory, or add \"evict\" to \
+         give up what doesn't fit"
+    )]
+    Full {
+        /// So many.
+        records: u64,
+        /// Of them.
+        lost: u64,
+    },
+}
+
+impl From<ReadError> for LoadError {
+    fn from(error: ReadError) -> LoadError {
+        match error {
+            ReadError::Io(error) => error.into(),
+            ReadError::Damaged { offset, why } => LoadError::Damaged { offset, why: why.to_owned() },
+        }
+    }
+}
+
+/// Fills `zone`, which is new and which nobody else uses yet. `None`: there is no such file, and the zone stays empty.
+///
+/// # Errors
+///
+/// The file can't be read, is damaged, or has more than fits.
+pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, LoadError> {
+    zone.keep_state(Some(number(path)));
+    let file = match open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            zone.state_loaded(0, 0);
+            return Ok(None);
+        }
+        opened => opened?,
+    };
+    let about = file.metadata()?;
+    let modified = about.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+    let mut filling = Filling {
+        zone,
+        params: zone.params(),
+        now,
+        unversioned: Stamp::at(modified.min(now)),
+        value: Vec::new(),
+        lost: 0,
+        loaded: Loaded::default(),
+    };
+    let mut reader = Reader::new(file);
+    while let Some(item) = reader.item()? {
+        filling.take(item)?;
+    }
+    let Filling { mut loaded, lost, params, .. } = filling;
+    if lost > 0 && !params.evict {
+        return Err(LoadError::Full { records: loaded.records + lost, lost });
+    }
+    loaded.given_up = lost + zone.stats().evicted;
+    loaded.records -= zone.stats().evicted.min(loaded.records);
+    zone.state_loaded(modified, reader.offset());
+    Ok(Some(loaded))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // A pipe would let nginx wait for whoever writes to it.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
+}
+
+struct Filling<'z> {
+    zone: &'z Zone,
+    params: Params,
+    now: Millis,
+    /// The stamp of pairs without a version.
+    unversioned: Stamp,
+    value: Vec<u8>,
+    lost: u64,
+    loaded: Loaded,
+}
+
+impl Filling<'_> {
+    fn take(&mut self, item: Item) -> Result<(), LoadError> {
+        match item {
+            Item::Pair(pair) => self.pair(&pair),
+            Item::Zone { cleared } => {
+                // Nobody holds a lock of a zone that nobody uses.
+                let _ = self.zone.apply_clear(cleared, self.now, ANY_DRIFT);
+                Ok(())
+            }
+        }
+    }
+
+    fn pair(&mut self, pair: &Pair) -> Result<(), LoadError> {
+        let damage = |why: String| Err(LoadError::Damaged { offset: pair.offset, why });
+        if matches!(self.zone.get(&pair.key, self.now, &mut self.value), Ok(Some(_))) {
+            return damage("the key was there before".to_owned());
+        }
+        let has_ended = pair.end.is_some_and(|end| end <= self.now);
+        if has_ended {
+            self.loaded.ended += u64::from(pair.value.is_some());
+        }
+        if !self.is_needed(pair) {
+            return Ok(());
+        }
+        let record = Record {
+            kind: Kind::Register,
+            version: self.version(pair),
+            key: &pair.key,
+            value: pair.value.as_deref(),
+            expires: match (&pair.value, pair.end) {
+                (Some(_), None) => self.params.timeout.map(|timeout| self.now.saturating_add(timeout)),
+                (Some(_), end) => end,
+                (None, _) => None,
+            },
+            shortened: pair.shortened,
+        };
+        let is_live = record.value.is_some() && !has_ended;
+        match self.zone.apply(&record, self.now, ANY_DRIFT) {
+            Ok(Applied::Newer) => self.loaded.records += u64::from(is_live),
+            Ok(Applied::Full) => self.lost += u64::from(is_live),
+            Ok(Applied::Stale | Applied::Future) => {}
+            Err(StoreError::BadKey) if pair.key.len() <= MAX_KEY => {
+                return damage(format!("no key of a zone of type={}", self.params.matching.name()));
+            }
+            // Too long, for example.
+            Err(error) => return damage(error.to_string()),
+        }
+        Ok(())
+    }
+
+    /// Whether the zone needs to know. A shared one remembers deletes and what has ended, for a while.
+    fn is_needed(&self, pair: &Pair) -> bool {
+        match (&pair.value, pair.end) {
+            (None, end) => self.params.sync && end.is_none_or(|end| end > self.now),
+            (Some(_), Some(end)) if end <= self.now => {
+                self.params.sync && pair.version.is_some() && end.saturating_add(self.params.retention) > self.now
+            }
+            _ => true,
+        }
+    }
+
+    fn version(&mut self, pair: &Pair) -> Version {
+        let latest = self.now.saturating_add(TOO_FAR_AHEAD);
+        match pair.version {
+            Some(version) if version.stamp.millis() <= latest => version,
+            ahead => {
+                self.loaded.ahead += u64::from(ahead.is_some());
+                Version { stamp: self.unversioned, origin: self.params.node }
+            }
+        }
+    }
+}

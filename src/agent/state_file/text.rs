@@ -1,0 +1,109 @@
+//! A pair as text.
+
+use super::FORMAT;
+use crate::base64;
+use crate::record::{Stamp, Version};
+use crate::store::Dumped;
+use std::io::Write;
+
+/// What comes before the first pair. `cleared`: of a shared zone, its last emptying.
+pub fn opening(out: &mut Vec<u8>, cleared: Option<Stamp>) {
+    out.push(b'{');
+    if let Some(cleared) = cleared {
+        // Writing to memory doesn't fail, here and below.
+        let _ = write!(out, "\n\"\":{{\"zonemesh\":{FORMAT},\"cleared\":\"{:016x}\"}}", cleared.0);
+    }
+}
+
+/// Appends a record; `first`: nothing stands before it. `shared`: with its version.
+pub fn pair(out: &mut Vec<u8>, dumped: &Dumped<'_>, first: bool, shared: bool) {
+    let record = &dumped.record;
+    out.extend_from_slice(if first { b"\n" } else { b",\n" });
+    let name = std::str::from_utf8(record.key);
+    match name {
+        Ok(name) => string(out, name),
+        Err(_) => encoded(out, record.key),
+    }
+    out.push(b':');
+    let value = record.value.map(|value| std::str::from_utf8(value).map_err(|_| value));
+    if let (Ok(_), Some(Ok(value)), None, false) = (name, value, dumped.end, shared) {
+        return string(out, value);
+    }
+    out.push(b'{');
+    if name.is_err() {
+        out.extend_from_slice(b"\"key\":\"base64\",");
+    }
+    match value {
+        Some(Ok(value)) => {
+            out.extend_from_slice(b"\"value\":");
+            string(out, value);
+        }
+        Some(Err(value)) => {
+            out.extend_from_slice(b"\"base64\":");
+            encoded(out, value);
+        }
+        None => out.extend_from_slice(b"\"deleted\":true"),
+    }
+    if let Some(end) = dumped.end {
+        let _ = write!(out, ",\"expire\":{end}");
+    }
+    if shared {
+        if record.shortened {
+            out.extend_from_slice(b",\"shortened\":true");
+        }
+        out.extend_from_slice(b",\"version\":\"");
+        version(out, &record.version);
+        out.push(b'"');
+    }
+    out.push(b'}');
+}
+
+/// What comes after the last pair.
+pub fn closing(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\n}\n");
+}
+
+fn version(out: &mut Vec<u8>, version: &Version) {
+    hex(out, &version.stamp.0.to_be_bytes());
+    out.push(b'.');
+    hex(out, &version.origin.0);
+}
+
+fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+fn encoded(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    base64::encode(out, bytes);
+    out.push(b'"');
+}
+
+/// Appends text in quotes, with the escapes that JSON demands.
+fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest.iter().position(|byte| needs_escape(*byte)) {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        let Some((byte, after)) = special.split_first() else { break };
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                let _ = write!(out, "\\u{byte:04x}");
+            }
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < b' ' || byte == b'"' || byte == b'\\'
+}
