@@ -3,7 +3,7 @@
 //! The same as what nodes tell each other, and so it means something on every node of a cluster. What has ended isn't
 //! written by anybody, each node sees it for itself: of that a position has the time.
 
-use crate::api::base64;
+use crate::base64;
 use crate::record::{Identity, Millis, Stamp};
 use crate::store::{Change, Zone};
 
@@ -99,7 +99,7 @@ impl Position {
         let mut text = text.to_vec();
         text.iter_mut().for_each(|byte| swap(byte, [(b'-', b'+'), (b'_', b'/')]));
         text.resize(text.len().next_multiple_of(4), b'=');
-        let bytes = base64::decode(std::str::from_utf8(&text).ok()?)?;
+        let bytes = base64::decode(&text)?;
         let (form, words) = bytes.split_first()?;
         let (words, rest) = words.as_chunks::<8>();
         if *form != FORM || !rest.is_empty() {
