@@ -50,6 +50,11 @@ is($node->get('/read?key=key')->status, 200, 'variables are read');
 is($node->keyvals('small')->{'key 1'}, 'w' x 100, '... and the pair keeps the value that it had');
 is($node->get("/set?key=new&v=$value")->body, '[]', 'a variable that is set finds no room');
 ok(scalar $node->wait_log(qr/\[(?:error|warn|alert|crit)\].*"?small"?/), '... which is logged with the name of the zone') or diag($node->tail(10));
+my ($lines, $began) = (scalar($node->grep_log(qr/can't write to keyval zone "small"/)), time);
+$node->get("/set?key=new$_&v=$value") for 1 .. 100;
+my $workers = () = $node->workers;
+cmp_ok($node->grep_log(qr/can't write to keyval zone "small"/) - $lines, '<=', $workers * (1 + time - $began),
+    '... a line a second of each worker, however many are refused');
 is_deeply($node->keyvals('small'), \%had, 'everything is as it was');
 
 is($node->drop('small', "key $_"), 204, "deleting works in a full zone ($_)") for 0, 2 .. 30;

@@ -173,4 +173,26 @@ mod tests {
         unlock(&word);
         assert_eq!(lock(&word), Ok(Obtained::Clean));
     }
+
+    #[test]
+    fn who_waits_for_a_lock_leaves_the_processor_to_others() {
+        let word = AtomicU64::new(this_thread());
+        let waited = thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let before = processor_time();
+                (lock(&word), processor_time() - before)
+            });
+            waiter.join().expect("a thread")
+        });
+        assert_eq!(waited.0, Err(StoreError::Busy));
+        assert!(waited.1 < PATIENCE / 3, "{:?} of {PATIENCE:?}", waited.1);
+    }
+
+    /// Of the calling thread.
+    fn processor_time() -> Duration {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call writes to the structure that it is given, which is ours.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    }
 }

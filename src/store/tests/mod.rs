@@ -1,6 +1,7 @@
 //! Tests of the store through its face, and of what must hold inside.
 
 mod check;
+mod chosen;
 mod crash;
 mod dump;
 mod evict;
