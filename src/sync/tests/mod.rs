@@ -3,6 +3,7 @@
 mod compare;
 mod hostile;
 mod pair;
+mod recorded;
 mod wire;
 
 use super::{Limits, Node, SyncZone};

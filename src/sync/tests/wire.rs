@@ -1,7 +1,7 @@
 //! Messages survive the way there and back, whatever they hold.
 
 use super::super::frame::{Input, Reader};
-use super::super::message::{self, Entry, Hello, Message, Mode};
+use super::super::message::{self, Entry, Hello, Listed, Message, Mode};
 use super::super::write;
 use crate::record::{Identity, Kind, Record, Stamp, Version};
 use crate::store::Matching;
@@ -91,6 +91,82 @@ proptest! {
             other => panic!("{other:?}"),
         });
         prop_assert_eq!(&got, &sent);
+    }
+
+    #[test]
+    fn comparing_round_trips_in_parts(
+        zone: u64,
+        round: u64,
+        seed: [u8; 16],
+        numbers in proptest::collection::vec(any::<u64>(), 0..400),
+        stamps in (any::<u64>(), any::<u64>(), any::<u64>()),
+        trusted: bool,
+        positions in entries(),
+    ) {
+        let bound = 1024;
+        let (until, ends, evicted) = (Stamp(stamps.0), stamps.1, Stamp(stamps.2));
+        let mut out = Vec::new();
+        write::compare(&mut out, &write::Question { zone, round, seed, bits: 9, until, ends, evicted });
+        read(&out, bound, |message| match message {
+            Message::Compare { zone: z, round: r, seed: s, bits, until: u, ends: e, evicted: v } => {
+                assert_eq!((z, r, s, bits, u, e, v), (zone, round, &seed, 9, until, ends, evicted));
+            }
+            other => panic!("{other:?}"),
+        });
+
+        let (mut lists, mut wants) = (Vec::new(), Vec::new());
+        let ranges: Vec<u16> = numbers.iter().map(|number| *number as u16).collect();
+        write::list(&mut lists, bound, zone, round, &ranges);
+        write::want(&mut wants, bound, zone, round, &numbers);
+        let (mut listed, mut wanted, mut lasts) = (Vec::new(), Vec::new(), 0);
+        for out in [&lists, &wants] {
+            read(out, bound, |message| match message {
+                Message::List { zone: z, round: r, more, ranges } => {
+                    assert_eq!((z, r), (zone, round));
+                    listed.extend(ranges.map(|range| u16::from_le_bytes(*range)));
+                    lasts += u32::from(!more);
+                }
+                Message::Want { zone: z, round: r, more, hashes } => {
+                    assert_eq!((z, r), (zone, round));
+                    wanted.extend(hashes.map(|hash| u64::from_le_bytes(*hash)));
+                    lasts += u32::from(!more);
+                }
+                other => panic!("{other:?}"),
+            });
+        }
+        prop_assert_eq!((listed, wanted, lasts), (ranges, numbers.clone(), 2));
+
+        let versions: Vec<Listed> = numbers
+            .iter()
+            .zip(&positions)
+            .map(|(hash, entry)| {
+                let version = Version { stamp: entry.stamp, origin: entry.identity };
+                Listed { hash: *hash, version, tombstone: entry.gone }
+            })
+            .collect();
+        let mut out = Vec::new();
+        write::versions(&mut out, zone, round, &versions);
+        write::sent(&mut out, zone, round);
+        let mut got = Vec::new();
+        read(&out, 8192, |message| match message {
+            Message::Versions { versions, .. } => got.extend(versions.filter_map(Listed::decode)),
+            Message::Sent { zone: z, round: r } => assert_eq!((z, r), (zone, round)),
+            other => panic!("{other:?}"),
+        });
+        prop_assert_eq!(got, versions);
+
+        let mut out = Vec::new();
+        write::listed(&mut out, bound, zone, round, trusted, evicted, &positions);
+        let (mut got, mut lasts) = (Vec::new(), 0);
+        read(&out, bound, |message| match message {
+            Message::Listed { more, trusted: t, evicted: v, positions, .. } => {
+                assert_eq!((t, v), (trusted, evicted));
+                lasts += u32::from(!more);
+                got.extend(positions);
+            }
+            other => panic!("{other:?}"),
+        });
+        prop_assert_eq!((got, lasts), (positions, 1));
     }
 
     #[test]
