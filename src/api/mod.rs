@@ -11,6 +11,7 @@ mod error;
 mod job;
 mod json;
 mod keyvals;
+mod metrics;
 mod own;
 pub mod raw;
 mod response;
@@ -28,7 +29,7 @@ mod tests;
 pub use job::{Answer, Job, Pieces};
 pub use response::{Body, Produce, Produced, Response};
 
-use crate::record::Millis;
+use crate::record::{Identity, Millis};
 use crate::store::{Figures, Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
@@ -207,6 +208,8 @@ pub struct ZoneSync {
     pub bytes_out: u64,
     /// Peers this node is connected to.
     pub nodes_online: u64,
+    /// Nodes that were ever heard of, this one's last incarnations among them, and when they last were.
+    pub heard: Vec<(Identity, Millis)>,
 }
 
 /// Answers a request.

@@ -6,8 +6,8 @@ use super::args::{self, Fields};
 use super::error::Error;
 use super::watch::Order;
 use super::{
-    Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, own, status,
-    status_zones,
+    Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, metrics, own,
+    status, status_zones,
 };
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
@@ -84,6 +84,7 @@ enum Endpoint<'h> {
     OwnKeyval(Vec<u8>),
     /// Its changes.
     Watch(Vec<u8>),
+    Metrics,
 }
 
 /// Which methods an endpoint has.
@@ -180,6 +181,7 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("workers", id) => Endpoint::Worker(worker(host, id)?),
         ("resolvers" | "ssl", "") => Endpoint::Nothing,
         ("zonemesh", "") => Endpoint::Zonemesh,
+        ("zonemesh", "metrics") => Endpoint::Metrics,
         ("http", "") => Endpoint::Http,
         ("http", "requests") => Endpoint::Requests,
         ("stream", "") if in_stream => Endpoint::Stream,
@@ -217,7 +219,11 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Root => json::names(root_names(host)),
         Endpoint::Http => json::names(HTTP_NAMES),
         Endpoint::Stream => json::names(stream_names(host)),
-        Endpoint::Zonemesh => json::names(["keyvals", "zones"]),
+        Endpoint::Zonemesh => json::names(["keyvals", "metrics", "zones"]),
+        Endpoint::Metrics => {
+            let body = metrics::text(own_zones(host), host.zone_sync().as_ref());
+            return Ok(Answer::Now(Response { content_type: metrics::TEXT, ..Response::ok(body) }));
+        }
         Endpoint::Zones | Endpoint::OwnKeyvals => {
             let mut names: Vec<&str> = own_zones(host).map(|zone| zone.name.as_str()).collect();
             names.sort_unstable();

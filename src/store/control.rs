@@ -331,6 +331,16 @@ impl Control {
         all
     }
 
+    /// Every peer that was heard of, and when that last happened.
+    pub fn peers(&self) -> Vec<(Identity, Millis)> {
+        let entry = |at: usize| {
+            let mut bytes = [0; 16];
+            self.region.read(at, &mut bytes);
+            (Identity(bytes), self.get(at + 16))
+        };
+        (0..PEER_COUNT).map(place_of).map(entry).take_while(|(_, heard)| *heard != 0).collect()
+    }
+
     fn peer_at(&self, peer: Identity) -> Option<usize> {
         (0..PEER_COUNT)
             .map(place_of)

@@ -1,6 +1,7 @@
 //! The API as its callers see it, with a host made up for the purpose and zones in real shared memory.
 
 mod keyvals;
+mod metrics;
 mod own;
 mod raw;
 mod routes;
@@ -47,7 +48,15 @@ impl Fake {
             ("a/b".to_owned(), Stats { records: 7, pending: 2, ..Stats::default() }),
             ("one".to_owned(), Stats { records: 1, ..Stats::default() }),
         ];
-        let sync = ZoneSync { zones, bytes_in: 11, msgs_in: 12, msgs_out: 13, bytes_out: 14, nodes_online: 2 };
+        let sync = ZoneSync {
+            zones,
+            bytes_in: 11,
+            msgs_in: 12,
+            msgs_out: 13,
+            bytes_out: 14,
+            nodes_online: 2,
+            heard: vec![(Identity([0xab; 16]), NOW - 500)],
+        };
         Fake { stream: Some(Vec::new()), sync: Some(sync), ..Fake::bare() }
     }
 

@@ -147,6 +147,7 @@ fn changes_come_as_they_happen_and_only_those_asked_for() {
     world.set("other", b"\xff\x00");
     world.settle(&mut [&mut all, &mut users]);
     world.delete("user:a");
+    world.settle(&mut [&mut all, &mut users]);
     world.zone.zone.set(b"user:b", b"y", Life::For(500), Condition::Always, world.now).unwrap();
     world.settle(&mut [&mut all, &mut users]);
     world.now += 1000;

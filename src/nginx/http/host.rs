@@ -108,6 +108,7 @@ impl Host for NginxHost<'_> {
             msgs_out: control.counter(Counter::MsgsOut),
             bytes_out: control.counter(Counter::BytesOut),
             nodes_online: control.nodes_online(),
+            heard: control.peers(),
         })
     }
 
