@@ -19,10 +19,11 @@ my $node = node(
     keyval_zone zone=two:64k;
     server {
         listen 127.0.0.1:%%PORT%% reuseport;
-        location /api { api write=on; }
+        status_zone one;
+        location /api { api write=on; status_zone one; }
     }
 CONF
-    stream => 'keyval_zone zone=three:1m timeout=1h; server { listen 127.0.0.1:%%SYNC%%; zone_sync; zone_sync_server 127.0.0.1:%%SYNC%%; }'
+    stream => 'keyval_zone zone=three:1m timeout=1h; server { listen 127.0.0.1:%%SYNC%%; status_zone three; zone_sync; zone_sync_server 127.0.0.1:%%SYNC%%; }'
 )->start;
 
 # It takes names of files, and leaves files, where it runs.
