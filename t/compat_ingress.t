@@ -30,7 +30,6 @@ my $http = <<'CONF';
     limit_req_zone $url zone=pol_rl_test_test_test_sync:10m rate=10r/s sync;
 CONF
 $http = left_out('limit_req_zone ... sync', qr/^ *limit_req_zone .*\n/m, $http);
-$http = left_out('state=', qr/ state=\S+(?=;)/, $http);
 
 # Two pods of it. What they share besides: a zone with a slash in its name.
 my @nodes = map {
@@ -49,7 +48,7 @@ my @nodes = map {
             ':12345 resolve'    => ":$port resolve",
             'kube-dns.kube-system.svc.cluster.local' => '127.0.0.1:' . $dns->port,
         ),
-        http => $http . '
+        http => given($http, '/etc/nginx/state_files' => $folder) . '
             keyval_zone zone=default/shared:1m sync;
             keyval ${arg_key} $shared zone=default/shared;
             split_clients $request_id $split { "50%" a; * b; }
@@ -79,6 +78,12 @@ for my $node (@nodes) {
     eventually_is { $node->get('/shared?key=k')->body } '[v]', $node->name . ': has the one';
     eventually_is { $node->get('/shared?key=j')->body } '[w]', $node->name . ': and the other';
 }
+
+# Pods are not shut down gently, and come back as they were.
+eventually_is { ZoneMesh::Node::slurp($first->prefix . "/state_files/$zone.json") =~ /90/ ? 1 : 0 } 1, 'the value is in the file';
+$first->crash->start;
+is($first->get('/split')->body, '[90]', '... and is there again after a crash of the whole pod');
+connected(1, @nodes);
 
 $first->reload;
 is($first->get('/split')->body, '[90]', 'after a reload, of which there are many there, all is as it was');

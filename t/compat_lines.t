@@ -35,7 +35,7 @@ $node->{vars} = { GUARDED => port() };
 $node->write_file('users', "admin:{PLAIN}secret\n");
 chmod 0777, $node->prefix;    # where `state=` without a folder puts its file
 $node->configure(http => given(
-    left_out('state=', qr/ state=[^\s;]+/, $text),
+    $text,
     'listen 80;'       => 'listen 127.0.0.1:%%PORT%%;',
     'listen 8080'      => 'listen 127.0.0.1:%%GUARDED%%',
     'listen 8081'      => 'listen 127.0.0.1:%%SYNC%%',
@@ -55,6 +55,10 @@ is(open_one('POST', $list, body => '{"127.0.0.1":"0"}')->status, 201, 'an except
 is($node->get('/')->status, 200, '... is let in');
 is(open_one('PATCH', $list, body => '{"127.0.0.1":null}')->status, 204, 'which is taken back');
 is($node->get('/')->status, 403, '... and kept out again');
+eventually_is { ZoneMesh::Node::slurp($node->prefix . '/one.keyval') =~ m{127\.0\.0\.0/8} ? 1 : 0 } 1, 'the list is kept in a file';
+ok(defined $node->quit, '... is there when nginx ends');
+$node->start;
+is($node->get('/')->status, 403, '... and in force when it begins again');
 is(open_one('DELETE', $list)->status, 204, 'the list is emptied');
 is($node->get('/')->status, 200, '... and everybody is let in');
 

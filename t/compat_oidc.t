@@ -92,12 +92,17 @@ sub user {
     my $folder = $node->prefix . '/state';
     mkdir $folder or die $!;
     chmod 0777, $folder;
-    $node->configure(http => left_out('state=', qr/ state=\S+/, $zones) . $keyvals . $server)->start;
+    $node->configure(http => given($zones, '/var/lib/nginx/state' => $folder) . $keyvals . $server)->start;
     my $id = user('alice', $node);
     is($node->keyvals('oidc_id_tokens')->{$id}, '-', 'the zone has the session as it ended');
     $node->reload;
     is($node->keyvals('oidc_id_tokens')->{$id}, '-', '... after a reload, too');
     user('bob', $node);
+    ok(defined $node->quit, 'nginx is stopped');
+    $node->start;
+    is($node->keyvals('oidc_id_tokens')->{$id}, '-', '... and has the sessions of before when it is started again');
+    is($node->keyvals('oidc_sids')->{'sid-alice'}, $id, '... and the names that the provider has for them');
+    is_deeply($node->keyvals('oidc_pkce'), {}, '... but not what is kept in no file');
 }
 {
     my @nodes = cluster(3, not_started => 1);
