@@ -24,5 +24,14 @@ is(value($nodes[0], 'zonemesh_sync_nodes_online'), 1, 'the other node');
 ok(value($nodes[1], 'zonemesh_sync_received_bytes_total') > 0, 'which has received something');
 like($nodes[1]->get('/api/9/zonemesh/metrics')->body, qr/^zonemesh_sync_peer_heard_timestamp_seconds\{node="[0-9a-f]{16}"\} \d+/m,
     'and has heard of this one');
+my $peer = sprintf 'peer="127.0.0.1:%d"', $nodes[1]->sync;
+eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 1 } 'the connection to a peer is shown';
+eventually { value($nodes[0], "zonemesh_sync_peer_sent_bytes_total{$peer}") > 100 } '... and what was sent over it';
+eventually { value($nodes[0], "zonemesh_sync_peer_pending_records{$peer}") == 0 } '... and that nothing waits for it';
+is(value($nodes[0], sprintf 'zonemesh_sync_peer_connected{peer="127.0.0.1:%d"}', $nodes[0]->sync), 0, 'a node is not connected to itself');
+my $since = value($nodes[0], "zonemesh_sync_peer_since_timestamp_seconds{$peer}");
+$nodes[1]->stop;
+eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 0 } '... and when a peer is gone';
+ok(value($nodes[0], "zonemesh_sync_peer_since_timestamp_seconds{$peer}") > $since, '... since when');
 
 done_testing;

@@ -68,6 +68,7 @@ impl Dial {
                     link.close(if matches!(end, End::Itself) { State::Over } else { State::Dialling });
                     self.hub.count_online();
                     self.hub.count_pending();
+                    self.hub.show(link);
                     match end {
                         End::Itself => {
                             if !std::mem::replace(&mut told_itself, true) {

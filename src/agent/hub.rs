@@ -3,9 +3,10 @@
 //! All of them run on one thread, so cells do where threads would need locks.
 
 use super::log::Log;
+use super::now;
 use super::upgrade::Upgrade;
-use crate::record::Identity;
-use crate::store::{Control, ShardMask, control::Lease};
+use crate::record::{Identity, Millis};
+use crate::store::{Control, LinkFigures, ShardMask, control::Lease};
 use crate::sync::{NoteLevel, SyncZone};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -38,15 +39,40 @@ impl Hub {
 
     /// A link for one more peer, which is called so in the log.
     pub(super) fn add_link(&self, label: String) -> Rc<Link> {
-        let link = Rc::new(Link::new(label, self.zones.len()));
-        self.links.borrow_mut().push(link.clone());
+        let mut links = self.links.borrow_mut();
+        let slot = (0..).find(|slot| links.iter().all(|link| link.slot != *slot)).unwrap_or(usize::MAX);
+        let link = Rc::new(Link::new(label, slot, self.zones.len()));
+        links.push(link.clone());
+        self.show(&link);
         link
+    }
+
+    /// Shows how things stand with a peer.
+    pub(super) fn show(&self, link: &Link) {
+        let node = link.peer.get();
+        if link.shown.replace(node) != node || link.since.get() == 0 {
+            link.since.set(now());
+        }
+        if self.holds() {
+            let figures = LinkFigures {
+                label: link.label.clone(),
+                node,
+                since: link.since.get(),
+                sent: link.sent.get(),
+                received: link.received.get(),
+                pending: link.pending.borrow().iter().sum(),
+            };
+            self.control.show_link(link.slot, &figures);
+        }
     }
 
     /// A peer isn't one of the cluster any more: its session ends.
     pub(super) fn remove_link(&self, link: &Rc<Link>) {
         self.links.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
         link.removed.set(true);
+        if self.holds() {
+            self.control.hide_link(link.slot);
+        }
         link.wake();
         self.announce();
         self.count_online();
@@ -190,6 +216,14 @@ pub(super) enum State {
 /// One peer, as the others see it.
 pub(super) struct Link {
     label: String,
+    /// Where it is shown.
+    slot: usize,
+    /// Whom the entry there names, since when.
+    shown: Cell<Option<Identity>>,
+    since: Cell<Millis>,
+    /// Bytes, of all its sessions.
+    pub(super) sent: Cell<u64>,
+    pub(super) received: Cell<u64>,
     pub(super) state: Cell<State>,
     /// It isn't to be dialled any more.
     pub(super) removed: Cell<bool>,
@@ -207,9 +241,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    fn new(label: String, zones: usize) -> Link {
+    fn new(label: String, slot: usize, zones: usize) -> Link {
         Link {
             label,
+            slot,
+            shown: Cell::new(None),
+            since: Cell::new(0),
+            sent: Cell::new(0),
+            received: Cell::new(0),
             state: Cell::new(State::Dialling),
             removed: Cell::new(false),
             unreachable: Cell::new(false),

@@ -7,6 +7,7 @@ use super::thread::Order;
 use super::upgrade::PidFiles;
 use super::wake::{Wake, Watchers};
 use super::{Config, Peer, dial, moving, now, upkeep};
+use crate::store::LINKS;
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -38,6 +39,8 @@ pub(super) fn run(
     let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
     let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone()));
     hub.count_online();
+    // Those of an agent before this one.
+    (0..LINKS).for_each(|slot| config.control.hide_link(slot));
     LocalSet::new().block_on(&runtime, live(config, hub, orders, found))
 }
 

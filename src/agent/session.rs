@@ -159,13 +159,17 @@ impl<'a> Session<'a> {
         if buffer.filled().is_empty() {
             return Err(Stop::Closed);
         }
-        self.hub.control.count(Counter::BytesIn, buffer.filled().len() as u64);
+        let len = buffer.filled().len() as u64;
+        self.hub.control.count(Counter::BytesIn, len);
+        self.link.received.set(self.link.received.get() + len);
+        self.uncounted = true;
         let greeted = self.push.peer().is_some();
         self.push.handle(buffer.filled(), now)?;
         if let Some(peer) = self.push.peer().filter(|_| !greeted) {
             self.link.unreachable.set(false);
             self.link.peer.set(Some(peer));
             self.hub.count_online();
+            self.hub.show(self.link);
             tell(format!("connected to node {peer}"));
         }
         Ok(true)
@@ -196,6 +200,7 @@ impl<'a> Session<'a> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.hub.control.count(Counter::BytesOut, written as u64);
+            self.link.sent.set(self.link.sent.get() + written as u64);
             self.sent += written;
             self.unflushed = true;
             wrote = true;
@@ -239,6 +244,7 @@ impl<'a> Session<'a> {
             *pending = self.push.pending(zone);
         }
         self.hub.count_pending();
+        self.hub.show(self.link);
         self.counted = Instant::now();
         self.uncounted = false;
     }

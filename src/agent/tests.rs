@@ -201,11 +201,19 @@ fn a_change_travels_and_this_node_itself_is_left_out() {
     }
     wait("one node online", || near.node.control.nodes_online() == 1);
     wait("nothing pending", || near.zone().stats().pending == 0);
+    let shown =
+        |port: u16| near.node.control.links().into_iter().find(|link| link.label == format!("127.0.0.1:{port}"));
+    wait("the bytes that were sent are shown", || shown(other.port).is_some_and(|link| link.sent > 1000));
+    let link = shown(other.port).unwrap();
+    assert_eq!((link.node, link.pending), (Some(far.node.control.identity()), 0));
+    assert!(link.since > 0 && link.received > 0, "{link:?}");
+    assert_eq!(shown(own.port).map(|link| link.node), Some(None), "this node itself is no peer");
     assert!(near.node.control.counter(crate::store::control::Counter::BytesOut) > 1000);
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
     assert!(agent.agent.ended() && near.node.control.lease().is_none(), "the lease is given back");
     assert_eq!(near.node.control.nodes_online(), 0);
+    assert!(near.node.control.links().iter().all(|link| link.node.is_none()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Names follow its conventions: base units, `_total` for what only grows. Look-ups aren't counted: readers write nowhere.
 
 use super::{NamedZone, ZoneSync};
-use crate::store::{StateFigures, Stats};
+use crate::store::{LinkFigures, StateFigures, Stats};
 use std::fmt::Write;
 
 /// The type of the body.
@@ -133,6 +133,9 @@ fn of_sync(text: &mut Text, sync: &ZoneSync) {
         text.family(&name, kind, help);
         text.sample(&name, &[], value);
     }
+    if !sync.peers.is_empty() {
+        of_peers(text, &sync.peers);
+    }
     if !sync.heard.is_empty() {
         let name = "zonemesh_sync_peer_heard_timestamp_seconds";
         text.family(name, "gauge", "When a message of another node last came in, by the node's identity.");
@@ -140,6 +143,24 @@ fn of_sync(text: &mut Text, sync: &ZoneSync) {
             text.sample(name, &[("node", &node.to_string())], *heard as f64 / 1000.0);
         }
     }
+}
+
+/// What this node sends to each peer that it dials.
+fn of_peers(text: &mut Text, peers: &[LinkFigures]) {
+    let figures: [Metric<LinkFigures>; 4] = [
+        ("connected", "gauge", "Whether this node is connected to the peer.", |peer| peer.node.is_some().into()),
+        ("sent_bytes_total", "counter", "Bytes sent to the peer.", |peer| peer.sent),
+        ("received_bytes_total", "counter", "Bytes that the peer answered.", |peer| peer.received),
+        ("pending_records", "gauge", "Records that wait for the peer.", |peer| peer.pending),
+    ];
+    for (name, kind, help, value) in figures {
+        let name = format!("zonemesh_sync_peer_{name}");
+        text.family(&name, kind, help);
+        peers.iter().for_each(|peer| text.sample(&name, &[("peer", &peer.label)], value(peer)));
+    }
+    let name = "zonemesh_sync_peer_since_timestamp_seconds";
+    text.family(name, "gauge", "Since when the peer is connected, or is not.");
+    peers.iter().for_each(|peer| text.sample(name, &[("peer", &peer.label)], peer.since as f64 / 1000.0));
 }
 
 /// The text in the making. Writing to a string can't fail.

@@ -30,7 +30,7 @@ pub use job::{Answer, Job, Pieces};
 pub use response::{Body, Produce, Produced, Response};
 
 use crate::record::{Identity, Millis};
-use crate::store::{Figures, Slot, Stats, Zone};
+use crate::store::{Figures, LinkFigures, Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
 #[derive(Clone)]
@@ -210,6 +210,8 @@ pub struct ZoneSync {
     pub nodes_online: u64,
     /// Nodes that were ever heard of, this one's last incarnations among them, and when they last were.
     pub heard: Vec<(Identity, Millis)>,
+    /// Those that this node dials.
+    pub peers: Vec<LinkFigures>,
 }
 
 /// Answers a request.

@@ -3,15 +3,16 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
+use super::links::{LINK_LEN, LINKS};
 use super::lock::{is_dead, lock, this_thread, unlock};
 use super::{AttachError, Region};
 use crate::record::{Identity, Millis};
 
 /// Bytes that a control region has at least.
-pub const CONTROL_SIZE: usize = 48 * 1024;
+pub const CONTROL_SIZE: usize = 80 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -41,6 +42,8 @@ const WORKER_LEN: usize = 16;
 const PEERS: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
 const PEER_COUNT: usize = 1024;
 const PEER_LEN: usize = 24;
+const LINKS_AT: usize = (PEERS + PEER_COUNT * PEER_LEN).next_multiple_of(64);
+const _: () = assert!(LINKS_AT + LINKS * LINK_LEN <= CONTROL_SIZE);
 
 /// Handle of the control region; a copy is the same.
 #[derive(Clone, Copy)]
@@ -394,6 +397,11 @@ impl Control {
         let result = work();
         unlock(word);
         Some(result)
+    }
+
+    /// Where the entry of a connection is; see `links`.
+    pub(super) fn link_entry(&self, slot: usize) -> (&Region, usize) {
+        (&self.region, LINKS_AT + slot * LINK_LEN)
     }
 
     fn word(&self, at: usize) -> Option<&AtomicU64> {

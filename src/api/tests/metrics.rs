@@ -49,6 +49,16 @@ fn metrics_have_the_form_that_prometheus_reads() {
     assert!(of("used_bytes") > 0.0 && of("capacity_bytes") > of("used_bytes"));
     assert!((of("fill_ratio") - of("used_bytes") / of("capacity_bytes")).abs() < 1e-9);
     assert_eq!((samples["zonemesh_sync_received_bytes_total"], samples["zonemesh_sync_nodes_online"]), (11.0, 2.0));
+    for (name, value) in [
+        ("connected", 1.0),
+        ("sent_bytes_total", 11.0),
+        ("received_bytes_total", 12.0),
+        ("pending_records", 13.0),
+        ("since_timestamp_seconds", (NOW - 700) as f64 / 1000.0),
+    ] {
+        let name = format!(r#"zonemesh_sync_peer_{name}{{peer="node2:9000 (10.0.0.2:9000)"}}"#);
+        assert_eq!(samples[&*name], value, "{name}");
+    }
     let heard = r#"zonemesh_sync_peer_heard_timestamp_seconds{node="abababababababab"}"#;
     assert_eq!(samples[heard], (NOW - 500) as f64 / 1000.0);
 

@@ -56,6 +56,14 @@ impl Fake {
             bytes_out: 14,
             nodes_online: 2,
             heard: vec![(Identity([0xab; 16]), NOW - 500)],
+            peers: vec![LinkFigures {
+                label: "node2:9000 (10.0.0.2:9000)".to_owned(),
+                node: Some(Identity([0xab; 16])),
+                since: NOW - 700,
+                sent: 11,
+                received: 12,
+                pending: 13,
+            }],
         };
         Fake { stream: Some(Vec::new()), sync: Some(sync), ..Fake::bare() }
     }

@@ -109,6 +109,7 @@ impl Host for NginxHost<'_> {
             bytes_out: control.counter(Counter::BytesOut),
             nodes_online: control.nodes_online(),
             heard: control.peers(),
+            peers: control.links(),
         })
     }
 
