@@ -231,7 +231,9 @@ sub memory { my $sum = 0; $sum += $node->memory($_) for $node->workers; return $
         push @silent, $one;
     }
     my $fine = 0;
-    for (1 .. 20) { $fine++ if eval { $silent->get('/read?key=k', timeout => 2)->body } eq 'v' }
+    # A client that hasn't sent its request yet is as silent as the others: nginx may close it for one of them. Then it tries again.
+    my $answered = sub { (eval { $silent->get('/read?key=k', timeout => 2)->body } // '') eq 'v' };
+    for (1 .. 20) { $fine++ if $answered->() || $answered->() }
     is($fine, 20, 'with ' . @silent . ' silent connections and 40 worker_connections, HTTP clients are answered');
     allow_log(qr/worker_connections are not enough/);
     close $_ for @silent;

@@ -133,7 +133,8 @@ unsafe extern "C" fn init_keyval(shared: *mut sys::ngx_shm_zone_t, old: *mut c_v
         // `old` is what `add_keyval` of the last configuration set, which lives until the new one is in force.
         let result = unsafe {
             let zone = &mut *(*shared).data.cast::<KeyvalZone>();
-            match old.cast::<KeyvalZone>().as_ref() {
+            // Newer nginx tells of the last zone also where its memory isn't taken over.
+            match old.cast::<KeyvalZone>().as_ref().filter(|_| (*shared).noreuse == 0) {
                 // Parameters wait until the configuration is in force: what fails after this must change nothing.
                 Some(old) => resize::same_type(old, zone).map(|()| {
                     (zone.region, zone.zone) = (old.region, old.zone);

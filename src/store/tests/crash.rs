@@ -11,7 +11,7 @@ use crate::store::{Condition, Life, StoreError, lock};
 
 const KEYS: u64 = 64;
 /// Children killed at random in a run of the tests.
-const RANDOM_KILLS: u64 = 1500;
+const RANDOM_KILLS: u64 = 3000;
 
 /// Memory in which a child notes what was acknowledged to it: for each key the last number written to it.
 struct Ledger {
