@@ -122,11 +122,14 @@ $single->add('one', 'k', 'v');
 eventually { in_file('k', $its) eq 'v' } '... the file is written';
 my $loads = () = $single->grep_log(qr/using the "epoll"/);
 $single->signal('HUP');
-eventually { $single->get('/api/9/nginx')->json->{generation} == 2 } '... it reloads';
-$single->change('one', 'k', 'w');
-eventually { in_file('k', $its) eq 'w' } '... and the file follows';
+# nginx without a master may take no connections after that, so that the helper thread alone is looked at.
+ok(scalar $single->wait_log(qr/using the "epoll"/, 5, $loads), '... it reloads');
+$single->quit;
+is(in_file('k', $its), 'v', '... and the file is as it was');
+$single->start;
+eventually { ($single->keyvals('one')->{k} // '') eq 'v' } '... and is read by the next';
 $single->change('one', 'k', 'x');
 $single->quit;
-is(in_file('k', $its), 'x', '... to the end');
+is(in_file('k', $its), 'x', '... and written at the end');
 
 done_testing;
