@@ -6,7 +6,7 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-our @EXPORT = qw(median spread figure ratio row bars machine slurp);
+our @EXPORT = qw(median spread figure with_spread ratio row bars machine busy slurp write_file publish);
 
 # The value below which a share of the samples lies, between neighbours linearly.
 sub quantile {
@@ -28,6 +28,8 @@ sub figure {
     return '-' unless defined $n;
     return $n >= 100000 ? sprintf('%.0f k', $n / 1000) : $n >= 100 ? sprintf('%.0f', $n) : $n >= 10 ? sprintf('%.1f', $n) : sprintf('%.2f', $n);
 }
+
+sub with_spread { my ($samples) = @_; return figure(median(@$samples)) . ' (' . spread(@$samples) . ')' }
 
 # Ratios of two variants, round by round.
 sub ratio {
@@ -86,6 +88,32 @@ sub machine {
         [ 'Memory',    sprintf '%.0f GiB', ($kib // 0) / 1024 / 1024 ],
         [ 'System',    ($system // 'unknown') . ", Linux $kernel" ],
     );
+}
+
+# How much else the machine did: the load average of the last minute.
+sub busy { return (split ' ', slurp('/proc/loadavg'))[0] }
+
+# Puts a mode's part (its title, then text with headings of the third level) into docs/benchmarks.md, in place of what the
+# last run of this mode wrote; the parts of other modes stay.
+sub publish {
+    my ($mode, $title, $text) = @_;
+    my $path = 'docs/benchmarks.md';
+    my $page = slurp($path);
+    $page = "# Benchmarks\n\nEach part is written by a mode of `scripts/bench`: don't edit it here. Variants take turns in rounds; a figure is\n"
+        . "the median of the rounds, in parentheses the quartiles. Only ratios within one run count.\n" unless $page =~ /^<!-- /m;
+    my $part = "<!-- $mode -->\n\n## $title\n\n$text\n<!-- end of $mode -->\n";
+    $page =~ s/^<!-- \Q$mode\E -->\n.*?^<!-- end of \Q$mode\E -->\n/$part/ms or $page .= "\n$part";
+    write_file($path, $page);
+    print STDERR "bench: wrote the part \"$title\" of $path\n";
+    return;
+}
+
+sub write_file {
+    my ($path, $text) = @_;
+    open my $file, '>', $path or die "$path: $!\n";
+    print {$file} $text;
+    close $file or die "$path: $!\n";
+    return;
 }
 
 sub slurp {

@@ -1,6 +1,6 @@
 package ZoneMesh::Bench::Store;
 
-# `scripts/bench store`: runs the comparison in process and nginx under load, and writes docs/benchmarks.md.
+# `scripts/bench store`: runs the comparison in process and nginx under load, and writes its part of docs/benchmarks.md.
 
 use strict;
 use warnings;
@@ -29,13 +29,12 @@ sub run {
     my @build = qw(cargo bench --locked --no-default-features --bench compare --no-run);
     system(@build) == 0 or die "@build failed\n";
     my $began  = time;
-    my ($load) = split ' ', slurp('/proc/loadavg');
+    my $load   = busy();
     my $table  = in_process($given{quick});
     my ($nginx, @notes) = under_load($given{quick});
-    my ($load_after) = split ' ', slurp('/proc/loadavg');
     my @machine = (
         machine(),
-        [ 'Load', "$load before, $load_after after; figures of a machine that did other work too are worth little" ],
+        [ 'Load', "$load before, @{[ busy() ]} after; figures of a machine that did other work too are worth little" ],
         [ 'Versions', versions() ],
         [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
         [ 'Command', "`$given{command}`, " . (time - $began) . ' s' ],
@@ -43,10 +42,9 @@ sub run {
     my $page = page($table, $nginx, \@machine, @notes);
     print $page;
     return if $given{dry};
-    write_file('docs/benchmarks.md', $page);
     write_file('docs/benchmarks-store.svg', chart_store($table));
     write_file('docs/benchmarks-nginx.svg', chart_nginx($nginx));
-    print STDERR "bench: wrote docs/benchmarks.md, docs/benchmarks-store.svg, docs/benchmarks-nginx.svg\n";
+    publish(store => 'The store', $page);
     return;
 }
 
@@ -87,11 +85,10 @@ sub under_load {
 sub page {
     my ($table, $nginx, $machine, @notes) = @_;
     my $sizes = $table->{table};
-    my $out = "# Benchmarks\n\nWritten by `scripts/bench store`: don't edit. Variants take turns in rounds; a figure is the median of the\n"
-        . "rounds, in parentheses the quartiles. Only ratios within one run count.\n\n" . row('', '') . row('---', '---');
+    my $out = row('', '') . row('---', '---');
     $out .= row(@$_) for @$machine;
 
-    $out .= "\n## In process: one process\n\nNanoseconds of processor time for each operation, on records of 16 + 16 bytes with uniformly random keys, "
+    $out .= "\n### In process: one process\n\nNanoseconds of processor time for each operation, on records of 16 + 16 bytes with uniformly random keys, "
         . "choosing the key (@{[ figure(median(@{ $sizes->{1000}{keys} }))]}) included.\n"
         . "The zone is `timeout=1h sync`, of 104 bytes a key in whole MiB. The time of day comes from the caller. The bare table is the standard library's\n"
         . "`HashMap` in private memory with the zone's hash (SipHash-1-3 of the key, one shot).\n\n"
@@ -107,7 +104,7 @@ sub page {
     }
     $out .= "\nThe targets were set where the bare table of the same records, with a cheaper hash, took @TARGET_BARE ns a look-up.\n";
 
-    $out .= "\n## In process: two processes\n\nBoth start together and loop; rates are in wall-clock time. The bare table is an open-addressing table in shared memory without any locks.\n\n"
+    $out .= "\n### In process: two processes\n\nBoth start together and loop; rates are in wall-clock time. The bare table is an open-addressing table in shared memory without any locks.\n\n"
         . row('what', 'keys', 'zone', 'bare table', 'to reach') . row(('---') x 5);
     for my $op (
         [ get_two => 'look-ups of two together, times one alone' ], [ set_two => 'writes of two together, times one alone' ],
@@ -121,13 +118,13 @@ sub page {
         }
     }
 
-    $out .= "\n## Space\n\n" . row('zone', 'records of 16 + 16 bytes', 'bytes of the zone for each', 'to reach') . row(('---') x 4);
+    $out .= "\n### Space\n\n" . row('zone', 'records of 16 + 16 bytes', 'bytes of the zone for each', 'to reach') . row(('---') x 4);
     for my $bytes (sort { $b <=> $a } keys %{ $table->{space} }) {
         my ($records) = @{ $table->{space}{$bytes}{records} };
         $out .= row(zone_label($bytes) . ' `timeout=1h sync`', $records, figure($bytes / ($records || 1)), $bytes > 1 << 20 ? '400 k' : '');
     }
 
-    $out .= "\n## Through nginx\n\nOne worker, wrk with one thread and 16 connections kept alive, each on a core of its own; the key is an argument of the URI, uniformly\n"
+    $out .= "\n### Through nginx\n\nOne worker, wrk with one thread and 16 connections kept alive, each on a core of its own; the key is an argument of the URI, uniformly\n"
         . "random. `return 200` of a variable that is looked up, against `return 200` of a constant. Lua: `set_by_lua_block` with `ngx.shared.DICT:get`.\n\n"
         . "![requests a second](benchmarks-nginx.svg)\n\n"
         . row('response', 'requests/s', 'times the constant', "worker's processor time per request, us", 'more than the constant, us', 'to reach') . row(('---') x 6);
@@ -139,7 +136,7 @@ sub page {
         $out .= row($name, with_spread($own->{rate}), with_spread([ ratio($own->{rate}, $constant->{rate}) ]), with_spread($own->{cpu}), $name eq 'constant' ? '' : figure(median(@more)), $goal);
     }
     if (my $ip = $table->{ip}) {
-        $out .= "\n## Networks (type=ip)\n\nIn process, look-ups of addresses as text, mixed prefixes of IPv4 and IPv6. Through nginx, `geo` and `keyval ip` above know the same prefixes of IPv4.\n\n"
+        $out .= "\n### Networks (type=ip)\n\nIn process, look-ups of addresses as text, mixed prefixes of IPv4 and IPv6. Through nginx, `geo` and `keyval ip` above know the same prefixes of IPv4.\n\n"
             . row('prefixes', 'what', 'ns') . row(('---') x 3);
         for my $count (sort { $a <=> $b } keys %$ip) {
             $out .= row($count, $_, with_spread($ip->{$count}{$_})) for sort keys %{ $ip->{$count} };
@@ -147,7 +144,7 @@ sub page {
     }
     $out .= join '', "\n", map { "$_.\n" } @notes if @notes;
     # What a profile says of the figures is written by hand.
-    my $said = slurp('benches/notes.md');
+    my $said = slurp('benches/notes-store.md');
     $out .= "\n$said" if $said;
     return $out;
 }
@@ -179,8 +176,6 @@ sub variant_names {
     return grep { $nginx->{$_} } 'constant', (map { ("keyval $_", "lua $_") } qw(1k 100k 1M)), 'keyval ip', 'geo';
 }
 
-sub with_spread { my ($samples) = @_; return figure(median(@$samples)) . ' (' . spread(@$samples) . ')' }
-
 sub zone_label { my ($bytes) = @_; return $bytes >= 1 << 20 ? ($bytes >> 20) . ' MiB' : ($bytes >> 10) . ' KiB' }
 
 sub versions {
@@ -195,14 +190,6 @@ sub versions {
 sub free_port {
     my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'tcp', Listen => 1) or die "no port: $!\n";
     return $socket->sockport;
-}
-
-sub write_file {
-    my ($path, $text) = @_;
-    open my $file, '>', $path or die "$path: $!\n";
-    print {$file} $text;
-    close $file or die "$path: $!\n";
-    return;
 }
 
 1;
