@@ -6,7 +6,9 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-our @EXPORT = qw(median spread figure with_spread ratio row bars machine busy slurp write_file publish);
+use IO::Socket::INET;
+
+our @EXPORT = qw(median spread figure with_spread ratio row bars machine busy slurp write_file free_port publish);
 
 # The value below which a share of the samples lies, between neighbours linearly.
 sub quantile {
@@ -114,6 +116,11 @@ sub write_file {
     print {$file} $text;
     close $file or die "$path: $!\n";
     return;
+}
+
+sub free_port {
+    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'tcp', Listen => 1) or die "no port: $!\n";
+    return $socket->sockport;
 }
 
 sub slurp {

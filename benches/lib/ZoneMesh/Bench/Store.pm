@@ -5,7 +5,6 @@ package ZoneMesh::Bench::Store;
 use strict;
 use warnings;
 
-use IO::Socket::INET;
 use JSON::PP ();
 use POSIX qw(strftime);
 
@@ -185,11 +184,6 @@ sub versions {
     my ($lua)   = qx(dpkg-query -W -f '\${Version}' libnginx-mod-http-lua 2>/dev/null);
     chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
     return "zonemesh at $commit, nginx $nginx, libnginx-mod-http-lua $lua, wrk $wrk, rustc $rustc";
-}
-
-sub free_port {
-    my $socket = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Proto => 'tcp', Listen => 1) or die "no port: $!\n";
-    return $socket->sockport;
 }
 
 1;
