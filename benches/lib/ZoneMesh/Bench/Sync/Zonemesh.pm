@@ -1,0 +1,37 @@
+package ZoneMesh::Bench::Sync::Zonemesh;
+
+# Nodes of nginx with zonemesh, one worker each, over mutual TLS; nothing is set that has a default.
+
+use strict;
+use warnings;
+
+use ZoneMesh ();
+use ZoneMesh::Cluster ();
+
+sub name { return 'zonemesh' }
+
+sub new {
+    my ($class, $count) = @_;
+    my @nodes = ZoneMesh::Cluster::cluster(
+        $count, not_started => 1, workers => 1, tls => ZoneMesh::authority('benchmark'), sync => '',
+        zones => 'keyval_zone zone=one:112m timeout=1h sync;',
+        http  => 'keepalive_requests 1000000000; client_max_body_size 128m;',
+    );
+    return bless { nodes => [ undef, @nodes ] }, $class;
+}
+
+sub start { my ($self, $n) = @_; $self->{nodes}[$n]->start; return }
+
+sub stop { my ($self, $n) = @_; $self->{nodes}[$n]->term(5) if $self->{nodes}[$n]{pid}; return }
+
+sub place { my ($self, $n) = @_; return '127.0.0.1:' . $self->{nodes}[$n]->port }
+
+sub pids { my ($self, $n) = @_; return ($self->{nodes}[$n]->pid, $self->{nodes}[$n]->workers) }
+
+sub version {
+    my ($nginx) = qx(@{[ ZoneMesh::Node::nginx() ]} -v 2>&1) =~ m{nginx/(\S+)};
+    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
+    return "zonemesh at $commit with nginx $nginx";
+}
+
+1;
