@@ -25,6 +25,9 @@ const PAUSES: u32 = 16;
 const YIELDS: u32 = 8;
 const NAP: Duration = Duration::from_micros(50);
 
+/// The start of a thread that couldn't find out its own.
+const UNKNOWN: u32 = 0;
+
 /// How a lock was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obtained {
@@ -100,13 +103,22 @@ fn try_lock(word: &AtomicU64, me: u64) -> bool {
     word.load(Relaxed) == 0 && word.compare_exchange(0, me, SeqCst, Relaxed).is_ok()
 }
 
-/// Whether the thread that a lock word names is no more: gone, a zombie, or its number belongs to another.
+/// Whether the thread that a lock word names is certainly no more: gone, a zombie, or its number belongs to another.
 pub fn is_dead(owner: u64) -> bool {
     let (tid, started) = ((owner >> 32) as u32, owner as u32);
     match thread_state(tid) {
-        Some((state, start)) => matches!(state, 'Z' | 'X' | 'x') || start as u32 != started,
-        None => true,
+        Some((state, start)) => matches!(state, 'Z' | 'X' | 'x') || (started != UNKNOWN && start as u32 != started),
+        // No descriptor may be left, /proc may hide other users' processes or not be there: that tells nothing of the owner.
+        None => is_gone(tid),
     }
+}
+
+/// Whether there is no thread of this number.
+fn is_gone(tid: u32) -> bool {
+    let Some(tid) = libc::pid_t::try_from(tid).ok().filter(|tid| *tid > 0) else { return true };
+    // SAFETY: takes two numbers; signal 0 is none, and only asks.
+    let result = unsafe { libc::kill(tid, 0) };
+    result != 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// The word of the calling thread.
@@ -127,7 +139,7 @@ pub fn this_thread() -> u64 {
     });
     // SAFETY: takes nothing and gives a number.
     let tid = unsafe { libc::gettid() } as u32;
-    let started = thread_state(tid).map_or(0, |(_, start)| start as u32);
+    let started = thread_state(tid).map_or(UNKNOWN, |(_, start)| start as u32);
     let me = u64::from(tid) << 32 | u64::from(started);
     ME.set(me);
     me
@@ -160,6 +172,46 @@ mod tests {
             assert!(Instant::now() < deadline, "a thread that has ended is dead");
             thread::yield_now();
         }
+    }
+
+    #[test]
+    fn who_can_not_look_into_proc_takes_nobody_for_dead() {
+        let parent = this_thread();
+        let gone = thread::spawn(this_thread).join().expect("a thread");
+        let memory = crate::store::Region::anonymous(4096).expect("memory");
+        let shared = memory.region();
+        // SAFETY: the child touches shared memory and its own copy of this process, and ends without unwinding.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: reads the structure that it is given.
+            let limited = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) } == 0;
+            let right = limited
+                && thread_state((parent >> 32) as u32).is_none()
+                && lock(&AtomicU64::new(parent)) == Err(StoreError::Busy)
+                && is_dead(gone);
+            shared.store64(0, this_thread(), SeqCst);
+            shared.store64(8, 1 + u64::from(right), SeqCst);
+            loop {
+                thread::sleep(NAP);
+            }
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while shared.load64(8, SeqCst) == 0 && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        let lives = !is_dead(shared.load64(0, SeqCst));
+        // SAFETY: a child of ours that wasn't waited for yet.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        while !is_dead(shared.load64(0, SeqCst)) && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        let dead = is_dead(shared.load64(0, SeqCst));
+        // SAFETY: the same child.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        assert_eq!(shared.load64(8, SeqCst), 2, "the living is alive, and the gone is gone");
+        assert!(lives, "who doesn't know its own start is alive");
+        assert!(dead, "and dead when it is");
     }
 
     #[test]
