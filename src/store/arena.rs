@@ -88,15 +88,18 @@ impl Shard<'_> {
     /// Gives a block back. Nothing leads to it any more; readers may still be in it.
     pub fn free(&self, block: usize) {
         let Some((page, class)) = self.page_and_class(block) else { return };
-        // Moves the sequence before the block can be written again: a reader that meets what comes next sees it moved.
-        let sequence = self.get(shard::SEQUENCE);
-        self.set(shard::SEQUENCE, sequence.wrapping_add(1));
-        fence(Release);
+        self.move_sequence();
         done(Step::SequenceMoved);
         self.class_add(class, USED, -1);
         if !self.keep_spare(class, block) {
             self.free_in_page(page, class, block);
         }
+    }
+
+    /// Before blocks that were taken out can be written again: a reader that meets what comes next sees the sequence moved.
+    pub fn move_sequence(&self) {
+        self.set(shard::SEQUENCE, self.get(shard::SEQUENCE).wrapping_add(1));
+        fence(Release);
     }
 
     /// Puts a block back into its page's list, and the page into the pool if that is all it holds.

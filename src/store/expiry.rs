@@ -199,7 +199,7 @@ impl Shard<'_> {
     }
 
     /// The tick at which a record that ends at `end` is looked at: not before the end, and never in the past.
-    fn due(&self, end: Millis) -> u64 {
+    pub fn due(&self, end: Millis) -> u64 {
         let tick = self.get(shard::TICK);
         let due = end.div_ceil(1 << TICK_SHIFT);
         // Beyond what the wheel can tell, it waits in the last slot and is put in again from there.

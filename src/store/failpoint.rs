@@ -55,7 +55,9 @@ steps! {
     Cleared,
     MarkerOut,
     OriginHalf,
+    GivenUpSoon,
     GivenUp,
+    Sweeping,
 }
 
 /// A step was done.

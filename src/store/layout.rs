@@ -17,7 +17,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -105,8 +105,10 @@ pub mod header {
     pub const PLEDGED: usize = ALLOWANCE + 8;
     pub const HEIR_SIZE: usize = PLEDGED + 8;
     pub const PLEDGE: usize = HEIR_SIZE + 8;
+    /// The thread that sweeps the shards for what has ended, and sets [`NEXT_DUE`] anew; 0: none does.
+    pub const SWEEPER: usize = PLEDGE + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
-    pub const CHARGES: usize = PLEDGE + 8;
+    pub const CHARGES: usize = SWEEPER + 8;
     pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 

@@ -11,6 +11,8 @@ use crate::record::Stamp;
 impl Shard<'_> {
     /// Rebuilds free lists, feed, expiry and counters. A link that leads nowhere sensible ends its chain.
     pub fn repair(&self) {
+        // What the dead took out of a chain is free from here on, and a look-up may still be in it.
+        self.move_sequence();
         let mut used = HashSet::new();
         let mut records = Vec::new();
         for link in 0..self.zone.geometry.buckets_per_shard * BUCKET_LINKS {

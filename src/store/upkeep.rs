@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use super::Zone;
 use super::block::Fields;
 use super::expiry;
+use super::failpoint::{Step, done};
 use super::keys::Grave;
 use super::layout::{header, shard};
+use super::lock;
 use super::shard::{Met, Shard};
 use super::watch::gone_since;
 use crate::record::Millis;
@@ -31,11 +33,20 @@ impl Zone {
     pub fn upkeep(&self, now: Millis, budget: usize) -> usize {
         self.end_watch(now);
         let cleared = self.cleared().0;
-        if !expiry::is_due(self.next_due(), now) && (cleared == 0 || self.purged() >= cleared) {
+        if self.is_quiet(now) && (cleared == 0 || self.purged() >= cleared) {
+            return 0;
+        }
+        let Some(sweeper) = self.region.word64(header::SWEEPER) else { return 0 };
+        let other = sweeper.load(SeqCst);
+        // One process at a time, as long as it lives.
+        if (other != 0 && other != lock::this_thread() && !lock::is_dead(other))
+            || sweeper.compare_exchange(other, lock::this_thread(), SeqCst, Relaxed).is_err()
+        {
             return 0;
         }
         // Set anew below; who writes meanwhile lowers it.
         self.region.store64(header::NEXT_DUE, expiry::NEVER, SeqCst);
+        done(Step::Sweeping);
         let mut left = budget;
         for index in 0..self.geometry.shards {
             while left > 0 && self.has_work(index, now) {
@@ -48,6 +59,7 @@ impl Zone {
             }
             self.due_at(self.shard_unlocked(index).get(shard::NEXT_DUE));
         }
+        sweeper.store(0, SeqCst);
         budget - left
     }
 
@@ -68,7 +80,8 @@ impl Zone {
 
     /// Whether nothing that is there now ends before `until`.
     pub fn is_quiet(&self, until: Millis) -> bool {
-        !expiry::is_due(self.next_due(), until)
+        // Who was killed in the middle of a sweep may have left what is due next unsaid.
+        !expiry::is_due(self.next_due(), until) && self.region.load64(header::SWEEPER, SeqCst) == 0
     }
 
     /// Something ends at this tick.

@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::store::Zone;
 use crate::store::block::{self, CHAIN_NEXT};
-use crate::store::layout::{self, shard};
+use crate::store::layout::{self, header, shard};
 
 /// Panics, naming what is wrong, if the zone isn't whole.
 pub fn check(zone: &Zone) {
     let geometry = zone.geometry;
     let mut owned_blocks = 0;
+    let [said, swept] = [header::NEXT_DUE, header::SWEEPER].map(|word| zone.region.load64(word, Relaxed));
     for index in 0..geometry.shards {
         let shard = zone.shard(index).expect("the lock");
         let (mut blocks, mut records, mut live, mut dead) = (HashSet::new(), HashSet::new(), 0, 0);
@@ -38,6 +39,8 @@ pub fn check(zone: &Zone) {
                     assert!(blocks.insert(shard.block_index(more).expect("overflow in a block of the shard")));
                     next = zone.region.load32(more, Relaxed);
                 }
+                let end = fields.expires.map_or(u64::MAX, |end| shard.due(end));
+                assert!(said <= end || swept != 0, "what is due next is known");
                 if fields.tombstone {
                     dead += 1
                 } else {

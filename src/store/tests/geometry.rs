@@ -105,6 +105,7 @@ fn fields_of_the_header_are_apart() {
         (header::PLEDGED, 8),
         (header::HEIR_SIZE, 8),
         (header::PLEDGE, 8),
+        (header::SWEEPER, 8),
         (header::LENGTHS, crate::store::matching::LENGTH_WORDS * 8),
         (header::CHARGES, crate::store::layout::CLASS_SIZES.len() * 4),
         (header::LEN, 0),
