@@ -3,7 +3,7 @@
 use super::hub::{Hub, Link, State};
 use super::retry::{Teller, jittered};
 use super::session::{End, Session, Stream};
-use super::tls::PeerTls;
+use super::tls::{PeerTls, certificate_of};
 use super::{Cluster, Peer, Target};
 use crate::sync::{Node, NoteLevel};
 use std::io;
@@ -16,8 +16,9 @@ use tokio::net::{TcpStream, UnixStream};
 /// The longest pause after a session that ended well, and between tries while the node finishes.
 const SOON: Duration = Duration::from_millis(50);
 
-/// Between two tries to meet the other node that listens on this one's address while nginx's binary is upgraded.
-const OTHER_BINARY: Duration = Duration::from_millis(100);
+/// Between two tries to meet the other of two nodes that listen on one address while nginx's binary is upgraded. The pause
+/// grows: the other one may have closed its port long before it ends.
+const OTHER_BINARY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// One peer, and how it is reached.
 pub(super) struct Dial {
@@ -48,10 +49,19 @@ impl Dial {
     /// Dials, and dials again, until the node ends or the peer is removed. A peer that turns out to be this node is dialled
     /// again only while a second one may listen on its address.
     pub(super) async fn run(self) {
+        self.keep().await;
+        // One that looked for a second node may be needed again.
+        if self.link.beside.is_some() {
+            self.hub.remove_link(&self.link);
+        }
+    }
+
+    async fn keep(&self) {
         let link = &*self.link;
         let mut teller = Teller::new(Instant::now());
         let mut told_itself = false;
-        let over = |hub: &Hub| hub.ending() || link.removed.get();
+        let mut other_binary = OTHER_BINARY.0;
+        let over = |hub: &Hub| hub.ending() || link.is_over();
         while !over(&self.hub) {
             let began = Instant::now();
             let connected = tokio::select! {
@@ -62,27 +72,37 @@ impl Dial {
             match connected {
                 Ok(stream) => {
                     link.open();
-                    let session = Session::new(&self.hub, link, self.peer.label(), self.node.clone(), stream);
+                    let session = Session::new(&self.hub, link, link.label(), self.node.clone(), stream);
                     let end =
                         session.run(&mut |text| self.tell(teller.event(text, Instant::now()), NoteLevel::Notice)).await;
-                    link.close(if matches!(end, End::Itself) { State::Over } else { State::Dialling });
+                    let over_for_now = link.beside.is_some() || matches!(end, End::Itself);
+                    link.close(if over_for_now { State::Over } else { State::Dialling });
+                    if let End::Lost { greeted: true, why, .. } = &end {
+                        link.failed(&format!("lost: {why}"));
+                    }
                     self.hub.count_online();
                     self.hub.count_pending();
                     self.hub.show(link);
                     match end {
-                        End::Itself => {
-                            if !std::mem::replace(&mut told_itself, true) {
-                                let label = self.peer.label();
+                        End::Itself | End::Twin => {
+                            if matches!(end, End::Itself) && !std::mem::replace(&mut told_itself, true) {
+                                let label = link.label();
                                 self.hub
                                     .log
                                     .info(format!("zone_sync peer {label} is this node itself and is left out"));
                             }
                             self.hub.announce();
-                            self.hub.until(|hub| over(hub) || hub.upgrading()).await;
-                            pause = jittered(OTHER_BINARY);
+                            let looks = link.beside.is_some();
+                            if !looks && !self.hub.upgrading() {
+                                self.hub.until(|hub| over(hub) || hub.upgrading()).await;
+                                other_binary = OTHER_BINARY.0;
+                            }
+                            pause = jittered(other_binary);
+                            other_binary = (other_binary * 2).min(OTHER_BINARY.1);
                         }
                         End::Told => return,
                         End::Lost { greeted: true, level, why } => {
+                            other_binary = OTHER_BINARY.0;
                             self.tell(teller.event(format!("lost: {why}"), Instant::now()), level);
                             // A peer that reloads is there again at once.
                             if began.elapsed() > self.retry_interval {
@@ -125,13 +145,19 @@ impl Dial {
 
     async fn secure<S: Stream + 'static>(&self, stream: S) -> Result<Box<dyn Stream>, String> {
         match &self.tls {
-            Some(tls) => Ok(Box::new(tls.connect(stream).await?)),
+            Some(tls) => {
+                let stream = tls.connect(stream).await?;
+                self.link.shown(certificate_of(&stream));
+                Ok(Box::new(stream))
+            }
             None => Ok(Box::new(stream)),
         }
     }
 
     fn failed(&self, teller: &mut Teller, why: String) {
         self.link.unreachable.set(true);
+        self.link.failed(&why);
+        self.hub.show(&self.link);
         let every = self.retry_interval.as_millis();
         let told = teller.failure(format!("{why}; tried again about every {every} ms"), Instant::now());
         self.tell(told, NoteLevel::Warn);
@@ -139,7 +165,7 @@ impl Dial {
 
     fn tell(&self, text: Option<String>, level: NoteLevel) {
         if let Some(text) = text {
-            self.hub.log.line(level, format!("zone_sync peer {}: {text}", self.peer.label()));
+            self.hub.log.line(level, format!("zone_sync peer {}: {text}", self.link.label()));
         }
     }
 

@@ -3,10 +3,10 @@
 //! All of them run on one thread, so cells do where threads would need locks.
 
 use super::log::Log;
-use super::now;
 use super::upgrade::Upgrade;
+use super::{Peer, now};
 use crate::record::{Identity, Millis};
-use crate::store::{Control, LinkFigures, ShardMask, control::Lease};
+use crate::store::{Certificate, Control, LINKS, LinkFigures, LinkState, Pulse, ShardMask, Traffic, control::Lease};
 use crate::sync::{NoteLevel, SyncZone};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -23,6 +23,8 @@ pub(super) struct Hub {
     zones: Arc<[SyncZone]>,
     /// Of the peers that are dialled now.
     links: RefCell<Vec<Rc<Link>>>,
+    /// What an agent before this one has shown: figures go on from there.
+    before: Vec<LinkFigures>,
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
@@ -32,16 +34,26 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
-        let links = RefCell::new(Vec::new());
+        let (links, before) = (RefCell::new(Vec::new()), control.links());
+        (0..LINKS).for_each(|slot| control.hide_link(slot));
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
-        Hub { control, lease, log, zones, links, finishing, ending, upgrade, changed: Notify::new() }
+        Hub { control, lease, log, zones, links, before, finishing, ending, upgrade, changed: Notify::new() }
     }
 
-    /// A link for one more peer, which is called so in the log.
-    pub(super) fn add_link(&self, label: String) -> Rc<Link> {
+    /// A link for one more peer. `beside`: that of another session to the same address, if this one looks for a second
+    /// node there.
+    pub(super) fn add_link(&self, peer: &Peer, beside: Option<Rc<Link>>) -> Rc<Link> {
         let mut links = self.links.borrow_mut();
         let slot = (0..).find(|slot| links.iter().all(|link| link.slot != *slot)).unwrap_or(usize::MAX);
-        let link = Rc::new(Link::new(label, slot, self.zones.len()));
+        let second = if beside.is_some() { " (second node)" } else { "" };
+        let mut figures =
+            LinkFigures { server: format!("{}{second}", peer.text), address: peer.address(), ..LinkFigures::default() };
+        let before = self.before.iter().find(|old| old.label() == figures.label() && old.state != LinkState::Itself);
+        let behind = before.and_then(|old| old.behind).unwrap_or_else(now);
+        if let Some(old) = before {
+            (figures.traffic, figures.error) = (old.traffic, old.error.clone());
+        }
+        let link = Rc::new(Link::new(figures, slot, self.zones.len(), behind, beside));
         links.push(link.clone());
         self.show(&link);
         link
@@ -49,21 +61,14 @@ impl Hub {
 
     /// Shows how things stand with a peer.
     pub(super) fn show(&self, link: &Link) {
-        let node = link.peer.get();
-        if link.shown.replace(node) != node || link.since.get() == 0 {
-            link.since.set(now());
+        if !self.holds() {
+            return;
         }
-        if self.holds() {
-            let figures = LinkFigures {
-                label: link.label.clone(),
-                node,
-                since: link.since.get(),
-                sent: link.sent.get(),
-                received: link.received.get(),
-                pending: link.pending.borrow().iter().sum(),
-            };
-            self.control.show_link(link.slot, &figures);
+        if link.beside.is_some() && link.peer.get().is_none() {
+            // There may be no second node, or not any more.
+            return self.control.hide_link(link.slot);
         }
+        self.control.show_link(link.slot, &link.figures());
     }
 
     /// A peer isn't one of the cluster any more: its session ends.
@@ -91,7 +96,11 @@ impl Hub {
             let shards = sync.zone.take_dirty();
             if shards != 0 {
                 any = true;
-                self.links.borrow().iter().for_each(|link| link.mark(index, shards));
+                for link in self.links.borrow().iter() {
+                    if link.mark(index, shards) {
+                        self.show(link);
+                    }
+                }
             }
         }
         if any {
@@ -122,7 +131,7 @@ impl Hub {
     /// Says which peers may lack something when this node ends.
     pub(super) fn tell_unsent(&self) {
         for link in self.links.borrow().iter() {
-            let label = &link.label;
+            let label = link.label();
             match link.state.get() {
                 State::Connected if !link.flushed.get() => {
                     let records: u64 = link.pending.borrow().iter().sum();
@@ -155,6 +164,10 @@ impl Hub {
 
     /// nginx's binary is being upgraded, or isn't any more.
     pub(super) fn set_upgrade(&self, upgrade: Upgrade) {
+        let under_way = upgrade != Upgrade::None;
+        if self.control.upgrading() != under_way {
+            self.control.set_upgrading(under_way);
+        }
         if self.upgrade.replace(upgrade) != upgrade {
             self.announce();
         }
@@ -215,15 +228,11 @@ pub(super) enum State {
 
 /// One peer, as the others see it.
 pub(super) struct Link {
-    label: String,
     /// Where it is shown.
     slot: usize,
-    /// Whom the entry there names, since when.
-    shown: Cell<Option<Identity>>,
-    since: Cell<Millis>,
-    /// Bytes, of all its sessions.
-    pub(super) sent: Cell<u64>,
-    pub(super) received: Cell<u64>,
+    figures: RefCell<LinkFigures>,
+    /// The session to the same address beside which this one looks for another node.
+    pub(super) beside: Option<Rc<Link>>,
     pub(super) state: Cell<State>,
     /// It isn't to be dialled any more.
     pub(super) removed: Cell<bool>,
@@ -233,32 +242,107 @@ pub(super) struct Link {
     pub(super) flushed: Cell<bool>,
     /// Who it is, while connected.
     pub(super) peer: Cell<Option<Identity>>,
+    /// The peer says that another node listens on the same address.
+    pub(super) shared: Cell<bool>,
     /// Records that wait for it, by zone.
     pub(super) pending: RefCell<Vec<u64>>,
+    /// When the oldest change of each zone was made that it hasn't confirmed.
+    behind: Box<[Cell<Option<Millis>>]>,
     marks: Box<[Cell<ShardMask>]>,
     marked: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
 impl Link {
-    fn new(label: String, slot: usize, zones: usize) -> Link {
+    /// `behind`: until the peer says so, it may lack what is older than this.
+    fn new(figures: LinkFigures, slot: usize, zones: usize, behind: Millis, beside: Option<Rc<Link>>) -> Link {
+        // A second node at an address isn't waited for.
+        let state = if beside.is_some() { State::Over } else { State::Dialling };
         Link {
-            label,
             slot,
-            shown: Cell::new(None),
-            since: Cell::new(0),
-            sent: Cell::new(0),
-            received: Cell::new(0),
-            state: Cell::new(State::Dialling),
+            figures: RefCell::new(figures),
+            beside,
+            state: Cell::new(state),
             removed: Cell::new(false),
             unreachable: Cell::new(false),
             flushed: Cell::new(false),
             peer: Cell::new(None),
+            shared: Cell::new(false),
             pending: RefCell::new(vec![0; zones]),
+            behind: (0..zones).map(|_| Cell::new(Some(behind))).collect(),
             marks: (0..zones).map(|_| Cell::new(0)).collect(),
             marked: Cell::new(false),
             waker: Cell::new(None),
         }
+    }
+
+    /// As the log has it.
+    pub(super) fn label(&self) -> String {
+        self.figures.borrow().label()
+    }
+
+    /// As it is shown.
+    fn figures(&self) -> LinkFigures {
+        let mut figures = self.figures.borrow_mut();
+        let state = match (self.state.get(), self.peer.get()) {
+            (_, Some(_)) => LinkState::Connected,
+            (State::Over, None) => LinkState::Itself,
+            (_, None) if self.unreachable.get() => LinkState::Unreachable,
+            (_, None) => LinkState::Connecting,
+        };
+        if figures.since == 0 || (figures.state, figures.node) != (state, self.peer.get()) {
+            figures.since = now();
+        }
+        (figures.state, figures.node) = (state, self.peer.get());
+        figures.pending = self.pending.borrow().iter().sum();
+        figures.behind = self.behind.iter().filter_map(Cell::get).min().filter(|_| state != LinkState::Itself);
+        figures.clone()
+    }
+
+    /// What went wrong.
+    pub(super) fn failed(&self, why: &str) {
+        self.figures.borrow_mut().error = Some((why.to_owned(), now()));
+    }
+
+    /// The peer has shown this certificate, or none.
+    pub(super) fn shown(&self, certificate: Option<Certificate>) {
+        self.figures.borrow_mut().certificate = certificate;
+    }
+
+    /// A ping was answered.
+    pub(super) fn measured(&self, pulse: Pulse) {
+        self.figures.borrow_mut().pulse = Some(pulse);
+    }
+
+    /// Something passed.
+    pub(super) fn count(&self, passed: &Traffic) {
+        let mut figures = self.figures.borrow_mut();
+        let Traffic { bytes_in, bytes_out, msgs_in, msgs_out } = figures.traffic;
+        figures.traffic = Traffic {
+            bytes_in: bytes_in.saturating_add(passed.bytes_in),
+            bytes_out: bytes_out.saturating_add(passed.bytes_out),
+            msgs_in: msgs_in.saturating_add(passed.msgs_in),
+            msgs_out: msgs_out.saturating_add(passed.msgs_out),
+        };
+    }
+
+    /// Up to where the peer has confirmed a zone; `None`: all of it.
+    pub(super) fn confirmed(&self, zone: usize, until: Option<Millis>) {
+        if let Some(behind) = self.behind.get(zone) {
+            behind.set(behind.get().and_then(|since| Some(since.max(until?))));
+        }
+    }
+
+    /// Whether it isn't to be dialled any more. Who looks for a second node looks as long as the first says that there is
+    /// one, and is done when what it had found is gone too.
+    pub(super) fn is_over(&self) -> bool {
+        let beside = |beside: &Rc<Link>| beside.removed.get() || (!beside.shared.get() && self.peer.get().is_none());
+        self.removed.get() || self.beside.as_ref().is_some_and(beside)
+    }
+
+    /// Whether this one and that beside it lead to one node.
+    pub(super) fn is_twin(&self, peer: Option<Identity>) -> bool {
+        peer.is_some() && self.beside.as_ref().is_some_and(|beside| beside.peer.get() == peer)
     }
 
     /// A session begins; what changed before it is none of its business, as it begins with the whole feed.
@@ -272,6 +356,7 @@ impl Link {
     pub(super) fn close(&self, state: State) {
         self.state.set(state);
         self.peer.set(None);
+        self.shared.set(false);
         self.pending.borrow_mut().fill(0);
         self.waker.set(None);
     }
@@ -294,15 +379,21 @@ impl Link {
         self.waker.set(Some(waker.clone()));
     }
 
-    fn mark(&self, zone: usize, shards: ShardMask) {
+    /// Shards of a zone have changed. `true`: a peer that isn't connected lacks something, and lacked nothing before.
+    fn mark(&self, zone: usize, shards: ShardMask) -> bool {
+        let was_behind = self.behind.iter().any(|behind| behind.get().is_some());
+        if let Some(behind) = self.behind.get(zone) {
+            behind.set(behind.get().or_else(|| Some(now())));
+        }
         if self.state.get() != State::Connected {
-            return;
+            return !was_behind;
         }
         if let Some(mark) = self.marks.get(zone) {
             mark.set(mark.get() | shards);
             self.marked.set(true);
             self.flushed.set(false);
         }
+        false
     }
 
     fn wake(&self) {

@@ -72,11 +72,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// As the configuration has it, and the address if that doesn't say it.
-    fn label(&self) -> String {
+    /// What is dialled.
+    fn address(&self) -> String {
         match &self.target {
-            Target::Tcp { address, .. } if self.text != address.to_string() => format!("{} ({address})", self.text),
-            _ => self.text.clone(),
+            Target::Tcp { address, .. } => address.to_string(),
+            Target::Unix(_) => self.text.clone(),
         }
     }
 }

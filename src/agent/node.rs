@@ -1,13 +1,13 @@
 //! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
 
+use super::dial::Dial;
 use super::hub::{Hub, Link};
 use super::log::Log;
 use super::state_file::Keeper;
 use super::thread::Order;
 use super::upgrade::PidFiles;
 use super::wake::{Wake, Watchers};
-use super::{Config, Peer, dial, moving, now, upkeep};
-use crate::store::LINKS;
+use super::{Config, Peer, moving, now, upkeep};
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -39,8 +39,6 @@ pub(super) fn run(
     let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
     let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone()));
     hub.count_online();
-    // Those of an agent before this one.
-    (0..LINKS).for_each(|slot| config.control.hide_link(slot));
     LocalSet::new().block_on(&runtime, live(config, hub, orders, found))
 }
 
@@ -66,6 +64,7 @@ async fn live(
         }
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
+        dials.meet_seconds();
         if looked.is_none_or(|at| at.elapsed() >= BEAT) {
             let upgrade = config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default();
             hub.set_upgrade(upgrade);
@@ -119,44 +118,58 @@ struct Dials<'a> {
     config: &'a Config,
     hub: Rc<Hub>,
     tasks: JoinSet<()>,
-    /// Peers that names lead to at present.
-    met: Vec<(Peer, Rc<Link>)>,
+    dialled: Vec<Dialled>,
+}
+
+/// A peer that is dialled.
+struct Dialled {
+    peer: Peer,
+    link: Rc<Link>,
+    /// A name leads there at present; otherwise the configuration has it.
+    named: bool,
+    /// That of the task that looks for another node at its address.
+    second: Option<Rc<Link>>,
 }
 
 impl Dials<'_> {
     /// Dials the peers of the configuration.
     fn new<'a>(config: &'a Config, hub: &Rc<Hub>) -> Dials<'a> {
-        let mut dials = Dials { config, hub: hub.clone(), tasks: JoinSet::new(), met: Vec::new() };
+        let mut dials = Dials { config, hub: hub.clone(), tasks: JoinSet::new(), dialled: Vec::new() };
         for peer in config.cluster.iter().flat_map(|cluster| &cluster.peers) {
-            dials.dial(peer);
+            dials.dial(peer, false);
         }
         dials
     }
 
     /// Dials those that names lead to now, and leaves those that they led to before.
     fn meet(&mut self, found: &[Peer]) {
-        let gone = self.met.extract_if(.., |(peer, _)| !found.contains(peer));
-        gone.for_each(|(_, link)| self.hub.remove_link(&link));
-        for peer in found {
-            if !self.knows(peer) {
-                let link = self.dial(peer);
-                self.met.extend(link.map(|link| (peer.clone(), link)));
+        for gone in self.dialled.extract_if(.., |dialled| dialled.named && !found.contains(&dialled.peer)) {
+            self.hub.remove_link(&gone.link);
+        }
+        found.iter().for_each(|peer| self.dial(peer, true));
+    }
+
+    /// Looks for the second node where the first says that there is one.
+    fn meet_seconds(&mut self) {
+        let Some(cluster) = &self.config.cluster else { return };
+        for dialled in &mut self.dialled {
+            if dialled.link.shared.get() && dialled.second.as_ref().is_none_or(|second| second.removed.get()) {
+                let link = self.hub.add_link(&dialled.peer, Some(dialled.link.clone()));
+                dialled.second = Some(link.clone());
+                self.tasks.spawn_local(Dial::new(cluster, &dialled.peer, self.hub.clone(), link).run());
             }
         }
     }
 
-    /// Whether somebody dials this address already.
-    fn knows(&self, peer: &Peer) -> bool {
-        let fixed = self.config.cluster.iter().flat_map(|cluster| &cluster.peers);
-        let met = self.met.iter().map(|(peer, _)| peer);
-        fixed.chain(met).any(|known| known.target.is_same_place(&peer.target))
-    }
-
-    fn dial(&mut self, peer: &Peer) -> Option<Rc<Link>> {
-        let cluster = self.config.cluster.as_ref()?;
-        let link = self.hub.add_link(peer.label());
-        self.tasks.spawn_local(dial::Dial::new(cluster, peer, self.hub.clone(), link.clone()).run());
-        Some(link)
+    /// Dials a peer, unless somebody dials its address already.
+    fn dial(&mut self, peer: &Peer, named: bool) {
+        let Some(cluster) = &self.config.cluster else { return };
+        if self.dialled.iter().any(|known| known.peer.target.is_same_place(&peer.target)) {
+            return;
+        }
+        let link = self.hub.add_link(peer, None);
+        self.tasks.spawn_local(Dial::new(cluster, peer, self.hub.clone(), link.clone()).run());
+        self.dialled.push(Dialled { peer: peer.clone(), link, named, second: None });
     }
 }
 

@@ -5,9 +5,10 @@
 
 use super::hub::{Hub, Link};
 use super::now;
-use crate::record::Millis;
+use crate::record::{Millis, Stamp};
 use crate::store::control::Counter;
-use crate::sync::{Node, NoteLevel, Push, SessionError};
+use crate::store::{Pulse, Traffic};
+use crate::sync::{Node, NoteLevel, Pong, Push, SessionError};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -26,6 +27,8 @@ pub(super) enum End {
     Told,
     /// The peer is this node.
     Itself,
+    /// The peer is the node that the session beside this one has.
+    Twin,
     /// Anything else.
     Lost {
         /// The peer had said who it is.
@@ -64,6 +67,10 @@ pub(super) struct Session<'a> {
     timer: Pin<Box<Sleep>>,
     counted: Instant,
     uncounted: bool,
+    /// Messages received and sent, of those that were counted.
+    messages: (u64, u64),
+    /// When the oldest ping was sent that wasn't answered.
+    pinged: Option<Instant>,
     closed: bool,
 }
 
@@ -82,6 +89,8 @@ impl<'a> Session<'a> {
             timer: Box::pin(sleep_until(Instant::now())),
             counted: Instant::now(),
             uncounted: true,
+            messages: (0, 0),
+            pinged: None,
             closed: false,
         }
     }
@@ -92,6 +101,7 @@ impl<'a> Session<'a> {
         let greeted = self.push.peer().is_some();
         let bye = match &stop {
             Stop::Told(why) => (*why).into(),
+            Stop::Twin => "another session leads to this node".into(),
             Stop::Session(error) => error.to_string(),
             Stop::Io(..) | Stop::Closed => String::new(),
         };
@@ -103,6 +113,7 @@ impl<'a> Session<'a> {
         }
         let (level, why) = match stop {
             Stop::Told(_) => return End::Told,
+            Stop::Twin => return End::Twin,
             Stop::Session(SessionError::Itself) => return End::Itself,
             Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
             Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
@@ -130,6 +141,9 @@ impl<'a> Session<'a> {
     fn turn(&mut self, cx: &mut Context<'_>, tell: &mut dyn FnMut(String)) -> Result<bool, Stop> {
         if self.hub.ending() {
             return Err(Stop::Told("it reloads or quits"));
+        }
+        if self.link.is_twin(self.push.peer()) {
+            return Err(Stop::Twin);
         }
         if self.link.removed.get() {
             return Err(Stop::Told("the name that led here leads elsewhere now"));
@@ -161,10 +175,16 @@ impl<'a> Session<'a> {
         }
         let len = buffer.filled().len() as u64;
         self.hub.control.count(Counter::BytesIn, len);
-        self.link.received.set(self.link.received.get() + len);
+        self.link.count(&Traffic { bytes_in: len, ..Traffic::default() });
         self.uncounted = true;
         let greeted = self.push.peer().is_some();
         self.push.handle(buffer.filled(), now)?;
+        if self.link.is_twin(self.push.peer()) {
+            return Err(Stop::Twin);
+        }
+        if let Some(pong) = self.push.pong() {
+            self.answered(&pong, now);
+        }
         if let Some(peer) = self.push.peer().filter(|_| !greeted) {
             self.link.unreachable.set(false);
             self.link.peer.set(Some(peer));
@@ -175,12 +195,28 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
+    /// A ping was answered: how long that took, what the peer's clock says, and whether it is alone at its address.
+    fn answered(&mut self, pong: &Pong, now: Millis) {
+        if let Some(pinged) = self.pinged.take() {
+            let took = pinged.elapsed();
+            let then = now.saturating_sub((took / 2).as_millis() as Millis);
+            let ahead = pong.clock.cast_signed().saturating_sub(then.cast_signed());
+            self.link.measured(Pulse { round_trip: took.as_micros() as u64, ahead });
+        }
+        if self.link.shared.replace(pong.shared) != pong.shared {
+            self.hub.announce();
+        }
+    }
+
     fn write(&mut self, cx: &mut Context<'_>, now: Millis) -> Result<bool, Stop> {
         let waiting = self.output.len() - self.sent;
         if waiting < FILL {
             self.output.drain(..self.sent);
             self.sent = 0;
             self.push.fill(&mut self.output, FILL, now)?;
+            if self.push.pinged() {
+                self.pinged.get_or_insert_with(Instant::now);
+            }
         }
         let wrote = match self.poll_output(cx) {
             Poll::Ready(Ok(wrote)) => wrote,
@@ -200,7 +236,7 @@ impl<'a> Session<'a> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.hub.control.count(Counter::BytesOut, written as u64);
-            self.link.sent.set(self.link.sent.get() + written as u64);
+            self.link.count(&Traffic { bytes_out: written as u64, ..Traffic::default() });
             self.sent += written;
             self.unflushed = true;
             wrote = true;
@@ -242,7 +278,12 @@ impl<'a> Session<'a> {
     fn count(&mut self) {
         for (zone, pending) in self.link.pending.borrow_mut().iter_mut().enumerate() {
             *pending = self.push.pending(zone);
+            self.link.confirmed(zone, self.push.unconfirmed(zone).map(Stamp::millis));
         }
+        let (before, messages) = (self.messages, self.push.messages());
+        self.messages = messages;
+        let (msgs_in, msgs_out) = (messages.0 - before.0, messages.1 - before.1);
+        self.link.count(&Traffic { msgs_in, msgs_out, ..Traffic::default() });
         self.hub.count_pending();
         self.hub.show(self.link);
         self.counted = Instant::now();
@@ -273,6 +314,7 @@ impl Drop for Session<'_> {
 enum Stop {
     /// And what the peer is told.
     Told(&'static str),
+    Twin,
     Session(SessionError),
     Closed,
     Io(&'static str, io::Error),

@@ -2,7 +2,7 @@
 
 use super::sys::{EventFd, test_eventfd};
 use super::*;
-use crate::store::{Condition, Life, Mapping, Params, Region};
+use crate::store::{Condition, Life, LinkState, Mapping, Params, Region};
 use crate::sync::{Limits, Pull, SyncZone};
 use crossbeam_channel::Receiver;
 use std::io::{ErrorKind, Read, Write};
@@ -202,12 +202,30 @@ fn a_change_travels_and_this_node_itself_is_left_out() {
     wait("one node online", || near.node.control.nodes_online() == 1);
     wait("nothing pending", || near.zone().stats().pending == 0);
     let shown =
-        |port: u16| near.node.control.links().into_iter().find(|link| link.label == format!("127.0.0.1:{port}"));
-    wait("the bytes that were sent are shown", || shown(other.port).is_some_and(|link| link.sent > 1000));
+        |port: u16| near.node.control.links().into_iter().find(|link| link.server == format!("127.0.0.1:{port}"));
+    wait("the bytes that were sent are shown", || {
+        shown(other.port).is_some_and(|link| link.traffic.bytes_out > 1000 && link.traffic.msgs_out > 100)
+    });
     let link = shown(other.port).unwrap();
     assert_eq!((link.node, link.pending), (Some(far.node.control.identity()), 0));
-    assert!(link.since > 0 && link.received > 0, "{link:?}");
-    assert_eq!(shown(own.port).map(|link| link.node), Some(None), "this node itself is no peer");
+    assert!(link.since > 0 && link.traffic.bytes_in > 0 && link.traffic.msgs_in > 0, "{link:?}");
+    assert!(link.certificate.is_none() && link.error.is_none(), "{link:?}");
+    wait("an answer to a ping", || shown(other.port).is_some_and(|link| link.pulse.is_some()));
+    let pulse = shown(other.port).and_then(|link| link.pulse).unwrap();
+    assert!(pulse.round_trip < 5_000_000 && pulse.ahead.abs() < 5_000, "{pulse:?}");
+    wait("the peer has confirmed all", || shown(other.port).is_some_and(|link| link.behind.is_none()));
+    let itself = shown(own.port).unwrap();
+    assert_eq!(
+        (itself.node, itself.state, itself.behind),
+        (None, LinkState::Itself, None),
+        "this node itself is no peer"
+    );
+    assert_eq!(link.state, LinkState::Connected);
+    wait("what came is shown on the other side", || {
+        let heard = far.node.control.heard_nodes();
+        let [heard] = heard.as_slice() else { return false };
+        heard.node == near.node.control.identity() && heard.traffic.msgs_in > 100 && heard.traffic.bytes_out > 0
+    });
     assert!(near.node.control.counter(crate::store::control::Counter::BytesOut) > 1000);
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
@@ -222,13 +240,19 @@ fn a_peer_that_is_not_there_is_dialled_until_it_is_and_told_of_once() {
     let port = Acceptor::new(&far.node, 0).port;
     let mut agent = near.start(&[port]);
     agent.says("can't be reached");
+    let shown = || near.node.control.links().into_iter().next().unwrap();
+    wait("the state and the reason", || shown().state == LinkState::Unreachable && shown().error.is_some());
+    assert!(shown().error.is_some_and(|(text, _)| text.starts_with("can't be reached: ")), "{:?}", shown());
+    let behind = shown().behind.expect("nobody knows what it has");
     near.set("key", "1");
     let acceptor = Acceptor::new(&far.node, port);
     wait("the change", || far.value("key").is_some());
     agent.says("connected");
+    wait("all confirmed", || shown().behind.is_none());
     drop(acceptor);
     agent.says("lost");
     near.set("key", "2");
+    wait("the peer is behind again", || shown().behind.is_some_and(|since| since > behind));
     let _acceptor = Acceptor::new(&far.node, port);
     wait("the second change", || far.value("key").as_deref() == Some("2"));
     // About 25 tries a second went on meanwhile.

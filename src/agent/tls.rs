@@ -2,11 +2,13 @@
 
 mod explain;
 mod pem;
+mod shown;
 mod verify;
 
 pub(super) use explain::explain_io;
 
 use super::Target;
+use crate::store::Certificate;
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{IpAddr, ServerName};
@@ -129,6 +131,12 @@ impl PeerTls {
     pub(super) fn has_certificate(&self) -> bool {
         self.certificate
     }
+}
+
+/// What a peer's certificate says.
+pub(super) fn certificate_of<S>(stream: &TlsStream<S>) -> Option<Certificate> {
+    let (_, connection) = stream.get_ref();
+    connection.peer_certificates()?.first().and_then(|certificate| shown::read(certificate))
 }
 
 /// The names of which a certificate must have one, if the configuration gives none.

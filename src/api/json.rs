@@ -150,6 +150,11 @@ impl<'o> Object<'o> {
         self.member(name.as_bytes(), |out| string(out, value.as_bytes()))
     }
 
+    /// What isn't known.
+    pub(super) fn null(&mut self, name: &str) -> &mut Self {
+        self.member(name.as_bytes(), |out| out.extend_from_slice(b"null"))
+    }
+
     /// A nested object, whole.
     pub(super) fn object(&mut self, name: &[u8], fill: impl FnOnce(&mut Object<'_>)) -> &mut Self {
         self.member(name, |out| {
@@ -184,6 +189,23 @@ pub(super) fn collection(fields: &Fields, fill: impl FnOnce(&mut Object<'_>)) ->
 /// `true` or `false`.
 pub(super) fn boolean(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+/// Appends a number of thousandths, as a decimal fraction.
+pub(super) fn thousandths(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(format!("{}.{:03}", value / 1000, value % 1000).as_bytes());
+}
+
+/// Appends an array of what `one` writes of each item.
+pub(super) fn array<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, one: impl Fn(&mut Vec<u8>, T)) {
+    out.push(b'[');
+    for (n, item) in items.into_iter().enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        one(out, item);
+    }
+    out.push(b']');
 }
 
 /// An array of names as a body.

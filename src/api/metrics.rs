@@ -2,8 +2,9 @@
 //!
 //! Names follow its conventions: base units, `_total` for what only grows. Look-ups aren't counted: readers write nowhere.
 
-use super::{NamedZone, ZoneSync};
-use crate::store::{LinkFigures, StateFigures, Stats};
+use super::{NamedZone, ZoneSync, peers};
+use crate::record::Millis;
+use crate::store::{HeardNode, LinkFigures, LinkState, StateFigures, Stats};
 use std::fmt::Write;
 
 /// The type of the body.
@@ -52,7 +53,7 @@ const OPERATIONS: [Operation; 4] = [
 ];
 
 /// The whole text.
-pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<&ZoneSync>) -> Vec<u8> {
+pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<&ZoneSync>, now: Millis) -> Vec<u8> {
     let row =
         |zone: &'a NamedZone| Row { name: &zone.name, stats: zone.zone.stats(), state: zone.zone.state_figures() };
     let mut rows: Vec<Row<'_>> = zones.map(row).collect();
@@ -67,7 +68,7 @@ pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<
         of_state_files(&mut text, &rows);
     }
     if let Some(sync) = sync {
-        of_sync(&mut text, sync);
+        of_sync(&mut text, sync, now);
     }
     text.0.into_bytes()
 }
@@ -120,7 +121,7 @@ fn of_state_files(text: &mut Text, rows: &[Row<'_>]) {
     }
 }
 
-fn of_sync(text: &mut Text, sync: &ZoneSync) {
+fn of_sync(text: &mut Text, sync: &ZoneSync, now: Millis) {
     let figures = [
         ("nodes_online", "gauge", "Nodes that this one is connected to.", sync.nodes_online),
         ("received_bytes_total", "counter", "Bytes received from other nodes.", sync.bytes_in),
@@ -134,33 +135,104 @@ fn of_sync(text: &mut Text, sync: &ZoneSync) {
         text.sample(&name, &[], value);
     }
     if !sync.peers.is_empty() {
-        of_peers(text, &sync.peers);
+        of_peers(text, sync, now);
     }
     if !sync.heard.is_empty() {
-        let name = "zonemesh_sync_peer_heard_timestamp_seconds";
-        text.family(name, "gauge", "When a message of another node last came in, by the node's identity.");
-        for (node, heard) in &sync.heard {
-            text.sample(name, &[("node", &node.to_string())], *heard as f64 / 1000.0);
-        }
+        of_heard(text, sync);
     }
 }
 
-/// What this node sends to each peer that it dials.
-fn of_peers(text: &mut Text, peers: &[LinkFigures]) {
-    let figures: [Metric<LinkFigures>; 4] = [
+/// What this node sends to each peer that it dials, and how it stands with it.
+fn of_peers(text: &mut Text, sync: &ZoneSync, now: Millis) {
+    let peers: Vec<(String, &LinkFigures)> = sync.peers.iter().map(|peer| (peer.label(), peer)).collect();
+    let name = "zonemesh_sync_peer_info";
+    text.family(name, "gauge", "Who the peer is, as far as known: its node, the name in its certificate.");
+    for (label, peer) in &peers {
+        let node = peer.node.map(|node| node.to_string()).unwrap_or_default();
+        let certificate = peer.certificate.as_ref().map_or("", |certificate| &certificate.name);
+        text.sample(name, &[("peer", label), ("node", &node), ("certificate", certificate)], 1);
+    }
+    let name = "zonemesh_sync_peer_state";
+    text.family(name, "gauge", "How this node stands with the peer: 1 for the state that it is in.");
+    for (label, peer) in &peers {
+        for state in [LinkState::Connecting, LinkState::Connected, LinkState::Unreachable, LinkState::Itself] {
+            let is = u8::from(peer.state == state);
+            text.sample(name, &[("peer", label), ("state", state.name())], is);
+        }
+    }
+    let figures: [Metric<LinkFigures>; 6] = [
         ("connected", "gauge", "Whether this node is connected to the peer.", |peer| peer.node.is_some().into()),
-        ("sent_bytes_total", "counter", "Bytes sent to the peer.", |peer| peer.sent),
-        ("received_bytes_total", "counter", "Bytes that the peer answered.", |peer| peer.received),
+        ("sent_bytes_total", "counter", "Bytes sent to the peer.", |peer| peer.traffic.bytes_out),
+        ("received_bytes_total", "counter", "Bytes that the peer answered.", |peer| peer.traffic.bytes_in),
+        ("sent_messages_total", "counter", "Messages sent to the peer.", |peer| peer.traffic.msgs_out),
+        ("received_messages_total", "counter", "Messages that the peer answered.", |peer| peer.traffic.msgs_in),
         ("pending_records", "gauge", "Records that wait for the peer.", |peer| peer.pending),
     ];
     for (name, kind, help, value) in figures {
         let name = format!("zonemesh_sync_peer_{name}");
         text.family(&name, kind, help);
-        peers.iter().for_each(|peer| text.sample(&name, &[("peer", &peer.label)], value(peer)));
+        peers.iter().for_each(|(label, peer)| text.sample(&name, &[("peer", label)], value(peer)));
     }
-    let name = "zonemesh_sync_peer_since_timestamp_seconds";
-    text.family(name, "gauge", "Since when the peer is connected, or is not.");
-    peers.iter().for_each(|peer| text.sample(name, &[("peer", &peer.label)], peer.since as f64 / 1000.0));
+    let seconds: [(&str, &str, Reading<'_>); 6] = [
+        ("since_timestamp_seconds", "Since when state and node are what they are.", &|peer| {
+            Some(peer.since as f64 / 1e3)
+        }),
+        ("lag_seconds", "For how long the peer has lacked the oldest change that it lacks.", &|peer| {
+            Some(peers::lag(peer, now) as f64 / 1e3)
+        }),
+        ("round_trip_seconds", "From the last ping to its answer.", &|peer| Some(peer.pulse?.round_trip as f64 / 1e6)),
+        ("clock_offset_seconds", "How far the peer's clock is ahead of this node's.", &|peer| {
+            Some(peer.pulse?.ahead as f64 / 1e3)
+        }),
+        ("certificate_expiry_timestamp_seconds", "When the certificate ends that the peer showed.", &|peer| {
+            Some(peer.certificate.as_ref()?.ends).filter(|ends| *ends > 0).map(|ends| ends as f64 / 1e3)
+        }),
+        ("error_timestamp_seconds", "When something last went wrong with the peer.", &|peer| {
+            Some(peer.error.as_ref()?.1 as f64 / 1e3)
+        }),
+    ];
+    for (name, help, value) in seconds {
+        if peers.iter().any(|(_, peer)| value(peer).is_some()) {
+            let name = format!("zonemesh_sync_peer_{name}");
+            text.family(&name, "gauge", help);
+            let known = peers.iter().filter_map(|(label, peer)| Some((label, value(peer)?)));
+            known.for_each(|(label, value)| text.sample(&name, &[("peer", label)], value));
+        }
+    }
+    let refused = || {
+        let of = |peer: &LinkFigures| peers::refused(&sync.drifts, peer.node);
+        peers.iter().flat_map(move |(label, peer)| of(peer).map(move |drift| (label, drift)))
+    };
+    if refused().next().is_some() {
+        let name = "zonemesh_sync_zone_refused";
+        text.family(name, "gauge", "Zones that one side does not share with the other, as configurations differ.");
+        for (label, drift) in refused() {
+            text.sample(name, &[("peer", label), ("zone", &drift.zone), ("by", peers::by(drift.side))], 1);
+        }
+    }
+}
+
+/// Something of a peer that may not be known.
+type Reading<'f> = &'f dyn Fn(&LinkFigures) -> Option<f64>;
+
+/// What came from each node that dials this one.
+fn of_heard(text: &mut Text, sync: &ZoneSync) {
+    let name = "zonemesh_sync_peer_heard_timestamp_seconds";
+    text.family(name, "gauge", "When a message of another node last came in, by the node's identity.");
+    for heard in &sync.heard {
+        text.sample(name, &[("node", &heard.node.to_string())], heard.at as f64 / 1e3);
+    }
+    let figures: [Metric<HeardNode>; 4] = [
+        ("received_bytes_total", "counter", "Bytes that the node pushed to this one.", |heard| heard.traffic.bytes_in),
+        ("sent_bytes_total", "counter", "Bytes that this node answered.", |heard| heard.traffic.bytes_out),
+        ("received_messages_total", "counter", "Messages that the node pushed.", |heard| heard.traffic.msgs_in),
+        ("sent_messages_total", "counter", "Messages that this node answered.", |heard| heard.traffic.msgs_out),
+    ];
+    for (name, kind, help, value) in figures {
+        let name = format!("zonemesh_sync_node_{name}");
+        text.family(&name, kind, help);
+        sync.heard.iter().for_each(|heard| text.sample(&name, &[("node", &heard.node.to_string())], value(heard)));
+    }
 }
 
 /// The text in the making. Writing to a string can't fail.

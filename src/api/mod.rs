@@ -13,6 +13,7 @@ mod json;
 mod keyvals;
 mod metrics;
 mod own;
+mod peers;
 pub mod raw;
 mod response;
 mod route;
@@ -29,8 +30,8 @@ mod tests;
 pub use job::{Answer, Job, Pieces};
 pub use response::{Body, Produce, Produced, Response};
 
-use crate::record::{Identity, Millis};
-use crate::store::{Figures, LinkFigures, Slot, Stats, Zone};
+use crate::record::Millis;
+use crate::store::{Drift, Figures, HeardNode, LinkFigures, Slot, Stats, Zone};
 
 /// A request, as the glue took it from nginx.
 #[derive(Clone)]
@@ -208,10 +209,12 @@ pub struct ZoneSync {
     pub bytes_out: u64,
     /// Peers this node is connected to.
     pub nodes_online: u64,
-    /// Nodes that were ever heard of, this one's last incarnations among them, and when they last were.
-    pub heard: Vec<(Identity, Millis)>,
+    /// Nodes that ever dialled this one, and what came of it. Nodes that are no more are among them.
+    pub heard: Vec<HeardNode>,
     /// Those that this node dials.
     pub peers: Vec<LinkFigures>,
+    /// Zones that aren't shared with one of them, as configurations differ.
+    pub drifts: Vec<Drift>,
 }
 
 /// Answers a request.

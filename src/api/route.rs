@@ -7,7 +7,7 @@ use super::error::Error;
 use super::watch::Order;
 use super::{
     Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, metrics, own,
-    status, status_zones,
+    peers, status, status_zones,
 };
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
@@ -85,6 +85,7 @@ enum Endpoint<'h> {
     /// Its changes.
     Watch(Vec<u8>),
     Metrics,
+    Peers(ZoneSync),
 }
 
 /// Which methods an endpoint has.
@@ -182,6 +183,7 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("resolvers" | "ssl", "") => Endpoint::Nothing,
         ("zonemesh", "") => Endpoint::Zonemesh,
         ("zonemesh", "metrics") => Endpoint::Metrics,
+        ("zonemesh", "peers") => Endpoint::Peers(host.zone_sync().ok_or(Error::PathNotFound)?),
         ("http", "") => Endpoint::Http,
         ("http", "requests") => Endpoint::Requests,
         ("stream", "") if in_stream => Endpoint::Stream,
@@ -219,9 +221,11 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Root => json::names(root_names(host)),
         Endpoint::Http => json::names(HTTP_NAMES),
         Endpoint::Stream => json::names(stream_names(host)),
+        Endpoint::Zonemesh if host.zone_sync().is_some() => json::names(["keyvals", "metrics", "peers", "zones"]),
         Endpoint::Zonemesh => json::names(["keyvals", "metrics", "zones"]),
+        Endpoint::Peers(sync) => peers::list(sync, request.now, &fields),
         Endpoint::Metrics => {
-            let body = metrics::text(own_zones(host), host.zone_sync().as_ref());
+            let body = metrics::text(own_zones(host), host.zone_sync().as_ref(), request.now);
             return Ok(Answer::Now(Response { content_type: metrics::TEXT, ..Response::ok(body) }));
         }
         Endpoint::Zones | Endpoint::OwnKeyvals => {

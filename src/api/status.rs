@@ -50,14 +50,8 @@ pub(super) fn requests(requests: &Requests, fields: &Fields) -> Vec<u8> {
 
 /// `/workers/`: an array; `fields` is about each of them.
 pub(super) fn workers(workers: &[Worker], fields: &Fields) -> Vec<u8> {
-    let mut body = vec![b'['];
-    for (n, one) in workers.iter().enumerate() {
-        if n > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&worker(one, fields));
-    }
-    body.push(b']');
+    let mut body = Vec::new();
+    json::array(&mut body, workers, |out, one| out.extend_from_slice(&worker(one, fields)));
     body
 }
 

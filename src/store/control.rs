@@ -1,18 +1,21 @@
-//! What belongs to the node, in a small region of its own: identity, lease, workers, who was heard of, counters.
+//! What belongs to the node, in a small region of its own: identity, lease, workers, counters. What is known of other nodes is
+//! in it as well: see `heard`, `drift` and `links`.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
+use super::drift::{DRIFT_LEN, DRIFTS};
+use super::heard::{HEARD, HEARD_LEN};
 use super::links::{LINK_LEN, LINKS};
 use super::lock::{is_dead, lock, this_thread, unlock};
 use super::{AttachError, Region};
 use crate::record::{Identity, Millis};
 
 /// Bytes that a control region has at least.
-pub const CONTROL_SIZE: usize = 80 * 1024;
+pub const CONTROL_SIZE: usize = 288 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -22,7 +25,7 @@ const GENERATION: usize = 32;
 const EVENTFD: usize = 40;
 /// The same of the one that wakes watchers.
 const WATCH_EVENTFD: usize = 48;
-/// Guards the lease and the tables of workers and peers.
+/// Guards the lease and the tables of workers and of other nodes.
 const LOCK: usize = 64;
 const LEASE_NUMBER: usize = 72;
 /// The word of the holder's main thread, 0 if nobody holds the lease.
@@ -32,6 +35,8 @@ const BEAT: usize = 96;
 const SLEEPING: usize = 128;
 /// Some worker with watchers sleeps.
 const WATCHERS_SLEEP: usize = 136;
+/// An old and a new nginx listen on the same addresses.
+const UPGRADING: usize = 144;
 const COUNTERS: usize = 192;
 const NODES_ONLINE: usize = 320;
 const BASES: usize = 384;
@@ -39,10 +44,9 @@ const BASE_COUNT: usize = 64;
 const WORKERS: usize = 1024;
 const WORKER_COUNT: usize = 1024;
 const WORKER_LEN: usize = 16;
-const PEERS: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
-const PEER_COUNT: usize = 1024;
-const PEER_LEN: usize = 24;
-const LINKS_AT: usize = (PEERS + PEER_COUNT * PEER_LEN).next_multiple_of(64);
+const HEARD_AT: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
+const DRIFTS_AT: usize = (HEARD_AT + HEARD * HEARD_LEN).next_multiple_of(64);
+const LINKS_AT: usize = DRIFTS_AT + DRIFTS * DRIFT_LEN;
 const _: () = assert!(LINKS_AT + LINKS * LINK_LEN <= CONTROL_SIZE);
 
 /// Handle of the control region; a copy is the same.
@@ -123,9 +127,7 @@ impl Control {
 
     /// This node, and this life of it.
     pub fn identity(&self) -> Identity {
-        let mut bytes = [0; 16];
-        self.region.read(IDENTITY, &mut bytes);
-        Identity(bytes)
+        self.identity_at(IDENTITY)
     }
 
     /// The configuration's generation: how many came into force.
@@ -248,7 +250,7 @@ impl Control {
     }
 }
 
-/// Workers and peers.
+/// Workers.
 impl Control {
     /// This process is a worker of a generation. For its main thread.
     pub fn worker_enter(&self, generation: u64) {
@@ -300,65 +302,13 @@ impl Control {
             owner != 0 && self.get(at + 8) < generation && !is_dead(owner)
         })
     }
-
-    /// A message of `peer` came in.
-    pub fn heard(&self, peer: Identity, now: Millis) {
-        if let Some(at) = self.peer_at(peer) {
-            return self.put(at + 16, now);
-        }
-        self.locked(|| {
-            if self.peer_at(peer).is_some() {
-                return;
-            }
-            // A free place, or that of whoever was silent for longest.
-            if let Some(at) = (0..PEER_COUNT).map(place_of).min_by_key(|at| self.get(at + 16)) {
-                self.region.write(at, &peer.0);
-                self.put(at + 16, now);
-            }
-        });
-    }
-
-    /// All that were heard of, and when, sorted.
-    pub fn heard_of(&self) -> Vec<(Identity, Millis)> {
-        let mut all: Vec<(Identity, Millis)> = (0..PEER_COUNT)
-            .map(place_of)
-            .map(|at| (at, self.get(at + 16)))
-            .take_while(|(_, heard)| *heard != 0)
-            .map(|(at, heard)| {
-                let mut bytes = [0; 16];
-                self.region.read(at, &mut bytes);
-                (Identity(bytes), heard)
-            })
-            .collect();
-        all.sort_unstable();
-        all
-    }
-
-    /// Every peer that was heard of, and when that last happened.
-    pub fn peers(&self) -> Vec<(Identity, Millis)> {
-        let entry = |at: usize| {
-            let mut bytes = [0; 16];
-            self.region.read(at, &mut bytes);
-            (Identity(bytes), self.get(at + 16))
-        };
-        (0..PEER_COUNT).map(place_of).map(entry).take_while(|(_, heard)| *heard != 0).collect()
-    }
-
-    fn peer_at(&self, peer: Identity) -> Option<usize> {
-        (0..PEER_COUNT)
-            .map(place_of)
-            .take_while(|at| self.get(at + 16) != 0)
-            .find(|at| self.region.equals(*at, &peer.0))
-    }
 }
 
 /// Counters.
 impl Control {
     /// Adds to a counter.
     pub fn count(&self, counter: Counter, by: u64) {
-        if let Some(word) = self.word(counter_at(counter)) {
-            word.fetch_add(by, Relaxed);
-        }
+        self.add(counter_at(counter), by);
     }
 
     /// Reads it.
@@ -376,6 +326,16 @@ impl Control {
         self.put(NODES_ONLINE, nodes);
     }
 
+    /// Whether an old and a new nginx run side by side, as the agent last said.
+    pub fn upgrading(&self) -> bool {
+        self.get(UPGRADING) != 0
+    }
+
+    /// Sets it.
+    pub fn set_upgrading(&self, upgrading: bool) {
+        self.put(UPGRADING, u64::from(upgrading));
+    }
+
     /// A number kept for the glue: what a counter of nginx stood at when it was last reset. `which` below 64.
     pub fn base(&self, which: usize) -> u64 {
         if which < BASE_COUNT { self.get(BASES + which * 8) } else { 0 }
@@ -391,7 +351,7 @@ impl Control {
 
 impl Control {
     /// `None`: the lock is stuck. What it guards is never half done: each table's last store makes an entry valid.
-    fn locked<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn locked<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let word = self.word(LOCK)?;
         lock(word).ok()?;
         let result = work();
@@ -404,15 +364,45 @@ impl Control {
         (&self.region, LINKS_AT + slot * LINK_LEN)
     }
 
+    /// Where an entry of the nodes that were heard of is; see `heard`.
+    pub(super) fn heard_place(index: usize) -> usize {
+        HEARD_AT + index * HEARD_LEN
+    }
+
+    /// Where an entry of what configurations differ in is; see `drift`.
+    pub(super) fn drift_place(index: usize) -> usize {
+        DRIFTS_AT + index * DRIFT_LEN
+    }
+
+    pub(super) fn identity_at(&self, at: usize) -> Identity {
+        let mut bytes = [0; 16];
+        self.read(at, &mut bytes);
+        Identity(bytes)
+    }
+
+    pub(super) fn read(&self, at: usize, bytes: &mut [u8]) {
+        self.region.read(at, bytes);
+    }
+
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
+        self.region.write(at, bytes);
+    }
+
+    pub(super) fn add(&self, at: usize, by: u64) {
+        if let Some(word) = self.word(at) {
+            word.fetch_add(by, Relaxed);
+        }
+    }
+
     fn word(&self, at: usize) -> Option<&AtomicU64> {
         self.region.word64(at)
     }
 
-    fn get(&self, at: usize) -> u64 {
+    pub(super) fn get(&self, at: usize) -> u64 {
         self.region.load64(at, SeqCst)
     }
 
-    fn put(&self, at: usize, value: u64) {
+    pub(super) fn put(&self, at: usize, value: u64) {
         self.region.store64(at, value, SeqCst);
     }
 }
@@ -423,8 +413,4 @@ fn counter_at(counter: Counter) -> usize {
 
 fn worker_at(index: usize) -> usize {
     WORKERS + index * WORKER_LEN
-}
-
-fn place_of(index: usize) -> usize {
-    PEERS + index * PEER_LEN
 }

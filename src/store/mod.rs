@@ -10,17 +10,20 @@
 //!   `state`: what is known of the state file. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
-//! - [`control`]: what belongs to the node and not to a zone. `tally`: figures that many workers count.
+//! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
+//!   `tally`: figures that many workers count.
 
 mod arena;
 mod block;
 pub mod control;
+mod drift;
 mod dump;
 mod evict;
 mod expiry;
 mod failpoint;
 mod feed;
 mod hash;
+mod heard;
 mod keys;
 mod layout;
 mod links;
@@ -45,10 +48,12 @@ mod zone;
 mod tests;
 
 pub use control::Control;
+pub use drift::{Drift, Side};
 pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
+pub use heard::{HeardNode, Traffic};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
-pub use links::{LINKS, LinkFigures};
+pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use matching::{MAX_PREFIX, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};

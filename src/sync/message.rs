@@ -85,7 +85,7 @@ pub enum Message<'a> {
     Ping {
         time: Millis,
     },
-    Pong,
+    Pong(Pong),
     Zone {
         number: u64,
         kind: u8,
@@ -205,6 +205,16 @@ pub struct Hello {
     pub bound: u32,
 }
 
+/// The answer to a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pong {
+    /// The clock of who answers.
+    pub clock: Millis,
+    /// Another node listens on the same address, as nginx's binary is being upgraded. Not said by the first nodes of
+    /// version 1.
+    pub shared: bool,
+}
+
 /// What a subscription asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -304,6 +314,7 @@ pub mod flag {
     pub const COMPLETE: u8 = 1;
     pub const JOINED: u8 = 1;
     pub const TRUSTED: u8 = 2;
+    pub const SHARED: u8 = 1;
     pub const FIRST: u8 = 1;
     pub const LAST: u8 = 2;
     pub const TOMBSTONE: u8 = 1;
@@ -320,9 +331,9 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
         kind::BYE => Message::Bye { code: r.u8()?, text: r.prefixed()? },
         kind::PING => Message::Ping { time: r.u64()? },
         kind::PONG => {
-            // The echo and the peer's time: nothing here measures with them yet.
-            r.bytes(16)?;
-            Message::Pong
+            // The echo says nothing that the order of pings and answers doesn't say.
+            r.u64()?;
+            Message::Pong(Pong { clock: r.u64()?, shared: !r.is_empty() && r.u8()? & flag::SHARED != 0 })
         }
         kind::ZONE => Message::Zone {
             number: r.varint()?,

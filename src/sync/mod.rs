@@ -24,6 +24,7 @@ mod session;
 mod tests;
 mod write;
 
+pub use message::Pong;
 pub use pull::Pull;
 pub use push::Push;
 

@@ -234,6 +234,11 @@ impl Outgoing {
         }
     }
 
+    /// Up to where the peer has what this node wrote.
+    pub const fn acked(&self) -> Stamp {
+        self.acked
+    }
+
     /// Records that wait, at most.
     pub fn pending(&self, zone: &Zone) -> u64 {
         let all = || {

@@ -2,15 +2,15 @@
 
 use super::frame::{self, Input};
 use super::incoming::{Context, Incoming};
-use super::message::{self, MAX_NAME, MAX_RECORD, MAX_ZONES, Message};
+use super::message::{self, MAX_NAME, MAX_RECORD, MAX_ZONES, Message, Pong};
 use super::outgoing::frame_bound;
 use super::positions::Defined;
 use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Kind, Millis};
-use crate::store::Matching;
 use crate::store::control::Counter;
+use crate::store::{Drift, Matching, Side, Traffic};
 use std::collections::BTreeMap;
 
 /// Entries of HAVE that a session keeps, over all zones.
@@ -44,6 +44,8 @@ pub struct Pull {
     sent: u64,
     /// When the control region was last told that the peer lives.
     told: Option<u64>,
+    /// What passed since then.
+    traffic: Traffic,
     have_room: usize,
     steer_at: u64,
     /// How far the peer's clock is ahead of ours, milliseconds.
@@ -78,6 +80,7 @@ impl Pull {
             heard: 0,
             sent: 0,
             told: None,
+            traffic: Traffic::default(),
             have_room: MAX_HAVE,
             steer_at: 0,
             ahead: 0,
@@ -101,13 +104,12 @@ impl Pull {
         let mut count = 0;
         let result = self.take_all(&mut input, bytes, out, now, &mut count);
         self.input = input;
-        if let Some(peer) = self.peer
-            && self.told.is_none_or(|told| t >= told + 100)
-        {
-            self.told = Some(t);
-            self.node.control.heard(peer, now);
-        }
         self.node.control.count(Counter::MsgsIn, count);
+        self.traffic.bytes_in += bytes.len() as u64;
+        self.traffic.msgs_in += count;
+        if self.told.is_none_or(|told| t >= told + 100) {
+            self.tell_heard(now);
+        }
         let result = result.map_err(|ending| self.end(ending, out));
         if result.is_ok() {
             self.answer(out, now);
@@ -197,9 +199,21 @@ impl Pull {
     }
 
     fn count_sent(&mut self, out: &[u8], start: usize) {
-        if out.len() > start {
+        let new = out.get(start..).unwrap_or_default();
+        if !new.is_empty() {
             self.sent = self.pace.t;
-            self.node.control.count(Counter::MsgsOut, frame::count(out.get(start..).unwrap_or_default()));
+            let count = frame::count(new);
+            self.node.control.count(Counter::MsgsOut, count);
+            self.traffic.msgs_out += count;
+            self.traffic.bytes_out += new.len() as u64;
+        }
+    }
+
+    /// Tells the control region that the peer lives, and what passed.
+    fn tell_heard(&mut self, now: Millis) {
+        if let Some(peer) = self.peer {
+            self.told = Some(self.pace.t);
+            self.node.control.heard(peer, now, &std::mem::take(&mut self.traffic));
         }
     }
 
@@ -240,9 +254,9 @@ impl Pull {
                 self.echo = Some(time);
                 self.ahead = ahead(time, now);
             }
-            Message::Pong | Message::Unknown => {}
+            Message::Pong(_) | Message::Unknown => {}
             Message::Zone { number, kind, matching, joined, name } => {
-                self.announced(number, (kind, matching), joined, name, out)?;
+                self.announced(number, (kind, matching), joined, name, (peer, now), out)?;
             }
             Message::Origin { number, identity } => {
                 if !self.defined.define(number, identity) {
@@ -321,6 +335,7 @@ impl Pull {
         self.peer = Some(hello.identity);
         self.heard = self.pace.t;
         self.ahead = ahead(hello.now, now);
+        self.node.control.forget_drifts(hello.identity, Side::Here);
         session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
         Ok(())
     }
@@ -332,6 +347,7 @@ impl Pull {
         (kind, matching): (u8, u8),
         joined: bool,
         name: &[u8],
+        (peer, now): (Identity, Millis),
         out: &mut Vec<u8>,
     ) -> Result<(), Ending> {
         if number >= MAX_ZONES || name.is_empty() || name.len() > MAX_NAME {
@@ -363,8 +379,10 @@ impl Pull {
             let reason = reason.unwrap_or_default();
             write::refuse(out, number, &reason);
             self.zones.insert(number, None);
+            let name = message::printable(name);
+            let drift = Drift { peer, zone: name.clone(), side: Side::Here, reason: reason.clone() };
+            self.node.control.show_drift(&drift, now);
             if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
-                let name = message::printable(name);
                 let text = format!("zone \"{name}\" of the peer is not synchronized: on this node {reason}");
                 self.notes.add(NoteLevel::Warn, text);
             }
@@ -457,7 +475,7 @@ impl Pull {
             }
         }
         if let Some(echo) = self.echo.take() {
-            write::pong(out, echo, now);
+            write::pong(out, echo, Pong { clock: now, shared: self.node.control.upgrading() });
         }
         let t = self.pace.t;
         if t >= self.steer_at {

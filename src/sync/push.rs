@@ -2,16 +2,16 @@
 
 use super::digest::Terms;
 use super::frame::{self, Input};
-use super::message::{self, Entry, MAX_RANGE_BITS, Message, Mode};
+use super::message::{self, Entry, MAX_RANGE_BITS, Message, Mode, Pong};
 use super::outgoing::{Context, Outgoing, State, Step, Subscription, frame_bound};
 use super::positions::Numbers;
 use super::records::Large;
 use super::session::{self, Ending, Heard, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
 use super::{Node, Note, NoteLevel, SessionError};
-use crate::record::{Identity, Millis};
+use crate::record::{Identity, Millis, Stamp};
 use crate::store::control::Counter;
-use crate::store::{ShardMask, Zone};
+use crate::store::{Drift, ShardMask, Side, Zone};
 
 /// One outbound session.
 ///
@@ -38,7 +38,14 @@ pub struct Push {
     /// The time in a ping that wants an answer.
     echo: Option<Millis>,
     heard: u64,
-    sent: u64,
+    /// When the peer was last sent a ping.
+    asked: Option<u64>,
+    /// A ping was appended since the caller last asked.
+    pinged: bool,
+    /// What came since the caller last asked.
+    pong: Option<Pong>,
+    /// Received and sent.
+    messages: (u64, u64),
     /// The zone whose positions are told next, in a round that is under way.
     telling: Option<usize>,
     told: u64,
@@ -69,7 +76,10 @@ impl Push {
             large: None,
             echo: None,
             heard: 0,
-            sent: 0,
+            asked: None,
+            pinged: false,
+            pong: None,
+            messages: (0, 0),
             telling: None,
             told: 0,
             working: false,
@@ -92,6 +102,7 @@ impl Push {
         let result = self.take_all(&mut input, bytes, now, &mut count);
         self.input = input;
         self.node.control.count(Counter::MsgsIn, count);
+        self.messages.0 += count;
         result.map_err(|ending| self.end(ending))
     }
 
@@ -114,18 +125,22 @@ impl Push {
         }
         if let Some(peer) = self.peer {
             if let Some(echo) = self.echo.take() {
-                write::pong(out, echo, now);
+                write::pong(out, echo, Pong { clock: now, shared: false });
+            }
+            // A sign of life where there is no other, and what measures the way to the peer.
+            if t >= self.ping_due() {
+                write::ping(out, now);
+                self.asked = Some(t);
+                self.pinged = true;
             }
             self.announce(out, start.saturating_add(budget));
             self.tell(peer, out, start.saturating_add(budget), now);
             self.send(out, start.saturating_add(budget), now);
-            if out.len() == start && t >= self.ping_due() {
-                write::ping(out, now);
-            }
         }
         if out.len() > start {
-            self.sent = t;
-            self.node.control.count(Counter::MsgsOut, frame::count(out.get(start..).unwrap_or_default()));
+            let count = frame::count(out.get(start..).unwrap_or_default());
+            self.node.control.count(Counter::MsgsOut, count);
+            self.messages.1 += count;
         }
         Ok(())
     }
@@ -180,6 +195,27 @@ impl Push {
         }
     }
 
+    /// Up to where the peer has confirmed what this node wrote, by zone index; `None`: all of it.
+    pub fn unconfirmed(&self, zone: usize) -> Option<Stamp> {
+        let (outgoing, zone) = self.zones.get(zone).zip(self.node.zones.get(zone))?;
+        (!outgoing.flushed(&zone.zone)).then(|| outgoing.acked())
+    }
+
+    /// Messages received and sent.
+    pub fn messages(&self) -> (u64, u64) {
+        self.messages
+    }
+
+    /// Whether a ping was appended since the last call.
+    pub fn pinged(&mut self) -> bool {
+        std::mem::take(&mut self.pinged)
+    }
+
+    /// The answer to one that came since the last call.
+    pub fn pong(&mut self) -> Option<Pong> {
+        self.pong.take()
+    }
+
     /// Log lines since the last call.
     pub fn notes(&mut self) -> Vec<Note> {
         self.notes.take()
@@ -216,7 +252,7 @@ impl Push {
     }
 
     fn ping_due(&self) -> u64 {
-        self.sent.saturating_add(self.beat())
+        self.asked.map_or(0, |asked| asked.saturating_add(self.beat()))
     }
 
     fn take_all(&mut self, input: &mut Input, mut bytes: &[u8], now: Millis, count: &mut u64) -> Result<(), Ending> {
@@ -238,13 +274,15 @@ impl Push {
                 self.bound = frame_bound(&self.node.limits, accepted);
                 self.peer = Some(hello.identity);
                 self.telling = Some(0);
+                self.node.control.forget_drifts(hello.identity, Side::There);
                 session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
             }
             (Message::Bye { code, text }, _) => return Err(Ending::bye(code, text)),
             (_, None) => return Err(Ending::protocol("a message before the hello")),
             (Message::Ping { time }, _) => self.echo = Some(time),
-            (Message::Pong | Message::Unknown, _) => {}
-            (Message::Refuse { number, reason }, _) => self.refused(number, reason)?,
+            (Message::Pong(pong), _) => self.pong = Some(pong),
+            (Message::Unknown, _) => {}
+            (Message::Refuse { number, reason }, Some(peer)) => self.refused(number, reason, peer, now)?,
             (Message::Subscribe { zone, epoch, mode, more, cleared, positions }, _) => {
                 let mode =
                     Mode::from_byte(mode).ok_or_else(|| Ending::protocol("a subscription of an unknown mode"))?;
@@ -306,16 +344,18 @@ impl Push {
         Ok(self.zones.get_mut(at).zip(self.node.zones.get(at).map(|zone| &zone.zone)))
     }
 
-    fn refused(&mut self, number: u64, reason: &[u8]) -> Result<(), Ending> {
+    fn refused(&mut self, number: u64, reason: &[u8], peer: Identity, now: Millis) -> Result<(), Ending> {
         let at = self.announced_zone(number)?;
         if let (Some(outgoing), Some(zone)) = (self.zones.get_mut(at), self.node.zones.get(at))
             && outgoing.state() != State::Refused
         {
             outgoing.refuse();
             outgoing.close(&zone.zone);
-            let text =
-                format!("zone \"{}\" is not synchronized: on the peer {}", zone.name, message::printable(reason));
+            let reason = message::printable(reason);
+            let text = format!("zone \"{}\" is not synchronized: on the peer {reason}", zone.name);
             self.notes.add(NoteLevel::Warn, text);
+            let drift = Drift { peer, zone: zone.name.clone(), side: Side::There, reason };
+            self.node.control.show_drift(&drift, now);
         }
         Ok(())
     }

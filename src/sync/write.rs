@@ -2,7 +2,7 @@
 
 use super::digest::Digest;
 use super::frame::{frame, put_prefixed, put_varint};
-use super::message::{ENTRY, Entry, Hello, Listed, MAGIC, MAX_TEXT, Mode, flag, kind};
+use super::message::{ENTRY, Entry, Hello, Listed, MAGIC, MAX_TEXT, Mode, Pong, flag, kind};
 use crate::record::{Identity, Kind, Millis, Record, Stamp};
 use crate::store::Matching;
 
@@ -57,10 +57,11 @@ pub fn ping(out: &mut Vec<u8>, now: Millis) {
 }
 
 /// Appends the answer to one.
-pub fn pong(out: &mut Vec<u8>, echo: Millis, now: Millis) {
+pub fn pong(out: &mut Vec<u8>, echo: Millis, pong: Pong) {
     frame(out, kind::PONG, |out| {
         out.extend_from_slice(&echo.to_le_bytes());
-        out.extend_from_slice(&now.to_le_bytes());
+        out.extend_from_slice(&pong.clock.to_le_bytes());
+        out.push(if pong.shared { flag::SHARED } else { 0 });
     });
 }
 

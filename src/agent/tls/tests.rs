@@ -187,6 +187,32 @@ async fn bad_certificates_are_refused_for_the_reason_they_are_bad() {
     assert!(text.contains("has expired"), "{text}");
 }
 
+#[test]
+fn a_certificate_is_shown_by_its_first_name_and_its_end() {
+    let ca = Ca::new();
+    let before = crate::agent::now();
+    let shown = |name: &str| shown::read(&CertificateDer::from_pem_slice(&ca.file(&format!("{name}.pem")).1).unwrap());
+    ca.issue("host", "ca", "subjectAltName=IP:10.0.0.1,DNS:node1.example.com,DNS:other.example", "30");
+    ca.issue("address", "ca", "basicConstraints=CA:FALSE\nsubjectAltName=IP:2001:db8::1", "30");
+    ca.issue("common", "ca", "basicConstraints=CA:FALSE", "9000");
+    for (name, wanted, days) in
+        [("host", "node1.example.com", 30), ("address", "2001:db8::1", 30), ("common", "common", 9000)]
+    {
+        let certificate = shown(name).unwrap();
+        assert_eq!(certificate.name, wanted);
+        let end = before + days * 24 * 60 * 60 * 1000;
+        assert!((end - 1000..end + 60_000).contains(&certificate.ends), "{name}: {certificate:?}");
+    }
+    // Whatever is cut off or damaged is read as far as it goes, and never further.
+    let whole = CertificateDer::from_pem_slice(&ca.file("host.pem").1).unwrap();
+    (0..whole.len()).for_each(|end| assert_eq!(shown::read(&whole[..end]), None));
+    for at in 0..whole.len() {
+        let mut damaged = whole.to_vec();
+        damaged[at] ^= 0xff;
+        let _ = shown::read(&damaged);
+    }
+}
+
 #[tokio::test]
 async fn depth_bounds_the_intermediates() {
     let ca = Ca::new();

@@ -51,16 +51,35 @@ fn metrics_have_the_form_that_prometheus_reads() {
     assert_eq!((samples["zonemesh_sync_received_bytes_total"], samples["zonemesh_sync_nodes_online"]), (11.0, 2.0));
     for (name, value) in [
         ("connected", 1.0),
-        ("sent_bytes_total", 11.0),
-        ("received_bytes_total", 12.0),
-        ("pending_records", 13.0),
+        ("sent_bytes_total", 12.0),
+        ("received_bytes_total", 11.0),
+        ("sent_messages_total", 14.0),
+        ("received_messages_total", 13.0),
+        ("pending_records", 15.0),
+        ("lag_seconds", 0.016),
+        ("round_trip_seconds", 0.001017),
+        ("clock_offset_seconds", -0.018),
         ("since_timestamp_seconds", (NOW - 700) as f64 / 1000.0),
+        ("certificate_expiry_timestamp_seconds", (NOW + 1000) as f64 / 1000.0),
+        ("error_timestamp_seconds", (NOW - 800) as f64 / 1000.0),
     ] {
         let name = format!(r#"zonemesh_sync_peer_{name}{{peer="node2:9000 (10.0.0.2:9000)"}}"#);
         assert_eq!(samples[&*name], value, "{name}");
     }
+    let who = r#"peer="node2:9000 (10.0.0.2:9000)",node="abababababababab",certificate="node2""#;
+    assert_eq!(samples[&*format!("zonemesh_sync_peer_info{{{who}}}")], 1.0);
+    let itself = |name: &str| format!(r#"zonemesh_sync_peer_{name}{{peer="10.0.0.1:9000"}}"#);
+    assert_eq!((samples[&itself("connected")], samples[&itself("lag_seconds")]), (0.0, 0.0));
+    assert!(!samples.contains_key(&itself("round_trip_seconds")), "not known");
+    for (state, is) in [("connected", 0.0), ("itself", 1.0)] {
+        let name = format!(r#"zonemesh_sync_peer_state{{peer="10.0.0.1:9000",state="{state}"}}"#);
+        assert_eq!(samples[&*name], is, "{name}");
+    }
+    let refused = r#"{peer="node2:9000 (10.0.0.2:9000)",zone="a \"b\"",by="peer"}"#;
+    assert_eq!(samples[&*format!("zonemesh_sync_zone_refused{refused}")], 1.0);
     let heard = r#"zonemesh_sync_peer_heard_timestamp_seconds{node="abababababababab"}"#;
     assert_eq!(samples[heard], (NOW - 500) as f64 / 1000.0);
+    assert_eq!(samples[r#"zonemesh_sync_node_received_bytes_total{node="abababababababab"}"#], 21.0);
 
     let bare = Fake::bare().ask("GET", "/9/zonemesh/metrics", b"");
     let samples = self::samples(&body(&bare));

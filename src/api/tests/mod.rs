@@ -3,13 +3,14 @@
 mod keyvals;
 mod metrics;
 mod own;
+mod peers;
 mod raw;
 mod routes;
 mod shapes;
 
 use super::*;
 use crate::record::Identity;
-use crate::store::{Params, Region, region::Mapping};
+use crate::store::{Certificate, LinkState, Params, Pulse, Region, Side, Traffic, region::Mapping};
 use serde_json::Value;
 use std::cell::RefCell;
 
@@ -55,15 +56,33 @@ impl Fake {
             msgs_out: 13,
             bytes_out: 14,
             nodes_online: 2,
-            heard: vec![(Identity([0xab; 16]), NOW - 500)],
-            peers: vec![LinkFigures {
-                label: "node2:9000 (10.0.0.2:9000)".to_owned(),
-                node: Some(Identity([0xab; 16])),
-                since: NOW - 700,
-                sent: 11,
-                received: 12,
-                pending: 13,
-            }],
+            heard: vec![HeardNode { node: PEER, at: NOW - 500, traffic: traffic(20) }],
+            peers: vec![
+                LinkFigures {
+                    server: "node2:9000".to_owned(),
+                    address: "10.0.0.2:9000".to_owned(),
+                    state: LinkState::Connected,
+                    node: Some(PEER),
+                    since: NOW - 700,
+                    certificate: Some(Certificate { name: "node2".to_owned(), ends: NOW + 1000 }),
+                    error: Some(("can't be reached".to_owned(), NOW - 800)),
+                    traffic: traffic(10),
+                    pending: 15,
+                    behind: Some(NOW - 16),
+                    pulse: Some(Pulse { round_trip: 1_017, ahead: -18 }),
+                },
+                LinkFigures {
+                    server: "10.0.0.1:9000".to_owned(),
+                    address: "10.0.0.1:9000".to_owned(),
+                    state: LinkState::Itself,
+                    since: NOW - 900,
+                    ..LinkFigures::default()
+                },
+            ],
+            drifts: vec![
+                Drift { peer: PEER, zone: "a \"b\"".to_owned(), side: Side::There, reason: "missing".to_owned() },
+                Drift { peer: Identity([1; 16]), zone: "c".to_owned(), side: Side::Here, reason: "gone".to_owned() },
+            ],
         };
         Fake { stream: Some(Vec::new()), sync: Some(sync), ..Fake::bare() }
     }
@@ -176,6 +195,13 @@ fn check_failure(response: &Response) {
     assert!(body["error"]["text"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
     assert_eq!(body["request_id"], "0123abcd");
     assert!(body["href"].as_str().unwrap().starts_with("https://"));
+}
+
+/// Another node.
+const PEER: Identity = Identity([0xab; 16]);
+
+fn traffic(from: u64) -> Traffic {
+    Traffic { bytes_in: from + 1, bytes_out: from + 2, msgs_in: from + 3, msgs_out: from + 4 }
 }
 
 impl Host for Fake {

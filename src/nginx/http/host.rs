@@ -108,8 +108,9 @@ impl Host for NginxHost<'_> {
             msgs_out: control.counter(Counter::MsgsOut),
             bytes_out: control.counter(Counter::BytesOut),
             nodes_online: control.nodes_online(),
-            heard: control.peers(),
+            heard: control.heard_nodes(),
             peers: control.links(),
+            drifts: control.drifts(),
         })
     }
 

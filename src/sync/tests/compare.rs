@@ -6,7 +6,7 @@ use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Control, Params, Zone};
+use crate::store::{Control, Params, Traffic, Zone};
 
 /// How long the nodes of these tests keep tombstones.
 const RETENTION: Millis = 1_000;
@@ -113,7 +113,7 @@ fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
     // As if both had heard of it: then no relaying brings it either.
     for node in [&a, &b] {
         for at in (0..2 * LONG).step_by(1_000) {
-            node.control.heard(Identity([9; 16]), NOW + LONG + at);
+            node.control.heard(Identity([9; 16]), NOW + LONG + at, &Traffic::default());
         }
     }
     together(&a, &b, NOW + LONG);

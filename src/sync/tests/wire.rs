@@ -1,7 +1,7 @@
 //! Messages survive the way there and back, whatever they hold.
 
 use super::super::frame::{Input, Reader};
-use super::super::message::{self, Entry, Hello, Listed, Message, Mode};
+use super::super::message::{self, Entry, Hello, Listed, Message, Mode, Pong};
 use super::super::write;
 use crate::record::{Identity, Kind, Record, Stamp, Version};
 use crate::store::Matching;
@@ -218,7 +218,7 @@ proptest! {
         write::clear(&mut out, a, Stamp(b));
         write::ack(&mut out, a, b, Stamp(c));
         write::ping(&mut out, c);
-        write::pong(&mut out, c, a);
+        write::pong(&mut out, c, Pong { clock: a, shared: joined });
         write::chunk(&mut out, a, b, joined, !joined, 77, text.as_bytes());
         write::refuse(&mut out, a, &text);
         write::bye(&mut out, 3, &text);
@@ -232,7 +232,7 @@ proptest! {
                 (2, Message::Clear { zone, stamp }) => assert_eq!((zone, stamp), (a, Stamp(b))),
                 (3, Message::Ack { zone, epoch, stamp }) => assert_eq!((zone, epoch, stamp), (a, b, Stamp(c))),
                 (4, Message::Ping { time }) => assert_eq!(time, c),
-                (5, Message::Pong) => {}
+                (5, Message::Pong(pong)) => assert_eq!(pong, Pong { clock: a, shared: joined }),
                 (6, Message::Chunk { zone, epoch, first, last, total, bytes }) => {
                     assert_eq!((zone, epoch, first, last, total), (a, b, joined, !joined, 77));
                     assert_eq!(bytes, text.as_bytes());

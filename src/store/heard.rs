@@ -1,0 +1,122 @@
+//! Which nodes dialled this one, when they were last heard of, and what passed: a table in the control region, which the
+//! inbound sessions of all workers write.
+
+use super::control::Control;
+use crate::record::{Identity, Millis};
+
+/// Entries.
+pub(super) const HEARD: usize = 1024;
+/// Bytes of an entry: identity, when, traffic.
+pub(super) const HEARD_LEN: usize = 16 + 8 + 4 * 8;
+
+const AT: usize = 16;
+const TRAFFIC: usize = 24;
+
+/// What passed between two nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Messages received.
+    pub msgs_in: u64,
+    /// Messages sent.
+    pub msgs_out: u64,
+}
+
+/// A node that has dialled this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeardNode {
+    /// Who it is.
+    pub node: Identity,
+    /// When a message of it last came in.
+    pub at: Millis,
+    /// Over the connections that it dialled.
+    pub traffic: Traffic,
+}
+
+impl Control {
+    /// Messages of `node` came in, or went to it over a connection that it dialled.
+    pub fn heard(&self, node: Identity, now: Millis, traffic: &Traffic) {
+        let entry = self.heard_entry(node).or_else(|| {
+            self.locked(|| {
+                if let Some(entry) = self.heard_entry(node) {
+                    return Some(entry);
+                }
+                // A free place, or that of whoever was silent for longest.
+                let entry = (0..HEARD).map(Control::heard_place).min_by_key(|entry| self.get(entry + AT))?;
+                self.write(entry, &node.0);
+                (0..4).for_each(|n| self.put(entry + TRAFFIC + 8 * n, 0));
+                // The last store makes it valid.
+                self.put(entry + AT, now.max(1));
+                Some(entry)
+            })?
+        });
+        let Some(entry) = entry else { return };
+        self.put(entry + AT, now.max(1));
+        let Traffic { bytes_in, bytes_out, msgs_in, msgs_out } = *traffic;
+        for (n, by) in [bytes_in, bytes_out, msgs_in, msgs_out].into_iter().enumerate() {
+            self.add(entry + TRAFFIC + 8 * n, by);
+        }
+    }
+
+    /// All that were heard of, and when, sorted.
+    pub fn heard_of(&self) -> Vec<(Identity, Millis)> {
+        let mut all: Vec<_> = self.heard_nodes().into_iter().map(|heard| (heard.node, heard.at)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Every node that was heard of.
+    pub fn heard_nodes(&self) -> Vec<HeardNode> {
+        self.heard_entries()
+            .map(|entry| {
+                let number = |n: usize| self.get(entry + TRAFFIC + 8 * n);
+                let traffic =
+                    Traffic { bytes_in: number(0), bytes_out: number(1), msgs_in: number(2), msgs_out: number(3) };
+                HeardNode { node: self.identity_at(entry), at: self.get(entry + AT), traffic }
+            })
+            .collect()
+    }
+
+    fn heard_entry(&self, node: Identity) -> Option<usize> {
+        self.heard_entries().find(|entry| self.identity_at(*entry) == node)
+    }
+
+    /// They are filled from the first on.
+    fn heard_entries(&self) -> impl Iterator<Item = usize> {
+        (0..HEARD).map(Control::heard_place).take_while(|entry| self.get(entry + AT) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Region;
+    use crate::store::control::CONTROL_SIZE;
+
+    fn id(n: u64) -> Identity {
+        let mut bytes = [1; 16];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        Identity(bytes)
+    }
+
+    #[test]
+    fn traffic_adds_up_and_who_was_silent_for_longest_gives_way() {
+        let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
+        let control = Control::create(memory.region()).expect("a control region");
+        let traffic = |n| Traffic { bytes_in: n, bytes_out: 2 * n, msgs_in: 3 * n, msgs_out: 4 * n };
+        (0..HEARD as u64).for_each(|n| control.heard(id(n), 1000 + n, &traffic(n)));
+        control.heard(id(0), 5000, &traffic(7));
+        let nodes = control.heard_nodes();
+        assert_eq!(nodes.len(), HEARD);
+        assert_eq!(nodes[0], HeardNode { node: id(0), at: 5000, traffic: traffic(7) });
+        assert_eq!(nodes[9], HeardNode { node: id(9), at: 1009, traffic: traffic(9) });
+        control.heard(id(9999), 6000, &traffic(1));
+        let nodes = control.heard_nodes();
+        assert!(nodes.iter().all(|heard| heard.node != id(1)));
+        assert!(nodes.contains(&HeardNode { node: id(9999), at: 6000, traffic: traffic(1) }));
+        assert!(control.heard_of().is_sorted());
+    }
+}
