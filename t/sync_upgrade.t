@@ -59,13 +59,27 @@ for my $nodes (1, 3) {
     $by{ write_to($node, "during $_", $_) }++ for 1 .. 200;
     is_deeply([ sort keys %by ], [ sort $old, $new ], "$what: writes are taken by the old and the new one");
     $node->drop('one', 'key 2');
+    # Others keep a session to each of the two.
+    for my $other (@nodes[ 1 .. $#nodes ]) {
+        my $key = 'during, by ' . $other->name;
+        is($other->add('one', $key, 'v'), 201, "$what: what another node takes meanwhile");
+        eventually_is { zone_of($node, $_)->{$key} } 'v', "$what: ... reaches both" for $old, $new;
+        my $address = '127.0.0.1:' . $node->sync;
+        eventually_is {
+            my @peers = grep { $_->{server} =~ /^\Q$address\E/ } @{ $other->get('/api/9/zonemesh/peers')->json };
+            [ map { "$_->{server} $_->{state}" } @peers ]
+        } [ "$address connected", "$address (second node) connected" ], "$what: ... in two sessions";
+    }
     kill 'QUIT', $old or die "QUIT: $!";
     ok(wait_for(sub { !-e "/proc/$old" || ZoneMesh::Node::slurp("/proc/$old/stat") =~ /^\d+ \(.*\) Z/s }, 10), "$what: the old one ends");
     waitpid $old, 0;
     $node->{pid} = $new;
-    eventually_is { scalar keys %{ $node->keyvals('one') } } 3_198, "$what: the new one has everything, deletes as well", 10;
+    eventually_is { scalar keys %{ $node->keyvals('one') } } 3_197 + $nodes, "$what: the new one has everything, deletes as well", 10;
     everywhere(\@nodes, 'during 200', '200', "$what: ... and so has everybody else", 10);
     connected($nodes - 1, @nodes);
+    for my $other (@nodes[ 1 .. $#nodes ]) {
+        eventually { !grep { $_->{server} =~ /second/ } @{ $other->get('/api/9/zonemesh/peers')->json } } "$what: one session each is left";
+    }
     $_->add('one', 'after, by ' . $_->name, 'v') for @nodes;
     everywhere(\@nodes, 'after, by ' . $_->name, 'v', "$what: the cluster goes on (" . $_->name . ')', 10) for @nodes;
     same_everywhere(\@nodes, 'one', "$what: all are the same", 10);

@@ -16,9 +16,11 @@ use tokio::net::{TcpStream, UnixStream};
 /// The longest pause after a session that ended well, and between tries while the node finishes.
 const SOON: Duration = Duration::from_millis(50);
 
-/// Between two tries to meet the other of two nodes that listen on one address while nginx's binary is upgraded. The pause
-/// grows: the other one may have closed its port long before it ends.
+/// Between two tries to meet the other of two nodes that listen on one address while nginx's binary is upgraded: at first,
+/// and later, as it may have closed its port long before it ends.
 const OTHER_BINARY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Which of the two takes a connection is the system's choice, and that may be the same many times.
+const MANY: u32 = 100;
 
 /// One peer, and how it is reached.
 pub(super) struct Dial {
@@ -59,8 +61,7 @@ impl Dial {
     async fn keep(&self) {
         let link = &*self.link;
         let mut teller = Teller::new(Instant::now());
-        let mut told_itself = false;
-        let mut other_binary = OTHER_BINARY.0;
+        let mut tries = 0;
         let over = |hub: &Hub| hub.ending() || link.is_over();
         while !over(&self.hub) {
             let began = Instant::now();
@@ -85,24 +86,23 @@ impl Dial {
                     self.hub.show(link);
                     match end {
                         End::Itself | End::Twin => {
-                            if matches!(end, End::Itself) && !std::mem::replace(&mut told_itself, true) {
+                            if matches!(end, End::Itself) && !link.own.replace(true) {
                                 let label = link.label();
                                 self.hub
                                     .log
                                     .info(format!("zone_sync peer {label} is this node itself and is left out"));
                             }
                             self.hub.announce();
-                            let looks = link.beside.is_some();
-                            if !looks && !self.hub.upgrading() {
+                            if link.beside.is_none() && !self.hub.upgrading() {
                                 self.hub.until(|hub| over(hub) || hub.upgrading()).await;
-                                other_binary = OTHER_BINARY.0;
+                                tries = 0;
                             }
-                            pause = jittered(other_binary);
-                            other_binary = (other_binary * 2).min(OTHER_BINARY.1);
+                            tries += 1;
+                            pause = jittered(if tries <= MANY { OTHER_BINARY.0 } else { OTHER_BINARY.1 });
                         }
                         End::Told => return,
                         End::Lost { greeted: true, level, why } => {
-                            other_binary = OTHER_BINARY.0;
+                            tries = 0;
                             self.tell(teller.event(format!("lost: {why}"), Instant::now()), level);
                             // A peer that reloads is there again at once.
                             if began.elapsed() > self.retry_interval {

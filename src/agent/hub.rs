@@ -242,6 +242,8 @@ pub(super) struct Link {
     pub(super) flushed: Cell<bool>,
     /// Who it is, while connected.
     pub(super) peer: Cell<Option<Identity>>,
+    /// The address is this node's own.
+    pub(super) own: Cell<bool>,
     /// The peer says that another node listens on the same address.
     pub(super) shared: Cell<bool>,
     /// Records that wait for it, by zone.
@@ -267,6 +269,7 @@ impl Link {
             unreachable: Cell::new(false),
             flushed: Cell::new(false),
             peer: Cell::new(None),
+            own: Cell::new(false),
             shared: Cell::new(false),
             pending: RefCell::new(vec![0; zones]),
             behind: (0..zones).map(|_| Cell::new(Some(behind))).collect(),
@@ -336,8 +339,14 @@ impl Link {
     /// Whether it isn't to be dialled any more. Who looks for a second node looks as long as the first says that there is
     /// one, and is done when what it had found is gone too.
     pub(super) fn is_over(&self) -> bool {
-        let beside = |beside: &Rc<Link>| beside.removed.get() || (!beside.shared.get() && self.peer.get().is_none());
+        let beside = |beside: &Rc<Link>| beside.removed.get() || (!beside.wants_second() && self.peer.get().is_none());
         self.removed.get() || self.beside.as_ref().is_some_and(beside)
+    }
+
+    /// Whether to look for a second node at the address. At this node's own there are none but itself and the one that is
+    /// connected.
+    pub(super) fn wants_second(&self) -> bool {
+        self.shared.get() && !self.own.get()
     }
 
     /// Whether this one and that beside it lead to one node.

@@ -153,7 +153,7 @@ impl Dials<'_> {
     fn meet_seconds(&mut self) {
         let Some(cluster) = &self.config.cluster else { return };
         for dialled in &mut self.dialled {
-            if dialled.link.shared.get() && dialled.second.as_ref().is_none_or(|second| second.removed.get()) {
+            if dialled.link.wants_second() && dialled.second.as_ref().is_none_or(|second| second.removed.get()) {
                 let link = self.hub.add_link(&dialled.peer, Some(dialled.link.clone()));
                 dialled.second = Some(link.clone());
                 self.tasks.spawn_local(Dial::new(cluster, &dialled.peer, self.hub.clone(), link).run());
