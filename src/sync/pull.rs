@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 const MAX_HAVE: usize = 65_536;
 /// How soon a zone that waits is looked at again, milliseconds.
 const SOON: u64 = 200;
+/// Acknowledgements wait for so long, milliseconds: a peer that writes all the time needn't be woken for each change, and
+/// who reads here needn't wait while one is sent.
+const ACK_DELAY: u64 = 5;
 /// A record's buffer above this is given back once the record is there.
 const KEPT_BUFFER: usize = 64 * 1024;
 
@@ -40,6 +43,8 @@ pub struct Pull {
     chunks: Option<Chunks>,
     /// The time in a ping that wants an answer.
     echo: Option<Millis>,
+    /// When acknowledgements are due, if there are any.
+    acks_at: Option<u64>,
     heard: u64,
     sent: u64,
     /// When the control region was last told that the peer lives.
@@ -77,6 +82,7 @@ impl Pull {
             defined: Defined::default(),
             chunks: None,
             echo: None,
+            acks_at: None,
             heard: 0,
             sent: 0,
             told: None,
@@ -143,7 +149,8 @@ impl Pull {
             return self.pace.wall_at(silent);
         }
         let compares = self.zones.values().flatten().map(|incoming| incoming.compare.at());
-        self.pace.wall_at(compares.fold(silent.min(self.ping_due()).min(self.steer_at), u64::min))
+        let own = silent.min(self.ping_due()).min(self.steer_at).min(self.acks_at.unwrap_or(u64::MAX));
+        self.pace.wall_at(compares.fold(own, u64::min))
     }
 
     /// Whether a valid hello was received (until then the connection may be reused by nginx).
@@ -288,6 +295,7 @@ impl Pull {
             Message::Position { zone, epoch, complete, positions } => {
                 let (incoming, (mut cx, _)) = self.expected(zone, Some(epoch), peer, now)?;
                 incoming.position(&mut cx, epoch, complete, positions);
+                self.acks_at.get_or_insert(self.pace.t.saturating_add(ACK_DELAY));
                 if complete {
                     self.steer_at = 0;
                 }
@@ -469,15 +477,17 @@ impl Pull {
     /// Appends what is due: acknowledgements, an answer to a ping, subscriptions.
     fn answer(&mut self, out: &mut Vec<u8>, now: Millis) {
         let Some(peer) = self.peer else { return };
-        for incoming in self.zones.values_mut().flatten() {
-            if let Some((number, epoch, stamp)) = incoming.ack() {
-                write::ack(out, number, epoch, stamp);
+        let t = self.pace.t;
+        if self.acks_at.take_if(|at| t >= *at).is_some() {
+            for incoming in self.zones.values_mut().flatten() {
+                if let Some((number, epoch, stamp)) = incoming.ack() {
+                    write::ack(out, number, epoch, stamp);
+                }
             }
         }
         if let Some(echo) = self.echo.take() {
             write::pong(out, echo, Pong { clock: now, shared: self.node.control.upgrading() });
         }
-        let t = self.pace.t;
         if t >= self.steer_at {
             self.steer(peer, out, now);
         }

@@ -6,6 +6,9 @@ use super::super::{Limits, Node, Pull, Push, SessionError};
 use super::{NOW, contents, limits, node, set};
 use crate::record::Millis;
 
+/// After so many milliseconds at most what was received is acknowledged.
+const ACKNOWLEDGED: Millis = 5;
+
 /// A dialer and a dialled node, with nothing between them.
 pub struct Pair {
     pub push: Push,
@@ -95,23 +98,29 @@ fn writes_deletes_and_emptyings_arrive_and_are_acknowledged() {
     assert!(!pair.push.flushed());
     pair.run(NOW);
     assert_eq!(contents(&to, NOW), [(b"before".to_vec(), b"1".to_vec())]);
+    assert!(!pair.push.flushed(), "the acknowledgement waits for more");
+    pair.run(NOW + ACKNOWLEDGED);
     assert!(pair.push.flushed());
 
-    set(&from, "after", b"2", NOW + 1);
-    from.delete(b"before", NOW + 1).unwrap();
+    let now = NOW + 100;
+    set(&from, "after", b"2", now);
+    from.delete(b"before", now).unwrap();
     mark(&mut pair.push, &a);
     assert!(!pair.push.flushed());
     assert_eq!(pair.push.pending(0), 2);
-    pair.run(NOW + 1);
-    assert_eq!(contents(&to, NOW + 1), [(b"after".to_vec(), b"2".to_vec())]);
+    pair.run(now);
+    assert_eq!(contents(&to, now), [(b"after".to_vec(), b"2".to_vec())]);
+    pair.run(now + ACKNOWLEDGED);
     assert!(pair.push.flushed());
     assert_eq!(pair.push.pending(0), 0);
 
-    from.clear(NOW + 2).unwrap();
+    let now = NOW + 200;
+    from.clear(now).unwrap();
     mark(&mut pair.push, &a);
     assert!(!pair.push.flushed());
-    pair.run(NOW + 2);
-    assert_eq!(contents(&to, NOW + 2), []);
+    pair.run(now);
+    assert_eq!(contents(&to, now), []);
+    pair.run(now + ACKNOWLEDGED);
     assert!(pair.push.flushed());
 }
 
@@ -202,6 +211,7 @@ fn a_zone_that_the_peer_lacks_is_one_line_on_both_sides() {
     let mut pair = Pair::new(&a, &b, NOW);
     pair.run(NOW);
     assert_eq!(contents(&b.zones[0].zone, NOW).len(), 1);
+    pair.run(NOW + ACKNOWLEDGED);
     assert!(pair.push.flushed());
     for notes in [pair.push.notes(), pair.pull.notes()] {
         let lines: Vec<_> = notes.iter().filter(|note| note.text.contains("\"only here\"")).collect();
