@@ -2,7 +2,7 @@
 
 use super::json::{self, Object};
 use super::{Response, args::Fields};
-use crate::store::{MAX_KEY, MAX_PREFIX, MAX_VALUE, StoreError};
+use crate::store::{MAX_KEY, MAX_PREFIX, MAX_SPELLINGS, MAX_VALUE, StoreError};
 
 /// Where the endpoints and codes are described.
 const REFERENCE: &str = "https://nginx.org/en/docs/http/ngx_http_api_module.html";
@@ -79,6 +79,8 @@ pub(super) enum FormatError {
     KeyNoPrefix,
     #[error("invalid key: it doesn't fit the zone")]
     KeyRefused,
+    #[error("invalid key: the zone has this network in {MAX_SPELLINGS} other spellings; delete some of them")]
+    KeySpellings,
     #[error("invalid key: it is given twice")]
     KeyTwice,
     #[error("only one key can be added, unless the zone is empty")]
@@ -216,6 +218,7 @@ impl From<StoreError> for Error {
             StoreError::Busy => Error::KeyvalBusy,
             StoreError::BadKey => FormatError::KeyRefused.into(),
             StoreError::BadValue => FormatError::ValueTooLong.into(),
+            StoreError::Spellings => FormatError::KeySpellings.into(),
         }
     }
 }

@@ -27,6 +27,16 @@ pub(super) struct Add {
     request_id: String,
 }
 
+/// What became of taking a pair back.
+enum Taken {
+    /// It is gone, or somebody else's.
+    One,
+    /// The zone is busy.
+    Later,
+    /// There is none left, or none that can be.
+    All,
+}
+
 impl Add {
     /// `pairs` are all to be set.
     pub(super) fn new(request: &Request<'_>, zone: &NamedZone, pairs: Vec<Pair<'_>>) -> Add {
@@ -68,13 +78,17 @@ impl Add {
     }
 
     /// Takes the last one back. One that someone has changed since is theirs, and stays.
-    fn take_back(&mut self, now: Millis) -> bool {
-        let Some(version) = self.added.pop() else { return false };
-        if let Some((key, ..)) = self.pairs.get(self.added.len()) {
-            // A zone that is busy keeps the pair: the request has failed, and there is nothing better to tell.
-            let _ = self.zone.delete_if(key, Condition::Version(version), now);
+    fn take_back(&mut self, now: Millis) -> Taken {
+        let Some(version) = self.added.last() else { return Taken::All };
+        let key = self.pairs.get(self.added.len() - 1).map_or(&[][..], |(key, ..)| key);
+        let deleted = self.zone.delete_if(key, Condition::Version(*version), now);
+        if deleted == Err(StoreError::Busy) {
+            // Its lock was waited for. After some tries the zone keeps the rest: there is nothing better to tell.
+            self.busy += 1;
+            return if self.busy < BUSY_TRIES { Taken::Later } else { Taken::All };
         }
-        true
+        (self.busy, _) = (0, self.added.pop());
+        Taken::One
     }
 }
 
@@ -85,7 +99,14 @@ impl Job for Add {
             return None;
         }
         for _ in 0..A_STEP {
-            let more = if self.failed.is_none() { self.add_next(now) } else { self.take_back(now) };
+            let more = match &self.failed {
+                None => self.add_next(now),
+                Some(_) => match self.take_back(now) {
+                    Taken::One => true,
+                    Taken::Later => return None,
+                    Taken::All => false,
+                },
+            };
             if !more {
                 let response = match &self.failed {
                     None => Response::empty(201),

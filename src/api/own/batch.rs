@@ -11,10 +11,22 @@ use crate::record::Millis;
 
 /// Lines in one step.
 const A_STEP: usize = 32;
+/// How often in a row the zone may be busy.
+const BUSY_TRIES: u32 = 10;
 /// Longest line: the largest key and value, if every byte is escaped.
 const MAX_LINE: usize = 8 << 20;
 /// How many failures are named.
 const NAMED: usize = 10;
+
+/// What became of a line.
+enum Used {
+    /// It was used, or counted among those that failed.
+    Done,
+    /// The zone is busy: its lock was waited for, and the line is to be tried again.
+    Later,
+    /// The zone was busy once too often: the import ends.
+    Stuck,
+}
 
 pub(super) struct Import {
     zone: NamedZone,
@@ -28,6 +40,8 @@ pub(super) struct Import {
     /// The line is too long: what is left of it is passed over.
     passing: bool,
     line: u64,
+    /// How often in a row the zone was busy.
+    busy: u32,
     done: Done,
     failed: u64,
     full: bool,
@@ -47,6 +61,7 @@ impl Import {
             at_end: false,
             passing: false,
             line: 0,
+            busy: 0,
             done: Done::default(),
             failed: 0,
             full: false,
@@ -74,18 +89,30 @@ impl Import {
         Some(line)
     }
 
-    fn use_line(&mut self, range: std::ops::Range<usize>, now: Millis) {
+    fn use_line(&mut self, range: std::ops::Range<usize>, now: Millis) -> Used {
         self.line += 1;
         if std::mem::take(&mut self.passing) {
-            return;
+            return Used::Done;
         }
-        let line = self.buffer.get(range).unwrap_or_default().trim_ascii();
+        let line = self.buffer.get(range.clone()).unwrap_or_default().trim_ascii();
         if line.is_empty() {
-            return;
+            return Used::Done;
         }
         let result = read(line, &self.zone).and_then(|pair| self.done.apply(&self.zone, &pair, now));
-        if let Err(error) = result {
-            self.fail(error);
+        if result == Err(Error::KeyvalBusy) && self.busy < BUSY_TRIES {
+            self.busy += 1;
+            self.line -= 1;
+            (self.start, self.searched) = (range.start, range.start);
+            return Used::Later;
+        }
+        self.busy = 0;
+        match result {
+            Ok(()) => Used::Done,
+            Err(error) => {
+                let stuck = error == Error::KeyvalBusy;
+                self.fail(error);
+                if stuck { Used::Stuck } else { Used::Done }
+            }
         }
     }
 
@@ -146,7 +173,11 @@ impl Job for Import {
     fn step(&mut self, now: Millis) -> Option<Response> {
         for _ in 0..A_STEP {
             match self.next_line() {
-                Some(line) => self.use_line(line, now),
+                Some(line) => match self.use_line(line, now) {
+                    Used::Done => {}
+                    Used::Later => return None,
+                    Used::Stuck => return Some(self.response()),
+                },
                 None if self.at_end => return Some(self.response()),
                 None => {
                     return match self.read_more() {
