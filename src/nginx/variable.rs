@@ -192,14 +192,13 @@ unsafe fn place<S: Side>(session: *mut S::Session, variable: &Variable<S>) -> Op
     }
 }
 
-/// One line for what went wrong, at a bounded rate.
+/// One line for what went wrong, at a bounded rate for each zone.
 unsafe fn complain<S: Side>(session: *mut S::Session, what: &str, zone: &KeyvalZone, error: StoreError) {
-    static RATE: log::Limited = log::Limited::new();
     let (name, why) = (&zone.name, why(zone, error));
     // SAFETY: a live session has a connection with a log.
     unsafe {
         let log = (*S::connection(session)).log;
-        RATE.write(log, log::ERR, ffi::now(), format_args!("can't {what} keyval zone \"{name}\": {why}"));
+        zone.complaints.write(log, log::ERR, ffi::now(), format_args!("can't {what} keyval zone \"{name}\": {why}"));
     }
 }
 

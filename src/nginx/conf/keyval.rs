@@ -2,6 +2,7 @@
 
 use super::main::{Block, KeyvalZone};
 use super::{Conf, Directive, Fault, Place, parse};
+use crate::nginx::log::Limited;
 use crate::nginx::shm;
 use crate::nginx::variable::{self, Side};
 use crate::store::{MIN_ZONE_SIZE, Matching};
@@ -153,6 +154,7 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
         zone: None,
         inherited: false,
         resized: None,
+        complaints: Limited::new(),
     })
 }
 

@@ -10,6 +10,7 @@ use super::{Fault, Place};
 use crate::agent::state_file::{self, StateFile};
 use crate::agent::{Cluster, Config};
 use crate::api::{NamedZone, StatusKind};
+use crate::nginx::log::Limited;
 use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::shm::{Figures, state};
 use crate::nginx::{ffi, modules};
@@ -70,6 +71,8 @@ pub struct KeyvalZone {
     pub inherited: bool,
     /// The memory of the last configuration had another size, and its records move to this one.
     pub resized: Option<Resized>,
+    /// Lines about what variables couldn't do.
+    pub complaints: Limited,
 }
 
 impl KeyvalZone {
