@@ -6,6 +6,7 @@ use ZoneMesh;
 
 my $node = node(workers => 2, http => <<'CONF')->start;
     keyval_zone zone=small:64k timeout=1h;
+    keyval_zone zone=smallest:32k timeout=1h sync;
     keyval $arg_key $value zone=small;
     server {
         listen 127.0.0.1:%%PORT%%;
@@ -86,5 +87,14 @@ my $left = $node->keyvals('small');
 is(scalar(grep { $left->{$_} ne $value } keys %$left), 0, '... and no pair is half written');
 $node->clear('small');
 is($node->add('small', 'k', 'v'), 201, '... and the zone goes on');
+
+# What README says of the smallest zone.
+my ($taken, $refused) = (0, 0);
+for (my $i = 0; $refused < 50; $i++) {
+    my $pair = sprintf '{"%016d":"%016d"}', $i, $i;
+    if ($node->post('/api/9/http/keyvals/smallest', $pair)->status == 201) { $taken++; $refused = 0 }
+    else                                                                   { $refused++ }
+}
+cmp_ok($taken, '>=', 230, "the smallest zone holds $taken pairs of 16 + 16 bytes");
 
 done_testing;

@@ -9,27 +9,39 @@ use std::sync::atomic::fence;
 use super::failpoint::{Step, done};
 use super::layout::{CLASS_SIZES, header, shard};
 use super::lock::{self, Obtained};
-use super::shard::Shard;
+use super::shard::{Met, Shard};
 use super::{Slot, StoreError, Zone};
 
-/// Who may have the last pages.
+/// Who may have the last blocks and pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A new record: the reserve stays.
+    /// A new record: of each size a free block stays in each shard that uses it, and of the pool the reserve.
     Growth,
-    /// A new version of a record, or a tombstone, whose older block is freed right after.
-    Replacement,
+    /// A new version of a record, or a tombstone, whose older blocks are freed right after: it may have the last of those
+    /// sizes that are freed.
+    Replacement(Freed),
     /// A record that the memory in which it was written has an allowance for: whatever is left.
     Moved,
 }
 
-/// Offsets in a page's descriptor.
-const OWNER: usize = 0;
-const USE: usize = 4;
-const NEXT: usize = 8;
-const PREV: usize = 12;
+/// What becomes free once a record is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freed {
+    /// A bit for each class.
+    classes: u64,
+    /// Whole pages.
+    pub pages: u64,
+}
+
+/// Offsets in a page's descriptor. The owner's word: shard, class, and the round in which it was taken for what is merged.
+pub const OWNER: usize = 0;
+pub const USE: usize = 4;
+pub const NEXT: usize = 8;
+pub const PREV: usize = 12;
+pub const CLASS_SHIFT: u32 = 16;
+const ROUND_SHIFT: u32 = 24;
 /// Offsets in a shard's entry for a class.
-const PARTIAL: usize = 0;
+pub const PARTIAL: usize = 0;
 const SPARE: usize = 4;
 const USED: usize = 8;
 const REQUESTS: usize = 16;
@@ -41,6 +53,10 @@ impl Shard<'_> {
     pub fn allocate(&self, len: usize, need: Need) -> Result<usize, StoreError> {
         let class = self.zone.geometry.class_for(len).ok_or(StoreError::NoMemory)?;
         self.class_add(class, REQUESTS, 1);
+        if need == Need::Moved && !self.may_take(class, Need::Growth) {
+            // For the next version of some record, if there is room that isn't kept for others.
+            let _ = self.take_page(class, Need::Growth);
+        }
         if let Some(block) = self.take_block(class, need) {
             return Ok(block);
         }
@@ -55,19 +71,48 @@ impl Shard<'_> {
         })
     }
 
+    /// What replacing a record frees.
+    pub fn freed_by(&self, met: &Met) -> Need {
+        let mut freed = Freed { classes: 0, pages: 0 };
+        let mut add = |at| {
+            if let Some((_, class)) = self.page_and_class(at) {
+                freed.classes |= 1 << class;
+                freed.pages += u64::from(self.blocks_a_page(class) == 1);
+            }
+        };
+        add(met.at);
+        self.overflow_each(self.block(met.at).overflow(), add);
+        Need::Replacement(freed)
+    }
+
+    /// Whether a block of a class may be taken: of a size that lies in a page with others, each shard that uses it keeps one
+    /// for the next version of some record, so that updates don't fail in a full zone. Whole pages are kept by the reserve.
+    fn may_take(&self, class: usize, need: Need) -> bool {
+        match need {
+            Need::Moved => return true,
+            Need::Replacement(freed) if freed.classes >> class & 1 == 1 => return true,
+            _ => {}
+        }
+        let blocks = self.blocks_a_page(class);
+        let spare = u32::from(self.spare(class) != 0);
+        let mut pages = self.usable_pages(class, need);
+        let first = pages.next().map_or(0, |page| blocks.saturating_sub(self.used_in(page)));
+        blocks == 1 || spare + first > 1 || (first == 1 && pages.next().is_some())
+    }
+
     /// A free block of a class, without asking the pool.
     fn take_block(&self, class: usize, need: Need) -> Option<usize> {
-        if let Some(block) = self.take_spare(class, need) {
+        if !self.may_take(class, need) {
+            return None;
+        }
+        if let Some(block) = self.take_spare(class) {
             return Some(block);
         }
-        let page = (self.partial(class) as usize).checked_sub(1)?;
+        let page = self.usable_pages(class, need).next()?;
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
         let block = self.zone.geometry.page(page) + (free as usize).saturating_sub(1) * CLASS_SIZES[class];
         let next = self.zone.region.load32(block, Relaxed) as u16;
-        if need == Need::Growth && next == 0 && self.is_last_resort(page) {
-            return None;
-        }
         self.set_usage(descriptor, used + 1, next);
         if next == 0 {
             self.unlink_page(class, page);
@@ -98,7 +143,8 @@ impl Shard<'_> {
 
     /// Before blocks that were taken out can be written again: a reader that meets what comes next sees the sequence moved.
     pub fn move_sequence(&self) {
-        self.set(shard::SEQUENCE, self.get(shard::SEQUENCE).wrapping_add(1));
+        // Release: who reads this one has also left the links that lead to those blocks.
+        self.set_with(shard::SEQUENCE, self.get(shard::SEQUENCE).wrapping_add(1), Release);
         fence(Release);
     }
 
@@ -117,7 +163,7 @@ impl Shard<'_> {
         if used <= 1 && self.can_return(class, page) {
             self.unlink_page(class, page);
             done(Step::PageUnlinked);
-            if !self.zone.give_page(page) {
+            if !self.give_page(page) {
                 self.link_page(class, page);
             }
         }
@@ -136,11 +182,9 @@ impl Shard<'_> {
         keeps
     }
 
-    fn take_spare(&self, class: usize, need: Need) -> Option<usize> {
+    fn take_spare(&self, class: usize) -> Option<usize> {
         let spare = self.spare(class);
-        // As in `is_last_resort`.
-        let is_last = || self.partial(class) == 0 && self.zone.free_pages() <= self.zone.reserve();
-        if spare == 0 || (need == Need::Growth && is_last()) {
+        if spare == 0 {
             return None;
         }
         self.set_spare(class, 0);
@@ -189,7 +233,7 @@ impl Shard<'_> {
             }
             self.set_usage(descriptor, used, free as u16);
             self.class_add(class, USED, i64::from(used));
-            if (used != 0 || !self.zone.give_page(page)) && free != 0 {
+            if (used != 0 || !self.give_page(page)) && free != 0 {
                 self.link_page(class, page);
             }
         }
@@ -253,7 +297,7 @@ impl Shard<'_> {
 
     /// A fresh page for a class, its blocks in a list.
     fn take_page(&self, class: usize, need: Need) -> Result<(), StoreError> {
-        let page = self.zone.take_page(self.owner() | (class as u32) << 16, need)?;
+        let page = self.take_from_pool(class, need)?;
         let start = self.zone.geometry.page(page);
         let blocks = self.zone.geometry.page_size / CLASS_SIZES[class];
         for index in 0..blocks {
@@ -268,10 +312,23 @@ impl Shard<'_> {
 
     /// An empty page goes back if the class has another with room, or the pool runs low; else it would soon be asked for.
     fn can_return(&self, class: usize, page: usize) -> bool {
-        let alone = self.partial(class) == page as u32 + 1
-            && self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed) == 0;
         let free = self.zone.free_pages();
-        !alone || u64::from(free) <= self.zone.withheld(Need::Growth) || (free as usize) < self.zone.geometry.pages / 4
+        let is_low = || {
+            u64::from(free) <= self.zone.withheld(Need::Growth, class) || (free as usize) < self.zone.geometry.pages / 4
+        };
+        !self.is_alone(class, page) || (!self.is_kept(class, page) && is_low())
+    }
+
+    /// Whether no other page of its class has free blocks.
+    fn is_alone(&self, class: usize, page: usize) -> bool {
+        let next = self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed);
+        next == 0 && self.partial(class) == page as u32 + 1
+    }
+
+    /// Whether an empty page has the block that is kept for the next version of some record: see [`Shard::may_take`].
+    fn is_kept(&self, class: usize, page: usize) -> bool {
+        let in_use = self.blocks_used(class) > 0 && self.spare(class) == 0;
+        in_use && self.blocks_a_page(class) > 1 && self.is_alone(class, page)
     }
 
     /// Gives back the empty pages that classes kept for themselves; `false`: there was none.
@@ -290,10 +347,10 @@ impl Shard<'_> {
                 let descriptor = self.zone.geometry.descriptor(page);
                 next = self.zone.region.load32(descriptor + NEXT, Relaxed);
                 steps += 1;
-                if self.usage(descriptor).0 == 0 {
+                if self.usage(descriptor).0 == 0 && !self.is_kept(class, page) {
                     self.unlink_page(class, page);
                     done(Step::PageUnlinked);
-                    if self.zone.give_page(page) {
+                    if self.give_page(page) {
                         any = true;
                     } else {
                         self.link_page(class, page);
@@ -304,17 +361,31 @@ impl Shard<'_> {
         any
     }
 
-    /// Whether this page's last free block is the last that the shard has, and no page is left to follow: it is kept for
-    /// the next version of some record.
-    fn is_last_resort(&self, page: usize) -> bool {
-        let next = self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed);
-        next == 0 && u64::from(self.zone.free_pages()) <= self.zone.withheld(Need::Growth)
+    /// The pages of a class that have free blocks, but for those that are kept for others.
+    fn usable_pages(&self, class: usize, need: Need) -> impl Iterator<Item = usize> {
+        let round = if need == Need::Moved { 0 } else { self.zone.pledge_round() };
+        let mut next = self.partial(class);
+        // A list can't be longer than there are pages.
+        let pages = (0..self.zone.geometry.pages).map_while(move |_| {
+            let page = (next as usize).checked_sub(1)?;
+            next = self.zone.region.load32(self.zone.geometry.descriptor(page) + NEXT, Relaxed);
+            Some(page)
+        });
+        pages.filter(move |page| round == 0 || self.zone.round_of(*page) != round)
+    }
+
+    fn used_in(&self, page: usize) -> u32 {
+        u32::from(self.usage(self.zone.geometry.descriptor(page)).0)
+    }
+
+    fn blocks_a_page(&self, class: usize) -> u32 {
+        (self.zone.geometry.page_size / CLASS_SIZES[class]) as u32
     }
 
     fn page_and_class(&self, offset: usize) -> Option<(usize, usize)> {
         let page = self.zone.geometry.page_of(offset)?;
         let owner = self.zone.region.load32(self.zone.geometry.descriptor(page) + OWNER, Relaxed);
-        let class = (owner >> 16) as usize;
+        let class = (owner >> CLASS_SHIFT & 0xff) as usize;
         (owner & 0xffff == self.owner() && class < self.zone.geometry.classes).then_some((page, class))
     }
 
@@ -391,6 +462,61 @@ impl Shard<'_> {
     }
 }
 
+/// What needs the pool's lock as well.
+impl Shard<'_> {
+    fn take_from_pool(&self, class: usize, need: Need) -> Result<usize, StoreError> {
+        let zone = self.zone;
+        self.with_pool(|| {
+            if !zone.is_free_page(zone.region.load32(header::POOL_HEAD, Relaxed)) {
+                zone.rebuild_pool();
+            }
+            let (head, free) = (zone.region.load32(header::POOL_HEAD, Relaxed), zone.free_pages());
+            if head == 0 || u64::from(free) <= zone.withheld(need, class) {
+                return Err(StoreError::NoMemory);
+            }
+            let page = head as usize - 1;
+            let descriptor = zone.geometry.descriptor(page);
+            let round = if need == Need::Moved { zone.redeem() } else { 0 };
+            let owner = self.owner() | (class as u32) << CLASS_SHIFT | round << ROUND_SHIFT;
+            // The owner first: whoever repairs the pool then leaves the page to its shard, whose repair sorts it out.
+            zone.region.store32(descriptor + OWNER, owner, Relaxed);
+            done(Step::PageOwned);
+            zone.region.store32(header::POOL_HEAD, zone.region.load32(descriptor + NEXT, Relaxed), Relaxed);
+            done(Step::PoolMoved);
+            zone.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
+            Ok(page)
+        })?
+    }
+
+    /// `false`: the pool's lock is stuck, and the page stays the shard's.
+    fn give_page(&self, page: usize) -> bool {
+        let zone = self.zone;
+        self.with_pool(|| {
+            let descriptor = zone.geometry.descriptor(page);
+            let round = zone.pledge_round();
+            if round != 0 && zone.round_of(page) == round {
+                zone.pledge_again();
+            }
+            zone.region.store32(descriptor + NEXT, zone.region.load32(header::POOL_HEAD, Relaxed), Relaxed);
+            zone.region.store32(descriptor + OWNER, 0, Relaxed);
+            done(Step::PageDisowned);
+            zone.region.store32(header::POOL_HEAD, page as u32 + 1, Relaxed);
+            zone.region.store32(header::POOL_FREE, zone.free_pages() + 1, Relaxed);
+        })
+        .is_ok()
+    }
+
+    /// Whoever found the pool stuck doesn't wait for it once more as long as it has the shard.
+    fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+        if self.pool_stuck.get() {
+            return Err(StoreError::Busy);
+        }
+        let result = self.zone.with_pool(work);
+        self.pool_stuck.set(result.is_err());
+        result
+    }
+}
+
 impl Zone {
     /// Puts every page in the pool; for a new zone.
     pub(super) fn fill_pool(&self) {
@@ -405,52 +531,43 @@ impl Zone {
 
     /// Pages that new records can't have, so that updates and deletes go on in a full zone.
     pub(super) fn reserve(&self) -> u32 {
-        let largest = self.region.load64(header::LARGEST, Relaxed) as usize;
-        (self.geometry.pages / 128).max(largest).max(1).min(self.geometry.pages / 2) as u32
+        (self.geometry.pages as u32 / 128).max(self.reserve_for_largest())
     }
 
-    fn take_page(&self, owner: u32, need: Need) -> Result<usize, StoreError> {
-        self.with_pool(|| {
-            let (head, free) = (self.region.load32(header::POOL_HEAD, Relaxed), self.free_pages());
-            if head == 0 || u64::from(free) <= self.withheld(need) {
-                return Err(StoreError::NoMemory);
-            }
-            let page = head as usize - 1;
-            let descriptor = self.geometry.descriptor(page);
-            // The owner first: whoever repairs the pool then leaves the page to its shard, whose repair sorts it out.
-            self.region.store32(descriptor + OWNER, owner, Relaxed);
-            done(Step::PageOwned);
-            self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
-            done(Step::PoolMoved);
-            self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
-            if need == Need::Moved {
-                self.redeem();
-            }
-            Ok(page)
-        })?
+    /// Of these, those that only a new version that fills as many pages can have.
+    fn reserve_for_largest(&self) -> u32 {
+        self.region.load64(header::LARGEST, Relaxed).max(1).min(self.geometry.pages as u64 / 2) as u32
     }
 
-    /// `false`: the pool's lock is stuck, and the page stays its shard's.
-    fn give_page(&self, page: usize) -> bool {
-        self.with_pool(|| {
-            let descriptor = self.geometry.descriptor(page);
-            self.region.store32(descriptor + NEXT, self.region.load32(header::POOL_HEAD, Relaxed), Relaxed);
-            self.region.store32(descriptor + OWNER, 0, Relaxed);
-            done(Step::PageDisowned);
-            self.region.store32(header::POOL_HEAD, page as u32 + 1, Relaxed);
-            self.region.store32(header::POOL_FREE, self.free_pages() + 1, Relaxed);
-        })
-        .is_ok()
+    /// Pages of the pool that writes of this need, for a block of this class, can't have.
+    pub(super) fn withheld(&self, need: Need, class: usize) -> u64 {
+        match need {
+            Need::Growth => u64::from(self.reserve()) + self.pledge(),
+            Need::Replacement(freed) if freed.classes >> class & 1 == 1 => self.pledge(),
+            Need::Replacement(_) => u64::from(self.reserve_for_largest()) + self.pledge(),
+            Need::Moved => 0,
+        }
+    }
+
+    /// In which round of merging a page was taken for what is merged, if it was.
+    fn round_of(&self, page: usize) -> u32 {
+        self.region.load32(self.geometry.descriptor(page) + OWNER, Relaxed) >> ROUND_SHIFT
     }
 
     pub(super) fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::POOL_LOCK).ok_or(StoreError::Busy)?;
-        if lock::lock(word)? == Obtained::FromTheDead {
+        let obtained = lock::lock(word)?;
+        let _held = lock::Held::new(word);
+        if obtained == Obtained::FromTheDead {
             self.rebuild_pool();
         }
-        let result = work();
-        lock::unlock(word);
-        Ok(result)
+        Ok(work())
+    }
+
+    /// Whether the pool's list begins with a page that nobody has, or is empty. Damage must not give a page away twice.
+    fn is_free_page(&self, head: u32) -> bool {
+        let Some(page) = (head as usize).checked_sub(1) else { return true };
+        page < self.geometry.pages && self.region.load32(self.geometry.descriptor(page) + OWNER, Relaxed) == 0
     }
 
     /// The pool's list from the descriptors: free is what has no owner.

@@ -207,7 +207,7 @@ impl Shard<'_> {
     }
 
     /// The level is that of the highest digit in which the due tick differs from the wheel's.
-    fn slot_for(&self, due: u64) -> (usize, usize) {
+    pub fn slot_for(&self, due: u64) -> (usize, usize) {
         let differs = (due ^ self.get(shard::TICK)) | 1;
         let level = ((63 - differs.leading_zeros()) / LEVEL_BITS).min(shard::LEVELS as u32 - 1);
         (level as usize, (due >> (LEVEL_BITS * level)) as usize & 63)
@@ -218,7 +218,8 @@ impl Shard<'_> {
         self.head(level, slot)
     }
 
-    fn head(&self, level: usize, slot: usize) -> usize {
+    /// Where the link to the first record of a slot is.
+    pub fn head(&self, level: usize, slot: usize) -> usize {
         self.field(shard::WHEEL + (level * shard::SLOTS + slot) * 4)
     }
 

@@ -16,6 +16,15 @@ use crate::record::{Record, Version};
 const RECORDS_A_HOLD: usize = 32;
 const STEPS_A_HOLD: usize = 512;
 
+/// The ends of the feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// What changed longest ago.
+    Oldest,
+    /// What changed last.
+    Newest,
+}
+
 /// What a walk calls for each record, with what the store alone knows of it; `false` ends the walk before it.
 pub type Each<'a> = &'a mut dyn FnMut(&Record<'_>, &Fields) -> bool;
 
@@ -68,6 +77,24 @@ impl Shard<'_> {
             }
             at = next;
         }
+    }
+
+    /// Records at one end of the ring, in so many places at most, as long as `each` returns true. Returns whether it always
+    /// did.
+    pub fn feed_some(&self, from: End, places: usize, mut each: impl FnMut(usize) -> bool) -> bool {
+        let end = self.field(shard::FEED);
+        let step = |at| if from == End::Oldest { self.next(at) } else { self.prev(at) };
+        let mut at = step(end);
+        for _ in 0..places {
+            if at == end || at == 0 {
+                break;
+            }
+            if !self.zone.geometry.is_marker(at) && !each(at) {
+                return false;
+            }
+            at = step(at);
+        }
+        true
     }
 
     pub(super) fn next(&self, at: usize) -> usize {

@@ -123,7 +123,7 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// `NoMemory`, `BadKey`, `BadValue` or `Busy`; the zone has what it had.
+    /// `NoMemory`, `BadKey`, `BadValue`, `Spellings` or `Busy`; the zone has what it had.
     pub fn set(
         &self,
         key: &[u8],
@@ -143,6 +143,9 @@ impl Zone {
             let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
             if !self.allows(condition, live) {
                 return Ok(Written::Unmet);
+            }
+            if met.is_none() && !self.has_place(place, key) {
+                return Err(StoreError::Spellings);
             }
             let expires = self.end_of(life, live, now);
             shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
@@ -400,7 +403,7 @@ impl Shard<'_> {
         met: Option<&Met>,
         now: Millis,
     ) -> Result<Version, StoreError> {
-        let need = if met.is_some() { Need::Replacement } else { Need::Growth };
+        let need = met.map_or(Need::Growth, |met| self.freed_by(met));
         met.inspect(|met| self.prepare(met));
         let at = self.make(key, value, need)?;
         let stamp = self.stamp(now);
@@ -447,7 +450,7 @@ impl Shard<'_> {
             tag: place.tag,
             ..met.fields
         };
-        if let Ok(at) = self.make(key, &[], Need::Replacement) {
+        if let Ok(at) = self.make(key, &[], self.freed_by(met)) {
             self.publish(place, at, &fields, Some(met));
             return;
         }

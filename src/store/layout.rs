@@ -11,6 +11,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::hash::Hasher;
 use super::region::Region;
 use super::{AttachError, MIN_ZONE_SIZE};
 
@@ -105,10 +106,14 @@ pub mod header {
     pub const PLEDGED: usize = ALLOWANCE + 8;
     pub const HEIR_SIZE: usize = PLEDGED + 8;
     pub const PLEDGE: usize = HEIR_SIZE + 8;
+    /// The round of merging, from 1; 0: nothing is merged. Counts from anew after 255.
+    pub const PLEDGE_ROUND: usize = PLEDGE + 8;
     /// The thread that sweeps the shards for what has ended, and sets [`NEXT_DUE`] anew; 0: none does.
-    pub const SWEEPER: usize = PLEDGE + 8;
+    pub const SWEEPER: usize = PLEDGE_ROUND + 8;
+    /// A hash of the size under the secret.
+    pub const SEAL: usize = SWEEPER + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
-    pub const CHARGES: usize = SWEEPER + 8;
+    pub const CHARGES: usize = SEAL + 8;
     pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 
@@ -155,9 +160,12 @@ pub mod shard {
     pub const CHANGES: usize = 272;
     /// When the last of those records went of which nothing tells any more that they are gone. 0: there is none.
     pub const FORGOTTEN: usize = 280;
+    /// The emptying that is being done for good, and the next bucket to look at.
+    pub const PURGING: usize = 288;
+    pub const PURGE_HAND: usize = 296;
     pub const LEVELS: usize = 6;
     pub const SLOTS: usize = 64;
-    pub const WHEEL: usize = FORGOTTEN + 8;
+    pub const WHEEL: usize = PURGE_HAND + 8;
     /// For each class: first page with a free block (number + 1), link to a spare block, blocks in use, requests, failures.
     pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(64);
     pub const CLASS_LEN: usize = 32;
@@ -406,13 +414,19 @@ impl Geometry {
         (class < self.classes).then_some(class)
     }
 
-    /// Writes the header's fixed part. The magic goes last, with the caller.
+    /// Whether a block of `len` bytes is a page.
+    pub fn is_whole_page(&self, len: usize) -> bool {
+        self.class_for(len).is_none_or(|class| self.page_size / CLASS_SIZES[class] == 1)
+    }
+
+    /// Writes the header's fixed part, but for the secret, which is there already. The magic goes last, with the caller.
     pub fn describe(&self, region: &Region) {
         region.store32(header::VERSION, VERSION, Relaxed);
         region.store64(header::SIZE, self.size as u64, Relaxed);
+        region.store64(header::SEAL, self.seal(region), Relaxed);
     }
 
-    /// Checks the header's fixed part.
+    /// Checks the header's fixed part, and of the rest what a zone can't do without.
     pub fn check(&self, region: &Region) -> Result<(), AttachError> {
         if region.load64(header::MAGIC, Relaxed) != MAGIC {
             return Err(AttachError::Foreign("it doesn't begin as a zone does"));
@@ -423,7 +437,20 @@ impl Geometry {
         if region.load64(header::SIZE, Relaxed) != self.size as u64 {
             return Err(AttachError::Foreign("its size is not the one that it was made with"));
         }
-        Ok(())
+        let within = |field, most| region.load32(field, Relaxed) as usize <= most;
+        let sound = region.load64(header::SEAL, Relaxed) == self.seal(region)
+            && within(header::POOL_HEAD, self.pages)
+            && within(header::POOL_FREE, self.pages)
+            && within(header::SELF, self.origins - 1)
+            && region.load64(header::LARGEST, Relaxed) <= self.pages as u64;
+        if sound { Ok(()) } else { Err(AttachError::Foreign("its header is damaged")) }
+    }
+
+    /// What tells that the secret of the hash is the one that the zone was made with.
+    fn seal(&self, region: &Region) -> u64 {
+        let mut seed = [0; 16];
+        region.read(header::SEED, &mut seed);
+        Hasher::new(&seed).hash(&self.size.to_le_bytes())
     }
 }
 

@@ -28,6 +28,9 @@ const NAP: Duration = Duration::from_micros(50);
 /// The start of a thread that couldn't find out its own.
 const UNKNOWN: u32 = 0;
 
+/// An owner that never lived: no thread has this number.
+const NOBODY: u64 = u64::MAX;
+
 /// How a lock was obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obtained {
@@ -49,6 +52,27 @@ pub fn lock(word: &AtomicU64) -> Result<Obtained, StoreError> {
         return Ok(Obtained::Clean);
     }
     wait(word, me)
+}
+
+/// A lock that is given back when this is dropped; in an unwinding thread as one of the dead, so that what it protects is put
+/// right by who comes next.
+pub struct Held<'a> {
+    word: &'a AtomicU64,
+    /// Whether the thread was unwinding when it took the lock.
+    late: bool,
+}
+
+impl<'a> Held<'a> {
+    /// Of a lock that the calling thread has.
+    pub fn new(word: &'a AtomicU64) -> Held<'a> {
+        Held { word, late: thread::panicking() }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() && !self.late { self.word.store(NOBODY, SeqCst) } else { unlock(self.word) }
+    }
 }
 
 /// Gives the lock back.

@@ -150,6 +150,24 @@ impl Zone {
         }
     }
 
+    /// Whether a new key may be written: of one network there are so many spellings at most, as they all have one place.
+    pub(super) fn has_place(&self, place: Place, key: &[u8]) -> bool {
+        if self.matching != Matching::Ip {
+            return true;
+        }
+        let Some(network) = Network::parse(key) else { return true };
+        let mut spellings = 0;
+        self.find_each(place, |met| spellings += usize::from(self.spells(met, network)));
+        spellings < MAX_SPELLINGS
+    }
+
+    /// Whether a record's key is a spelling of this network.
+    fn spells(&self, met: &Met, network: Network) -> bool {
+        let mut text = [0; 64];
+        text.get_mut(..met.fields.key_len)
+            .is_some_and(|text| self.read_key(met, text) && Network::parse(text) == Some(network))
+    }
+
     /// The candidates for a look-up of `key`, best first: for each, `probe` is given the hash and what tells the record
     /// from others in its chain, until it returns something.
     pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
@@ -187,6 +205,9 @@ impl Zone {
     }
 }
 
+/// Spellings of one network, of this node's own writing: host bits don't count, so that there may be millions.
+pub const MAX_SPELLINGS: usize = 64;
+
 /// What a probe looks for in a chain.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
@@ -209,11 +230,8 @@ impl Zone {
         };
         let mut best: Option<Met> = None;
         self.find_each(place, |met| {
-            let mut text = [0; 64];
-            let spelled = text
-                .get_mut(..met.fields.key_len)
-                .is_some_and(|text| self.read_key(met, text) && Network::parse(text) == Some(network));
-            if spelled && is_live(met) && best.is_none_or(|best| best.fields.stamp < met.fields.stamp) {
+            if self.spells(met, network) && is_live(met) && best.is_none_or(|best| best.fields.stamp < met.fields.stamp)
+            {
                 best = Some(*met);
             }
         });

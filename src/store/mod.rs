@@ -54,7 +54,7 @@ pub use hash::Hasher;
 pub use heard::{HeardNode, Traffic};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
-pub use matching::{MAX_PREFIX, Matching};
+pub use matching::{MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Merge, Merging, Source};

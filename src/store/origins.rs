@@ -118,15 +118,15 @@ impl Zone {
 
     fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::ORIGINS_LOCK).ok_or(StoreError::Busy)?;
-        if lock::lock(word)? == lock::Obtained::FromTheDead {
+        let obtained = lock::lock(word)?;
+        let _held = lock::Held::new(word);
+        if obtained == lock::Obtained::FromTheDead {
             // Half an entry is still free; one that was looked at may be in use.
             (0..self.geometry.origins)
                 .filter(|index| self.state(*index) == LEAVING)
                 .for_each(|index| self.set_state(index, USED));
         }
-        let result = work();
-        lock::unlock(word);
-        Ok(result)
+        Ok(work())
     }
 
     fn identity_at(&self, index: usize) -> Identity {

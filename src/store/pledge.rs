@@ -6,14 +6,19 @@
 //! one that finds too little left is refused. Whoever merges gives the allowance back once the writes are in the heir.
 //!
 //! Costs are counted in shares of a page. For each size of block, as many writes as the heir has shards cost a page, since
-//! each may be the first of its size in its shard; the others cost their part of one. Deletes cost nothing.
+//! each may be the first of its size in its shard; the others cost their part of one. Deletes cost nothing. The blocks beside
+//! the first in a page that merging took are for what is merged further: until the round is over, the heir's own writers don't
+//! have them.
 //!
 //! What is pledged to a zone is never less than its allowance and what was taken from it and isn't merged yet. Whatever is
 //! changed is changed in an order that keeps this so, whoever is killed when; what is too much is found by the next round.
+//!
+//! An heir that is to get an heir itself gets first all that was written to the zones whose heir it is. These take nothing
+//! but deletes from then on, until they have an allowance for the new heir: costs are never reckoned for another zone than
+//! the one that they arise in.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::arena::Need;
 use super::block::{self, HEAD};
 use super::layout::{CLASS_SIZES, Geometry, header, shard};
 use super::shard::Shard;
@@ -27,10 +32,13 @@ const BOUNDED: u64 = 1 << 63;
 /// half of what is free.
 const STEADY_PART: u64 = 16;
 const STEADY_PAGES: u64 = 64;
+/// Rounds of merging are counted up to this: what a page's descriptor has room for.
+const LAST_ROUND: u32 = 255;
 
 impl Zone {
     /// Bounds what may be written here from now on by what `heir` has room for: it is empty, nobody else uses it yet, and
-    /// it will get all records. `others`: further zones that it will be the heir of. Not `generous`: nothing but deletes.
+    /// it will get all records. `others`, of which this is the heir, may write nothing but deletes from now on; nor may this
+    /// one, if not `generous`.
     ///
     /// # Errors
     ///
@@ -46,50 +54,45 @@ impl Zone {
         let pages = |slot: Slot| (slot.used * slot.size * 9 / 8).div_ceil(page) + slot.used.min(shards);
         let needed = self.slots().into_iter().map(pages).sum();
         let free = heir.unreserved().saturating_sub(needed) * PAGE;
-        let fair = if generous { free / 2 / (others.len() as u64 + 1) } else { 0 };
-        for source in others {
-            let most = fair / source.old.in_pages_of(heir);
-            if source.old.allowance().is_some_and(|left| left > most) {
-                source.old.set_allowance(most, heir);
-            }
-        }
-        let left = fair.min(free.saturating_sub(heir.pledged_to(others)));
+        let left = if generous { free / 2 } else { 0 };
         self.with_pool(|| {
             let taken = self.pledged() - self.allowance().unwrap_or(0).min(self.pledged());
-            self.region.store64(header::HEIR_SIZE, heir.geometry.size as u64, SeqCst);
-            self.forget_charges();
+            self.set_heir(heir);
             self.region.store64(header::PLEDGED, taken + left, SeqCst);
             self.region.store64(header::ALLOWANCE, BOUNDED | left, SeqCst);
         })?;
-        heir.pledge_to(self.pledged() + heir.pledged_to(others));
+        // From here on nobody raises theirs any more.
+        others.iter().try_for_each(|source| source.old.stop())?;
+        heir.pledge_to(self.pledged());
         Ok(())
     }
 
     /// Takes the bound away: the heir isn't to be.
     pub fn release(&self) {
-        self.region.store64(header::ALLOWANCE, 0, SeqCst);
-        self.region.store64(header::PLEDGED, 0, SeqCst);
+        let unbind = || {
+            self.region.store64(header::ALLOWANCE, 0, SeqCst);
+            self.region.store64(header::PLEDGED, 0, SeqCst);
+        };
+        // With the lock, so that nobody who just takes from the allowance puts it back.
+        if self.with_pool(unbind).is_err() {
+            unbind();
+        }
     }
 
-    /// `heir` takes the place of the zone that was this one's heir.
-    pub(super) fn inherit(&self, heir: &Zone) {
-        let _ = self.with_pool(|| {
-            let pledged = self.pledged() * self.in_pages_of(heir);
-            self.region.store64(header::PLEDGED, pledged, SeqCst);
-            self.region.store64(header::HEIR_SIZE, heir.geometry.size as u64, SeqCst);
-            self.forget_charges();
-        });
+    /// Lets nothing be written but deletes.
+    fn stop(&self) -> Result<(), StoreError> {
+        self.with_pool(|| {
+            let left = self.allowance().unwrap_or(0);
+            self.region.store64(header::ALLOWANCE, BOUNDED, SeqCst);
+            self.region.store64(header::PLEDGED, self.pledged().saturating_sub(left), SeqCst);
+        })
     }
 
-    /// Shares that these have of this zone, or will have once it is their heir.
-    pub(super) fn pledged_to(&self, others: &[Source]) -> u64 {
-        others.iter().map(|source| source.old.pledged() * source.old.in_pages_of(self)).sum()
-    }
-
-    /// How many pages of `heir` hold what a page of this zone's heir does.
-    fn in_pages_of(&self, heir: &Zone) -> u64 {
-        let now = Geometry::new(self.region.load64(header::HEIR_SIZE, SeqCst) as usize);
-        now.map_or(1, |now| (now.page_size / heir.geometry.page_size).max(1) as u64)
+    /// From now on writes cost what they do in this zone, the first of each size more than others. The caller holds the
+    /// pool's lock.
+    fn set_heir(&self, heir: &Zone) {
+        self.region.store64(header::HEIR_SIZE, heir.geometry.size as u64, SeqCst);
+        self.forget_charges();
     }
 
     /// Whether writes are bounded.
@@ -102,29 +105,44 @@ impl Zone {
         self.region.load64(header::PLEDGED, SeqCst)
     }
 
-    /// Keeps so many shares back for the zones whose heir this is.
+    /// Pages that this zone keeps back.
+    pub(super) fn pledge(&self) -> u64 {
+        self.region.load64(header::PLEDGE, Relaxed)
+    }
+
+    /// Keeps so many shares back for the zones whose heir this is: a round of merging begins.
     pub(super) fn pledge_to(&self, shares: u64) {
         self.region.store64(header::PLEDGE, shares.div_ceil(PAGE), SeqCst);
+        self.region.store32(header::PLEDGE_ROUND, self.pledge_round() % LAST_ROUND + 1, SeqCst);
     }
 
     /// Lets nobody have a page but who merges.
     pub(super) fn pledge_all(&self) {
-        self.region.store64(header::PLEDGE, self.geometry.pages as u64, SeqCst);
+        self.pledge_to(self.geometry.pages as u64 * PAGE);
     }
 
-    /// Pages of the pool that writes of this need can't have.
-    pub(super) fn withheld(&self, need: Need) -> u64 {
-        match need {
-            Need::Growth => u64::from(self.reserve()) + self.region.load64(header::PLEDGE, Relaxed),
-            Need::Replacement => self.region.load64(header::PLEDGE, Relaxed),
-            Need::Moved => 0,
-        }
+    /// Nothing is merged any more.
+    pub(super) fn pledge_nothing(&self) {
+        self.region.store64(header::PLEDGE, 0, SeqCst);
+        self.region.store32(header::PLEDGE_ROUND, 0, SeqCst);
     }
 
-    /// A page was taken by who merges: the pledge was for this. The caller holds the pool's lock.
-    pub(super) fn redeem(&self) {
-        let pledge = self.region.load64(header::PLEDGE, Relaxed);
+    /// The round of merging; 0: nothing is merged.
+    pub(super) fn pledge_round(&self) -> u32 {
+        self.region.load32(header::PLEDGE_ROUND, Relaxed)
+    }
+
+    /// A page is taken by who merges: the pledge was for this. Returns the round in which all of its blocks are for what is
+    /// merged, if it was pledged. The caller holds the pool's lock.
+    pub(super) fn redeem(&self) -> u32 {
+        let pledge = self.pledge();
         self.region.store64(header::PLEDGE, pledge.saturating_sub(1), Relaxed);
+        if pledge == 0 { 0 } else { self.pledge_round() }
+    }
+
+    /// A page that was redeemed in this round goes back. The caller holds the pool's lock.
+    pub(super) fn pledge_again(&self) {
+        self.region.store64(header::PLEDGE, self.pledge() + 1, Relaxed);
     }
 
     /// What was taken so far and wasn't given back: of this everything is in the feeds, and in the heir after a walk that
@@ -142,34 +160,58 @@ impl Zone {
         self.region.store64(header::PLEDGED, self.pledged().saturating_sub(taken), SeqCst);
     }
 
-    /// The allowance that each source of this zone is to have after a round of merging, in their order: half of what is free
-    /// among them, or what they have, but no more than is good for one round.
-    pub(super) fn steady_allowances(&self, sources: &[Source]) -> Vec<u64> {
+    /// Pledges what is taken from `sources` and not merged yet, and new allowances: half of what is free among them, or what
+    /// they have, but no more than is good for one round. Returns how much more each may have, in their order; less, if it is
+    /// negative.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`; nothing was changed.
+    pub(super) fn pledge_for_round(&self, sources: &[Source]) -> Result<Vec<i64>, StoreError> {
         let left: fn(&Zone) -> u64 = |zone| zone.allowance().unwrap_or(0);
         let sum = |shares: fn(&Zone) -> u64| sources.iter().map(|source| shares(&source.old)).sum::<u64>();
-        let room = (self.unreserved() * PAGE).saturating_sub(sum(Zone::pledged)) + sum(left);
-        let count = sources.len().max(1) as u64;
-        let (fair, most) =
-            (room / 2 / count, (self.geometry.pages as u64 / STEADY_PART).max(STEADY_PAGES) * PAGE / count);
-        sources.iter().map(|source| fair.max(left(&source.old)).min(most)).collect()
+        // With the lock, so that what is free stays free until it is pledged.
+        self.with_pool(|| {
+            let room = (self.unreserved() * PAGE).saturating_sub(sum(Zone::pledged)) + sum(left);
+            let count = sources.len().max(1) as u64;
+            let (fair, most) =
+                (room / 2 / count, (self.geometry.pages as u64 / STEADY_PART).max(STEADY_PAGES) * PAGE / count);
+            let more = |source: &Source| fair.max(left(&source.old)).min(most) as i64 - left(&source.old) as i64;
+            let more: Vec<i64> = sources.iter().map(more).collect();
+            self.pledge_to(sum(Zone::pledged) + more.iter().map(|more| (*more).max(0) as u64).sum::<u64>());
+            more
+        })
     }
 
-    /// Raises or lowers the allowance, for which `heir` has pledged enough; not if that has got an heir itself.
-    pub(super) fn set_allowance(&self, aim: u64, heir: &Zone) {
+    /// Raises or lowers the allowance, for which `heir` has pledged enough; raises nothing if that has or is to get an heir
+    /// itself.
+    pub(super) fn allow(&self, more: i64, heir: &Zone) {
         let _ = self.with_pool(|| {
             let Some(left) = self.allowance() else { return };
             let pledged = self.pledged();
-            if aim > left {
-                self.region.store64(header::PLEDGED, pledged + aim - left, SeqCst);
-                // Who makes the next heir first says so and then looks at what is pledged: one of us sees the other.
-                if heir.is_handed_over() {
-                    self.region.store64(header::PLEDGED, pledged, SeqCst);
-                    return;
-                }
+            let less = more.min(0).unsigned_abs().min(left);
+            self.region.store64(header::ALLOWANCE, BOUNDED | (left - less), SeqCst);
+            self.region.store64(header::PLEDGED, pledged.saturating_sub(less), SeqCst);
+            let Some(more) = u64::try_from(more).ok().filter(|more| *more > 0) else { return };
+            self.region.store64(header::PLEDGED, pledged + more, SeqCst);
+            // Who makes the next heir first binds ours and then stops us: one of us sees the other.
+            if heir.is_bound() || heir.is_handed_over() {
+                self.region.store64(header::PLEDGED, pledged, SeqCst);
+                return;
             }
-            self.region.store64(header::ALLOWANCE, BOUNDED | aim, SeqCst);
-            if aim < left {
-                self.region.store64(header::PLEDGED, pledged.saturating_sub(left - aim), SeqCst);
+            if self.region.load64(header::HEIR_SIZE, SeqCst) != heir.geometry.size as u64 {
+                self.set_heir(heir);
+            }
+            self.region.store64(header::ALLOWANCE, BOUNDED | (left + more), SeqCst);
+        });
+    }
+
+    /// As [`Zone::release`], for an heir that makes room when it is needed; not if that is to get an heir itself.
+    pub(super) fn allow_all(&self, heir: &Zone) {
+        let _ = self.with_pool(|| {
+            if !heir.is_bound() && !heir.is_handed_over() {
+                self.region.store64(header::ALLOWANCE, 0, SeqCst);
+                self.region.store64(header::PLEDGED, 0, SeqCst);
             }
         });
     }

@@ -124,7 +124,7 @@ impl Zone {
                     shard.bury(place, record.key, met, &grave);
                 }
                 _ => {
-                    let need = need.unwrap_or(if met.is_some() { Need::Replacement } else { Need::Growth });
+                    let need = need.unwrap_or_else(|| met.as_ref().map_or(Need::Growth, |met| shard.freed_by(met)));
                     let at = shard.make(record.key, value.unwrap_or_default(), need)?;
                     self.count_merged();
                     shard.publish(place, at, &fields, met.as_ref());

@@ -3,7 +3,7 @@
 //! A reload gives a zone with another size new memory. Workers of the last configuration don't know of it: until they
 //! have gone, they read and write the old, and what they acknowledge must not be lost. So there are three steps:
 //!
-//! 1. [`Zone::copy_to`] tries whether everything fits. It changes nothing in the old zone.
+//! 1. [`Zone::copy_to`] tries whether everything fits.
 //! 2. [`Zone::hand_over`], once nothing can fail any more: copies everything.
 //! 3. [`Merge`], again and again, until the old workers have gone: merges what they changed since.
 //!
@@ -22,8 +22,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use super::arena::Need;
+use super::block::Fields;
 use super::layout::{MAGIC, header};
-use super::shard::Shard;
+use super::shard::{Met, Shard};
 use super::{Applied, AttachError, Cursor, FeedEnd, Params, Region, ShardMask, StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 
@@ -93,46 +94,126 @@ impl Zone {
     }
 
     /// Copies all records to an empty zone that nobody else uses yet, with versions and ends, positions and what else is
-    /// known of other nodes. This zone stays as it is.
+    /// known of other nodes. This zone stays as it is, but for what it gets from `others`, of which it is the heir.
     ///
     /// # Errors
     ///
-    /// `Busy`: some process holds a lock and doesn't go on.
-    pub fn copy_to(&self, new: &Zone, now: Millis) -> Result<Copied, StoreError> {
-        self.copy(new, now, None)
+    /// `Busy`: some process holds a lock and doesn't go on. `NoMemory`: this zone has no room for what `others` hold.
+    pub fn copy_to(&self, new: &Zone, others: &[Source], now: Millis) -> Result<Copied, StoreError> {
+        others.iter().try_for_each(|source| self.take_in(source, now).map(drop))?;
+        let promised = self.promised();
+        let copied = self.copy_records(new, now, None)?;
+        self.copy_tombstones(new, now)?;
+        new.take_positions(&promised.positions, promised.joined);
+        Ok(copied)
     }
 
-    fn copy(&self, new: &Zone, now: Millis, need: Option<Need>) -> Result<Copied, StoreError> {
-        // What is promised is read before what it promises.
-        let (positions, joined) = (self.positions(), self.joined());
+    /// Copies what isn't over. Tombstones come after it: they must not take the room of records.
+    fn copy_records(&self, new: &Zone, now: Millis, need: Option<Need>) -> Result<Copied, StoreError> {
         new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
         new.forget_as(self)?;
         for field in [header::PURGE_FLOOR, header::EVICTED_STAMP] {
             new.region.store64(field, self.region.load64(field, SeqCst), SeqCst);
         }
         let mut copied = Copied::default();
-        for index in 0..self.geometry.shards {
-            for bucket in (0..self.geometry.buckets_per_shard).step_by(BUCKETS_A_HOLD) {
-                let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
-                self.shard_in_time(index)?.copy_buckets(bucket..end, new, now, need, &mut copied);
+        self.buckets_each(|shard, met, scratch| {
+            if is_over(&met.fields, now) {
+                return;
             }
-        }
+            shard.show(met.at, scratch, &mut |record, _| {
+                copied.records += 1;
+                let merged = new.merge(record, now, ANY_DRIFT, need);
+                copied.lost += u64::from(!matches!(merged, Ok(Applied::Newer | Applied::Stale)));
+                true
+            });
+        })?;
         copied.evicted = new.stats().evicted;
-        new.take_positions(&positions, joined);
         Ok(copied)
     }
 
+    fn copy_tombstones(&self, new: &Zone, now: Millis) -> Result<(), StoreError> {
+        if !self.is_sync() {
+            return Ok(());
+        }
+        self.buckets_each(|shard, met, scratch| {
+            if is_over(&met.fields, now) {
+                shard.show(met.at, scratch, &mut |record, _| {
+                    let _ = new.merge(record, now, ANY_DRIFT, None);
+                    true
+                });
+            }
+        })
+    }
+
+    /// Merges what workers of older configurations wrote to `source`, of which this is the heir; returns the stamp up to
+    /// which nothing of it is missing here any more.
+    fn take_in(&self, source: &Source, now: Millis) -> Result<Stamp, StoreError> {
+        let old = &source.old;
+        if !old.is_source() {
+            return Ok(source.floor);
+        }
+        let cleared = old.cleared();
+        let (closed, _) = old.close_all(now);
+        let mut failed = None;
+        old.buckets_each(|shard, met, scratch| {
+            if met.fields.origin != old.own_origin() || met.fields.stamp <= source.floor {
+                return;
+            }
+            shard.show(met.at, scratch, &mut |record, _| {
+                match self.merge(record, now, ANY_DRIFT, need_of(record, now)) {
+                    Ok(Applied::Newer) => self.mark_changed(1 << self.place(record.key).shard),
+                    Ok(Applied::Full) if !is_over(&met.fields, now) => failed = Some(StoreError::NoMemory),
+                    Err(error) => failed = Some(error),
+                    Ok(_) => {}
+                }
+                true
+            });
+        })?;
+        if self.apply_clear(cleared, now, ANY_DRIFT)? == Applied::Newer {
+            self.mark_changed(self.all_shards());
+        }
+        failed.map_or(Ok(closed.max(source.floor)), Err)
+    }
+
+    /// Hands every record to `each`, with a buffer, some dozens of buckets in one hold of a shard's lock.
+    fn buckets_each(&self, mut each: impl FnMut(&Shard<'_>, &Met, &mut Vec<u8>)) -> Result<(), StoreError> {
+        let mut scratch = Vec::new();
+        for index in 0..self.geometry.shards {
+            for bucket in (0..self.geometry.buckets_per_shard).step_by(BUCKETS_A_HOLD) {
+                let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+                let shard = self.shard_in_time(index)?;
+                (bucket..end).for_each(|bucket| shard.bucket_each(bucket, |met| each(&shard, met, &mut scratch)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What holds of other nodes: read before what it is promised of.
+    fn promised(&self) -> Promise {
+        Promise { positions: self.positions(), joined: self.joined(), cleared: self.cleared(), last: false }
+    }
+
     /// Lets `new`, which is empty and which nobody uses yet, take this zone's place. Workers of configurations older than
-    /// `generation` go on writing here, and others to `others`.
+    /// `generation` go on writing here, and others to `others`, of which `new` is the heir from now on.
     pub fn hand_over(
         &self,
         new: &Zone,
-        others: &[Source],
+        others: &mut [Source],
         generation: u64,
         now: Millis,
     ) -> (Source, Result<Copied, StoreError>) {
         // Mostly it was bound for a trial. If it can't be, the new zone takes nothing but this zone's records for now.
         let bound = new.evict || self.is_bound() || self.bind(new, others, true).is_ok();
+        let mut whole = true;
+        for source in others.iter_mut() {
+            match self.take_in(source, now) {
+                Ok(floor) => source.floor = floor,
+                Err(_) => whole = false,
+            }
+            if new.evict {
+                source.old.release();
+            }
+        }
         let (stamp, _) = self.close_all(now);
         let last = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(super::layout::shard::LAST));
         let stamp = stamp.max(Stamp(last.max().unwrap_or(0))).max(self.cleared());
@@ -143,15 +224,16 @@ impl Zone {
         self.raise_closed(floor);
         new.raise_closed(floor);
         new.region.store64(header::LIMIT, NOTHING, SeqCst);
-        let copied = self.copy(new, now, Some(Need::Moved));
-        let complete = copied.is_ok();
-        if complete && bound {
-            others.iter().for_each(|source| source.old.inherit(new));
-            new.pledge_to(self.pledged() + new.pledged_to(others));
+        let promised = self.promised();
+        let copied = self.copy_records(new, now, Some(Need::Moved));
+        if copied.is_ok() && bound && whole {
+            new.pledge_to(self.pledged());
         } else {
             new.pledge_all();
         }
+        let complete = copied.is_ok() && self.copy_tombstones(new, now).is_ok();
         if complete {
+            new.take_positions(&promised.positions, promised.joined);
             new.region.store64(header::LIMIT, mine.0.min(floor.0).max(NOTHING), SeqCst);
         }
         let floor = if complete { floor } else { Stamp::ZERO };
@@ -238,33 +320,14 @@ impl Zone {
     }
 }
 
-impl Shard<'_> {
-    fn copy_buckets(
-        &self,
-        buckets: std::ops::Range<usize>,
-        new: &Zone,
-        now: Millis,
-        need: Option<Need>,
-        copied: &mut Copied,
-    ) {
-        let tombstones = self.zone.is_sync();
-        let mut scratch = Vec::new();
-        for bucket in buckets {
-            self.bucket_each(bucket, |met| {
-                self.show(met.at, &mut scratch, &mut |record, _| {
-                    let over = record.value.is_none() || record.expires.is_some_and(|end| end <= now);
-                    if over && !tombstones {
-                        return true;
-                    }
-                    copied.records += u64::from(!over);
-                    if !matches!(new.merge(record, now, ANY_DRIFT, need), Ok(Applied::Newer | Applied::Stale)) {
-                        copied.lost += u64::from(!over);
-                    }
-                    true
-                });
-            });
-        }
-    }
+/// Whether a record is a tombstone, or about to be one.
+fn is_over(fields: &Fields, now: Millis) -> bool {
+    fields.tombstone || fields.expires.is_some_and(|end| end <= now)
+}
+
+/// Who may have the room that a record of this node needs where it is merged: for values there is an allowance.
+fn need_of(record: &Record<'_>, now: Millis) -> Option<Need> {
+    (record.value.is_some() && record.expires.is_none_or(|end| end > now)).then_some(Need::Moved)
 }
 
 /// The merging of what old workers still write, for one zone; for the agent, which alone does this.
@@ -329,7 +392,7 @@ impl Merge {
         self.places.retain(|place| place.source.old.is_source());
         if self.places.is_empty() {
             self.new.set_limit(None);
-            self.new.pledge_to(0);
+            self.new.pledge_nothing();
             return Merging::Over;
         }
         if self.round.is_none() {
@@ -391,11 +454,11 @@ impl Merge {
             place.source.old.settle(std::mem::take(&mut place.taken));
         }
         let sources: Vec<Source> = self.places.iter().map(|place| place.source).filter(|s| s.old.is_source()).collect();
-        let pledged = || sources.iter().map(|source| source.old.pledged()).sum::<u64>();
-        let aims = self.new.steady_allowances(&sources);
-        self.new.pledge_to(pledged() + aims.iter().sum::<u64>());
-        sources.iter().zip(&aims).for_each(|(source, aim)| source.old.set_allowance(*aim, &self.new));
-        self.new.pledge_to(pledged());
+        if self.new.evict {
+            sources.iter().for_each(|source| source.old.allow_all(&self.new));
+        } else if let Ok(more) = self.new.pledge_for_round(&sources) {
+            sources.iter().zip(more).for_each(|(source, more)| source.old.allow(more, &self.new));
+        }
     }
 }
 
@@ -422,12 +485,8 @@ impl Place {
         self.gone_since = since;
         self.taken = old.taken();
         let (until, _) = old.close_all(now);
-        self.round = Promise {
-            positions: old.positions(),
-            joined: old.joined(),
-            cleared: old.cleared(),
-            last: since.is_some_and(|since| since.elapsed() >= GONE_FOR),
-        };
+        let last = since.is_some_and(|since| since.elapsed() >= GONE_FOR);
+        self.round = Promise { last, ..old.promised() };
         self.todo = old.all_shards();
         if self.cursor.is_none() {
             self.known = new.positions().into_iter().collect();
@@ -448,10 +507,10 @@ impl Place {
             if record.version.stamp <= had {
                 return true;
             }
-            let need = (origin == own && record.value.is_some()).then_some(Need::Moved);
+            let need = need_of(record, now).filter(|_| origin == own);
             match new.merge(record, now, ANY_DRIFT, need) {
                 Ok(Applied::Newer) if origin == own => changed |= 1 << new.place(record.key).shard,
-                Ok(Applied::Full) => lost += u64::from(record.value.is_some()),
+                Ok(Applied::Full) => lost += u64::from(need.is_some()),
                 Err(StoreError::Busy) => return false,
                 _ => {}
             }

@@ -4,7 +4,8 @@
 //! [`Shard::repair`] when a lock's owner died. So each change of a chain is one store of one link, and comes after the new
 //! record is whole and before the old one is touched.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::cell::Cell;
+use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 use std::thread;
 
@@ -46,6 +47,8 @@ pub struct Shard<'a> {
     pub index: u32,
     base: usize,
     words: &'a Words,
+    /// The pool's lock was waited for in vain.
+    pub pool_stuck: Cell<bool>,
 }
 
 /// A shard's words: all of its fields.
@@ -57,7 +60,7 @@ impl Zone {
         let base = self.geometry.shard(index);
         let words: &Words = self.region.words(base).ok_or(StoreError::Busy)?;
         let obtained = lock::lock(&words[shard::LOCK / 8])?;
-        let shard = Shard { zone: self, index, base, words };
+        let shard = Shard { zone: self, index, base, words, pool_stuck: Cell::new(false) };
         if obtained == Obtained::FromTheDead {
             shard.repair();
         }
@@ -205,10 +208,7 @@ impl<'a> Shard<'a> {
         let payload = key.len() + value.len();
         let (overflow, last) = block::overflow_blocks(geometry, payload);
         let head = if overflow == 0 { block::HEAD + payload } else { geometry.page_size };
-        let pages = overflow as u64 + 1;
-        // A large one must leave room for its own next version. What is refused must not raise the reserve for good.
-        let room = u64::from(self.zone.free_pages()).saturating_sub(self.zone.withheld(Need::Replacement));
-        if need == Need::Growth && overflow > 0 && room < 2 * pages {
+        if overflow > 0 && !self.leaves_reserve(overflow as u64, last, need) {
             return Err(StoreError::NoMemory);
         }
         let at = self.allocate(head, need)?;
@@ -237,6 +237,7 @@ impl<'a> Shard<'a> {
             }
         }
         record.set_overflow(first);
+        let pages = overflow as u64 + 1;
         if let Some(largest) = self.zone.region.word64(header::LARGEST)
             && largest.load(Relaxed) < pages
         {
@@ -246,6 +247,21 @@ impl<'a> Shard<'a> {
         record.write_payload(geometry, key, value);
         done(Step::RecordFilled);
         Ok(at)
+    }
+
+    /// Whether a large record of so many overflow blocks, the last one of `last` bytes, leaves room for the next version of
+    /// itself and of any other. What is refused must not raise the reserve for good.
+    fn leaves_reserve(&self, overflow: u64, last: usize, need: Need) -> bool {
+        let room = u64::from(self.zone.free_pages()).saturating_sub(self.zone.pledge());
+        match need {
+            Need::Growth => room >= 2 * (overflow + 1),
+            Need::Replacement(freed) => {
+                let pages = overflow + u64::from(self.zone.geometry.is_whole_page(last));
+                let largest = self.zone.region.load64(header::LARGEST, Relaxed).max(overflow + 1);
+                pages <= freed.pages || room + freed.pages >= pages + largest
+            }
+            Need::Moved => true,
+        }
     }
 
     /// Puts a record made by [`Shard::make`] in the place of `old`, or in a free slot of its bucket: it is there from one
@@ -317,7 +333,7 @@ impl<'a> Shard<'a> {
     /// The records behind one link of a bucket; `link` counts from the shard's first bucket.
     pub fn link_each(&self, link: usize, mut each: impl FnMut(&Met)) {
         let mut from = self.zone.geometry.bucket(self.index, 0) + link * 4;
-        loop {
+        for _ in 0..self.zone.geometry.longest_chain {
             let at = self.zone.geometry.target(self.zone.region.load32(from, Relaxed));
             if at == 0 {
                 return;
@@ -358,6 +374,11 @@ impl<'a> Shard<'a> {
     #[inline]
     pub fn set(&self, field: usize, value: u64) {
         self.words[field / 8].store(value, Relaxed);
+    }
+
+    /// The same, in this order with what was stored before.
+    pub fn set_with(&self, field: usize, value: u64, order: Ordering) {
+        self.words[field / 8].store(value, order);
     }
 
     /// A 4-byte field's offset in the region.
@@ -403,14 +424,19 @@ impl<'a> Shard<'a> {
         self.free_overflow(overflow);
     }
 
-    fn free_overflow(&self, mut overflow: u32) {
+    fn free_overflow(&self, overflow: u32) {
+        self.overflow_each(overflow, |block| self.free(block));
+    }
+
+    /// The blocks in which a large record goes on.
+    pub fn overflow_each(&self, mut overflow: u32, mut each: impl FnMut(usize)) {
         for _ in 0..self.zone.geometry.pages {
             if overflow == 0 {
                 break;
             }
             let block = self.zone.geometry.offset(overflow);
             overflow = self.zone.region.load32(block, Relaxed);
-            self.free(block);
+            each(block);
         }
     }
 }

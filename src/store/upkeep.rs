@@ -6,6 +6,7 @@ use super::Zone;
 use super::block::Fields;
 use super::expiry;
 use super::failpoint::{Step, done};
+use super::feed::End;
 use super::keys::Grave;
 use super::layout::{header, shard};
 use super::lock;
@@ -22,6 +23,12 @@ pub const LAPSED_RETENTION: Millis = 60_000;
 
 /// Steps in one hold of a shard's lock.
 const STEPS_A_HOLD: usize = 64;
+/// Buckets that cost as much to pass as a record to remove.
+const BUCKETS_A_STEP: usize = 16;
+/// Where tombstones that may be given up are looked for: how many records that end soon, and how many places at either end of
+/// the feed.
+const SOONEST: usize = 256;
+const PLACES: usize = 512;
 /// Tombstones given up at once when a zone is full.
 const TOMBSTONES_A_ROUND: usize = 64;
 /// Records removed at once by whoever empties a zone; upkeep removes the rest.
@@ -47,15 +54,16 @@ impl Zone {
         // Set anew below; who writes meanwhile lowers it.
         self.region.store64(header::NEXT_DUE, expiry::NEVER, SeqCst);
         done(Step::Sweeping);
-        let mut left = budget;
+        let (mut left, mut stuck) = (budget, false);
         for index in 0..self.geometry.shards {
-            while left > 0 && self.has_work(index, now) {
+            while left > 0 && !stuck && self.has_work(index, now) {
                 let Ok(shard) = self.shard(index) else { break };
                 let mut hold = STEPS_A_HOLD.min(left);
                 left -= hold;
                 shard.purge(&mut hold);
                 shard.expire(now, &mut hold);
                 left += hold;
+                stuck = shard.pool_stuck.get();
             }
             self.due_at(self.shard_unlocked(index).get(shard::NEXT_DUE));
         }
@@ -116,16 +124,7 @@ impl Shard<'_> {
         let mut steps = STEPS_A_HOLD;
         self.purge(&mut steps);
         self.expire(now, &mut steps);
-        let mut given_up = Vec::new();
-        if self.get(shard::TOMBSTONES) > 0 {
-            self.feed_each(|at| {
-                let fields = self.block(at).fields();
-                if fields.tombstone && self.zone.within_limit(fields.stamp) == fields.stamp {
-                    given_up.push(at);
-                }
-                given_up.len() < TOMBSTONES_A_ROUND
-            });
-        }
+        let given_up = if self.get(shard::TOMBSTONES) > 0 { self.tombstones_to_go() } else { Vec::new() };
         let floor = given_up.iter().map(|at| self.block(*at).fields().stamp).max().unwrap_or_default();
         if let Some(word) = self.zone.region.word64(header::PURGE_FLOOR) {
             word.fetch_max(floor.0, SeqCst);
@@ -136,6 +135,24 @@ impl Shard<'_> {
             self.remove_at(*at);
         });
         steps < STEPS_A_HOLD || !given_up.is_empty()
+    }
+
+    /// Some dozens of tombstones that may be given up, those first that would go soonest, as far as they are found without
+    /// walking the whole shard.
+    fn tombstones_to_go(&self) -> Vec<usize> {
+        let mut found: Vec<usize> = Vec::new();
+        let mut look = |at: usize| {
+            let fields = self.block(at).fields();
+            if fields.tombstone && self.zone.within_limit(fields.stamp) == fields.stamp && !found.contains(&at) {
+                found.push(at);
+            }
+            found.len() < TOMBSTONES_A_ROUND
+        };
+        let more = self.timer_sample(SOONEST).into_iter().all(|(at, _)| look(at));
+        if more && self.feed_some(End::Oldest, PLACES, &mut look) {
+            self.feed_some(End::Newest, PLACES, &mut look);
+        }
+        found
     }
 
     /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
@@ -156,29 +173,33 @@ impl Shard<'_> {
         });
     }
 
-    /// Removes what an emptying made invisible.
+    /// Removes what an emptying made invisible, bucket by bucket, and goes on next time where it stopped: nothing that it
+    /// made invisible comes to a bucket that was passed.
     fn purge(&self, budget: &mut usize) {
         let cleared = self.zone.cleared();
         if self.get(shard::PURGED) >= cleared.0 {
             return;
         }
-        let mut done = true;
-        let mut doomed = Vec::new();
-        self.feed_each(|at| {
-            if self.block(at).fields().stamp > cleared {
-                return true;
-            }
-            done = *budget > 0;
-            if done {
-                *budget -= 1;
-                doomed.push(at);
-            }
-            done
-        });
-        doomed.iter().for_each(|at| self.remove_at(*at));
-        if done {
-            self.set(shard::PURGED, cleared.0);
+        if self.get(shard::PURGING) != cleared.0 {
+            self.set(shard::PURGE_HAND, 0);
+            self.set(shard::PURGING, cleared.0);
         }
+        let buckets = self.zone.geometry.buckets_per_shard;
+        for bucket in self.get(shard::PURGE_HAND) as usize..buckets {
+            if *budget == 0 {
+                return;
+            }
+            let mut doomed = Vec::new();
+            self.bucket_each(bucket, |met| {
+                if met.fields.stamp <= cleared {
+                    doomed.push(met.at);
+                }
+            });
+            doomed.iter().for_each(|at| self.remove_at(*at));
+            self.set(shard::PURGE_HAND, bucket as u64 + 1);
+            *budget = budget.saturating_sub(doomed.len() + usize::from(bucket.is_multiple_of(BUCKETS_A_STEP)));
+        }
+        self.set(shard::PURGED, cleared.0);
     }
 
     fn lapse(&self, at: usize, fields: &Fields, until: Millis) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use super::Region;
 use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
-use super::matching::Matching;
+use super::matching::{MAX_SPELLINGS, Matching};
 use super::upkeep::RETENTION;
 use crate::record::{Identity, Millis, Stamp};
 
@@ -55,6 +55,9 @@ pub enum StoreError {
     /// Longer than [`super::MAX_VALUE`].
     #[error("the value is longer than 1048576 bytes")]
     BadValue,
+    /// The key's network is there already, in as many spellings as may be.
+    #[error("the zone has this network in {MAX_SPELLINGS} other spellings; delete some")]
+    Spellings,
     /// The holder of a lock didn't move on in time.
     #[error("the zone is busy: the process that holds its lock does not go on")]
     Busy,
@@ -157,8 +160,8 @@ impl Zone {
         let hasher = Hasher::new(&seed);
         let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
         region.zero(0, geometry.page(0));
-        geometry.describe(&region);
         region.write(header::SEED, &seed);
+        geometry.describe(&region);
         zone.fill_pool();
         region.store64(header::NEXT_DUE, u64::MAX, Relaxed);
         for index in 0..geometry.shards {

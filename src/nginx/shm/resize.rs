@@ -154,8 +154,13 @@ pub unsafe fn commit(zones: &mut [Box<KeyvalZone>], control: &Control) -> Result
         let Some(from) = last.zone else { continue };
         let new = Zone::create_like(&tried, region, &zone.params(control))
             .map_err(|error| format!("keyval_zone \"{}\": {error}", zone.name))?;
-        let (source, copied) =
-            from.hand_over(&new, &sources_of(&pending, &zone.name), control.generation() + 1, ffi::now());
+        let mut sources = sources_of(&pending, &zone.name);
+        let (source, copied) = from.hand_over(&new, &mut sources, control.generation() + 1, ffi::now());
+        pending
+            .iter_mut()
+            .filter(|old| old.name == zone.name)
+            .zip(sources)
+            .for_each(|(old, source)| old.source = source);
         std::mem::forget(bound);
         zone.zone = Some(new);
         tell(zone, last.size, copied.as_ref().ok());
@@ -179,11 +184,11 @@ fn try_copy(from: &Zone, mut new: Zone, zone: &KeyvalZone) -> Result<(Zone, Copi
     let others = PENDING.lock().map(|pending| sources_of(&pending, &zone.name)).unwrap_or_default();
     let text = |error: StoreError| error.to_string();
     from.bind(&new, &others, true).map_err(text)?;
-    let mut copied = from.copy_to(&new, ffi::now()).map_err(text)?;
+    let mut copied = from.copy_to(&new, &others, ffi::now()).map_err(text)?;
     if copied.lost > 0 && !zone.evict {
         new = Zone::create_like(&new, region, &zone.params(control)).map_err(|error| error.to_string())?;
         from.bind(&new, &others, false).map_err(text)?;
-        copied = from.copy_to(&new, ffi::now()).map_err(text)?;
+        copied = from.copy_to(&new, &others, ffi::now()).map_err(text)?;
     }
     Ok((new, copied))
 }

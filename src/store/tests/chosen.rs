@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::store::{Condition, Life};
+use crate::store::{Condition, Life, Matching, StoreError};
 
 /// How many different buckets these keys fall in.
 fn buckets(zone: &Zone, keys: &[[u8; 8]]) -> usize {
@@ -43,4 +43,24 @@ fn keys_chosen_for_one_seed_are_spread_in_a_zone_of_another() {
         }
         assert_eq!(zone.stats().records, 200);
     }
+}
+
+/// Host bits of a network don't count, so that nobody needs a seed to make keys of one place: their number is bounded.
+#[test]
+fn spellings_of_one_network_are_bounded() {
+    let zone = Fixture::with(1 << 20, Params { matching: Matching::Ip, ..Params::new(identity(1)) });
+    let set = |n: u32| {
+        let key = format!("10.{}.{}.{}/8", n >> 16, n >> 8 & 255, n & 255).into_bytes();
+        zone.set(&key, &n.to_le_bytes(), Life::Default, Condition::Always, START + u64::from(n))
+    };
+    assert_eq!((0..50_000).filter(|n| set(*n).is_ok()).count(), 64);
+    assert_eq!(set(50_000), Err(StoreError::Spellings));
+    // What is there can be changed and deleted, and answers.
+    set(7).expect("changed");
+    let mut found = Vec::new();
+    zone.look_up(b"10.1.2.3", START, &mut found).expect("a look-up").expect("a record");
+    assert_eq!(found, 7_u32.to_le_bytes(), "the one written last");
+    zone.delete(b"10.0.0.7/8", START + 50_000).expect("deleted");
+    set(50_001).expect("room again");
+    zone.set(b"11.0.0.1/8", b"v", Life::Default, Condition::Always, START).expect("another network");
 }

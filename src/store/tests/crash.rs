@@ -248,6 +248,48 @@ fn a_stopped_writer_costs_others_a_moment_and_readers_nothing() {
 }
 
 #[test]
+fn a_process_stopped_with_the_pool_in_hand_costs_others_one_wait() {
+    for step in [Step::PageOwned, Step::PageDisowned] {
+        let zone = Fixture::new(8 << 20, None, true);
+        let large = vec![1; 1 << 20];
+        zone.set(b"k", &large, Life::Default, Condition::Always, START).expect("room");
+        zone.set(b"l", &[1; 60_000], Life::Default, Condition::Always, START).expect("room");
+        let child = fork(|| {
+            armed::arm(step, 1, libc::SIGSTOP);
+            let _ = zone.set(b"m", &[2; 3_000], Life::Default, Condition::Always, START);
+            let _ = zone.delete(b"l", START);
+        });
+        let mut status = 0;
+        // SAFETY: a child of ours; this returns when it has stopped.
+        unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+        assert!(libc::WIFSTOPPED(status));
+        let begun = Instant::now();
+        let deleted = zone.delete(b"k", START);
+        let waited = begun.elapsed();
+        assert!(waited < lock::PATIENCE * 20, "waited {waited:?}");
+        assert!(deleted.is_ok() || deleted == Err(StoreError::Busy), "{deleted:?}");
+        assert_eq!(value(&zone, b"k", START).is_none(), deleted.is_ok());
+        let begun = Instant::now();
+        zone.upkeep(START + 10_000_000, 4096);
+        assert!(begun.elapsed() < lock::PATIENCE * 20, "waited {:?}", begun.elapsed());
+        // SAFETY: a child of ours goes on.
+        unsafe { libc::kill(child, libc::SIGCONT) };
+        assert_eq!(end(child, 0), None);
+        zone.set(b"k", &large, Life::Default, Condition::Always, START).expect("free again");
+        check(&zone);
+    }
+}
+
+#[test]
+fn unwinding_with_the_pool_in_hand_gives_it_back() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let unwound = std::panic::catch_unwind(|| zone.with_pool(|| panic!("in the middle")));
+    assert!(unwound.is_err());
+    zone.set(b"k", b"v", Life::Default, Condition::Always, START).expect("free again");
+    check(&zone);
+}
+
+#[test]
 fn a_zombie_that_holds_a_lock_is_dead() {
     let zone = Fixture::new(64 << 10, None, true);
     let child = fork(|| {

@@ -31,7 +31,7 @@ fn model(moves_sequence: bool, reader_checks: bool) {
                     memory.link.store(free, Release);
                     // The other block is free now: the sequence moves before it can be written again.
                     if moves_sequence {
-                        memory.sequence.store(memory.sequence.load(Relaxed) + 1, Relaxed);
+                        memory.sequence.store(memory.sequence.load(Relaxed) + 1, Release);
                         fence(Release);
                     }
                 }

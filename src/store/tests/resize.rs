@@ -50,7 +50,7 @@ fn a_copy_has_everything_and_leaves_the_old_as_it_was() {
         old.delete(b"key 7", START).expect("a delete");
         old.set_joined();
         let (before, listed) = (old.stats(), listing(&old, START));
-        let copied = old.copy_to(&new, START).expect("a copy");
+        let copied = old.copy_to(&new, &[], START).expect("a copy");
         assert_eq!((copied.records, copied.lost, copied.evicted), (500, 0, 0), "{from} to {to}");
         assert_eq!(listing(&new, START), listed);
         assert_eq!((new.stats().tombstones, new.joined()), (1, true));
@@ -66,13 +66,13 @@ fn a_copy_has_everything_and_leaves_the_old_as_it_was() {
 #[test]
 fn what_does_not_fit_is_counted() {
     let (old, new) = (filled(256 << 10, false), empty(32 << 10, false));
-    let copied = old.copy_to(&new, START).expect("a copy");
+    let copied = old.copy_to(&new, &[], START).expect("a copy");
     assert_eq!(copied.records, 500);
     assert_eq!(copied.lost, 500 - new.stats().records);
     assert!(copied.lost > 100);
     let params = Params { evict: true, ..Params::new(identity(1)) };
     let new = Fixture::with(32 << 10, params);
-    let copied = old.copy_to(&new, START).expect("a copy");
+    let copied = old.copy_to(&new, &[], START).expect("a copy");
     assert_eq!((copied.lost, copied.evicted), (0, 500 - new.stats().records));
 }
 
@@ -80,7 +80,7 @@ fn what_does_not_fit_is_counted() {
 fn old_writers_lose_nothing_and_deletes_win() {
     for sync in [false, true] {
         let (old, new) = (filled(256 << 10, sync), empty(1 << 20, sync));
-        let (source, copied) = old.hand_over(&new, &[], 2, START);
+        let (source, copied) = old.hand_over(&new, &mut [], 2, START);
         assert_eq!(copied.expect("a copy").lost, 0);
         let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
 
@@ -118,7 +118,7 @@ fn old_writers_lose_nothing_and_deletes_win() {
 #[test]
 fn nothing_is_promised_that_the_other_memory_may_still_hold() {
     let (old, new) = (filled(256 << 10, true), empty(1 << 20, true));
-    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
     let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
     for now in [START, START + 10, START + 1000] {
         // What the one promises, the other never writes below.
@@ -140,20 +140,51 @@ fn nothing_is_promised_that_the_other_memory_may_still_hold() {
 #[test]
 fn several_reloads_in_a_row() {
     let (first, second, third) = (filled(256 << 10, false), empty(1 << 20, false), empty(512 << 10, false));
-    let (from_first, _) = first.hand_over(&second, &[], 2, START);
+    let (from_first, _) = first.hand_over(&second, &mut [], 2, START);
     set(&first, b"first", b"v", START);
-    let (from_second, _) = second.hand_over(&third, &[from_first], 3, START);
+    let mut sources = [from_first];
+    let (from_second, _) = second.hand_over(&third, &mut sources, 3, START);
     set(&second, b"second", b"v", START);
-    set(&first, b"first again", b"v", START);
     // The agent of the second configuration has not ended yet.
     let mut outdated = Merge::new(&Handover { new: *second, sources: vec![from_first] });
     merge(&mut outdated, false);
-    let mut merging = Merge::new(&Handover { new: *third, sources: vec![from_first, from_second] });
+    // Until that of the third runs, the oldest workers can only delete.
+    let written = first.set(b"first again", b"v", Life::Default, Condition::Always, START);
+    assert_eq!(written, Err(StoreError::NoMemory));
+    first.delete(b"key 3", START).expect("a delete");
+    let mut merging = Merge::new(&Handover { new: *third, sources: vec![sources[0], from_second] });
+    assert!(!merge(&mut merging, false));
+    set(&first, b"first again", b"v", START);
     assert!(merge(&mut merging, true));
     for key in ["first", "second", "first again", "key 1"] {
         assert!(value(&third, key.as_bytes(), START).is_some(), "{key}");
     }
+    assert_eq!(value(&third, b"key 3", START), None);
     assert_eq!(merging.lost, 0);
+}
+
+#[test]
+fn a_configuration_that_comes_to_nothing_leaves_the_oldest_writers_as_they_were() {
+    for evicts in [false, true] {
+        let params = Params { evict: evicts, ..Params::new(identity(1)) };
+        let (first, second, third) =
+            (filled(256 << 10, false), Fixture::with(1 << 20, params), empty(512 << 10, false));
+        let (source, _) = first.hand_over(&second, &mut [], 2, START);
+        let mut merging = Merge::new(&Handover { new: *second, sources: vec![source] });
+        set(&first, b"before", b"v", START);
+        second.bind(&third, &[source], true).expect("bound");
+        second.copy_to(&third, &[source], START).expect("a trial");
+        assert!(value(&second, b"before", START).is_some());
+        let written = first.set(b"k", b"v", Life::Default, Condition::Always, START);
+        assert_eq!(written, Err(StoreError::NoMemory));
+        merge(&mut merging, false);
+        assert_eq!(first.set(b"k", b"v", Life::Default, Condition::Always, START), Err(StoreError::NoMemory));
+        second.release();
+        merge(&mut merging, false);
+        set(&first, b"k", b"v", START);
+        assert!(merge(&mut merging, true));
+        assert!(value(&second, b"k", START).is_some());
+    }
 }
 
 #[test]
@@ -161,7 +192,7 @@ fn types_move_as_well() {
     let params = Params { matching: Matching::Ip, ..Params::new(identity(1)) };
     let (old, new) = (Fixture::with(64 << 10, params), Fixture::with(1 << 20, params));
     set(&old, b"10.0.0.0/8", b"net", START);
-    old.copy_to(&new, START).expect("a copy");
+    old.copy_to(&new, &[], START).expect("a copy");
     let mut found = Vec::new();
     assert!(new.look_up(b"10.1.1.1", START, &mut found).expect("a look-up").is_some());
     assert_eq!(found, b"net");
@@ -184,15 +215,15 @@ fn storm(from: usize, to: usize, keys: u64, seed: u64) -> u64 {
         model.insert(name(n), value);
     }
     old.bind(&new, &[], true).expect("bound");
-    let mut copied = old.copy_to(&new, START).expect("a trial");
+    let mut copied = old.copy_to(&new, &[], START).expect("a trial");
     if copied.lost > 0 {
         new.zone = Zone::create_like(&new, new.region, &Params::new(identity(1))).expect("a zone");
         old.bind(&new, &[], false).expect("bound");
-        copied = old.copy_to(&new, START).expect("a trial");
+        copied = old.copy_to(&new, &[], START).expect("a trial");
     }
     assert_eq!(copied.lost, 0, "{keys} records fit into {to} bytes");
     new.zone = Zone::create_like(&new, new.region, &Params::new(identity(1))).expect("a zone");
-    let (source, copied) = old.hand_over(&new, &[], 2, START);
+    let (source, copied) = old.hand_over(&new, &mut [], 2, START);
     assert_eq!(copied.expect("a copy").lost, 0);
     let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
     let mut refused = 0;
@@ -250,7 +281,7 @@ fn what_old_writers_were_told_is_kept_fits_whatever_new_ones_write() {
 #[test]
 fn a_larger_zone_lets_old_writers_go_on() {
     let (old, new) = (filled(256 << 10, false), empty(4 << 20, false));
-    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
     // As many as fit into the old one, before any agent has looked.
     for n in 0..400 {
         set(&old, format!("late {n}").as_bytes(), &[b'v'; 100], START);
@@ -272,7 +303,7 @@ fn beside_a_full_zone_old_writers_can_only_delete() {
     let key = |n: u32| format!("key {n}").into_bytes();
     (0..300).for_each(|n| set(&old, &key(n), &[1; 30], START));
     old.bind(&new, &[], false).expect("bound");
-    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
     let refused = Err(StoreError::NoMemory);
     assert_eq!(old.set(b"more", b"v", Life::Default, Condition::Always, START), refused);
     assert_eq!(old.set(&key(1), &[2; 30], Life::Default, Condition::Always, START), refused);
@@ -299,7 +330,7 @@ fn what_is_kept_for_old_writers_is_free_once_they_are_gone() {
     };
     let alone = fill(&empty(256 << 10, false));
     let (old, new) = (empty(256 << 10, false), empty(256 << 10, false));
-    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
     let beside = fill(&new);
     assert!(beside < alone * 2 / 3 && beside > alone / 3, "{beside} of {alone}");
     assert!(merge(&mut Merge::new(&Handover { new: *new, sources: vec![source] }), true));
@@ -315,7 +346,7 @@ fn what_is_kept_for_old_writers_is_free_once_they_are_gone() {
 #[test]
 fn deletes_that_are_not_merged_yet_outlast_a_full_zone() {
     let (old, new) = (filled(256 << 10, false), empty(4 << 20, false));
-    let (source, _) = old.hand_over(&new, &[], 2, START);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
     (0..100).for_each(|n| assert!(old.delete(format!("key {n}").as_bytes(), START).is_ok()));
     let mut count = 0;
     while old.set(format!("more {count}").as_bytes(), &[1; 40], Life::Default, Condition::Always, START).is_ok() {
@@ -330,8 +361,11 @@ fn deletes_that_are_not_merged_yet_outlast_a_full_zone() {
 #[test]
 fn pledges_of_several_reloads_add_up() {
     let (first, second, third) = (filled(256 << 10, false), empty(320 << 10, false), empty(512 << 10, false));
-    let (from_first, _) = first.hand_over(&second, &[], 2, START);
-    let (from_second, _) = second.hand_over(&third, &[from_first], 3, START);
+    let (from_first, _) = first.hand_over(&second, &mut [], 2, START);
+    let mut sources = [from_first];
+    let (from_second, _) = second.hand_over(&third, &mut sources, 3, START);
+    let mut merging = Merge::new(&Handover { new: *third, sources: vec![sources[0], from_second] });
+    assert!(!merge(&mut merging, false));
     let fill = |zone: &Zone, name: &str| {
         let key = |n: &u64| format!("{name} {n}").into_bytes();
         (0..).take_while(|n| zone.set(&key(n), &[1; 60], Life::Default, Condition::Always, START).is_ok()).count()
@@ -340,7 +374,6 @@ fn pledges_of_several_reloads_add_up() {
     let count = fill(&third, "third") + fill(&second, "second") + fill(&first, "first");
     let mut outdated = Merge::new(&Handover { new: *second, sources: vec![from_first] });
     merge(&mut outdated, false);
-    let mut merging = Merge::new(&Handover { new: *third, sources: vec![from_first, from_second] });
     assert!(merge(&mut merging, true));
     assert_eq!((merging.lost, third.stats().records), (0, 500 + count));
 }

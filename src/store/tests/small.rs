@@ -70,6 +70,43 @@ fn a_full_zone_refuses_new_keys_keeps_what_it_has_updates_and_deletes() {
 }
 
 #[test]
+fn updates_of_the_same_size_fit_into_a_full_zone_of_many_shards_and_few_blocks_a_page() {
+    for size in [600 << 10, 3 << 20, 9 << 20] {
+        for lens in [&[1_400][..], &[1_000, 1_400, 700, 600], &[1_400, 40], &[300, 3_000, 9_000, 1_400]] {
+            let zone = Fixture::new(size, None, true);
+            let key = |n: usize| format!("key {n:012}").into_bytes();
+            let len = |n: usize| lens[n % lens.len()];
+            let (mut held, mut refused, mut n) = (Vec::new(), 0, 0);
+            // Until no shard takes any of these sizes.
+            while refused < 400 {
+                match zone.set(&key(n), &vec![7; len(n)], Life::Default, Condition::Absent, START) {
+                    Ok(_) => (refused, _) = (0, held.push(n)),
+                    Err(_) => refused += 1,
+                }
+                n += 1;
+            }
+            for round in 0..3 {
+                for n in &held {
+                    let value = vec![round; len(*n)];
+                    let written = zone.set(&key(*n), &value, Life::Default, Condition::Present, START);
+                    assert!(matches!(written, Ok(Written::Done(_))), "{size}, {lens:?}: update {n}: {written:?}");
+                }
+                // Updates of other sizes may be refused, and must not use up what those of the same need.
+                for n in held.iter().step_by(3) {
+                    let value = vec![round; len(*n) * 3 / 2];
+                    if zone.set(&key(*n), &value, Life::Default, Condition::Present, START).is_ok() {
+                        let value = vec![round; len(*n)];
+                        let _ = zone.set(&key(*n), &value, Life::Default, Condition::Present, START);
+                    }
+                }
+                held.retain(|n| value(&zone, &key(*n), START).is_some_and(|value| value.len() == len(*n)));
+            }
+            check(&zone);
+        }
+    }
+}
+
+#[test]
 fn emptying_removes_everything_and_later_writes_stay() {
     for sync in [false, true] {
         let zone = Fixture::new(1 << 20, None, sync);
