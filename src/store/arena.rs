@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
-use super::layout::{CLASS_SIZES, header, shard};
-use super::lock::{self, Obtained};
+use super::layout::{CLASS_SIZES, shard};
 use super::shard::{Met, Shard};
-use super::{Slot, StoreError, Zone};
+use super::{Slot, StoreError};
 
 /// Who may have the last blocks and pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +27,7 @@ pub enum Need {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freed {
     /// A bit for each class.
-    classes: u64,
+    pub classes: u64,
     /// Whole pages.
     pub pages: u64,
 }
@@ -39,7 +38,6 @@ pub const USE: usize = 4;
 pub const NEXT: usize = 8;
 pub const PREV: usize = 12;
 pub const CLASS_SHIFT: u32 = 16;
-const ROUND_SHIFT: u32 = 24;
 /// Offsets in a shard's entry for a class.
 pub const PARTIAL: usize = 0;
 const SPARE: usize = 4;
@@ -389,7 +387,8 @@ impl Shard<'_> {
         (owner & 0xffff == self.owner() && class < self.zone.geometry.classes).then_some((page, class))
     }
 
-    fn owner(&self) -> u32 {
+    /// What names this shard in its pages.
+    pub fn owner(&self) -> u32 {
         self.index + 1
     }
 
@@ -459,129 +458,5 @@ impl Shard<'_> {
 
     fn class_add(&self, class: usize, field: usize, by: i64) {
         self.set_class(class, field, self.class(class, field).wrapping_add_signed(by));
-    }
-}
-
-/// What needs the pool's lock as well.
-impl Shard<'_> {
-    fn take_from_pool(&self, class: usize, need: Need) -> Result<usize, StoreError> {
-        let zone = self.zone;
-        self.with_pool(|| {
-            if !zone.is_free_page(zone.region.load32(header::POOL_HEAD, Relaxed)) {
-                zone.rebuild_pool();
-            }
-            let (head, free) = (zone.region.load32(header::POOL_HEAD, Relaxed), zone.free_pages());
-            if head == 0 || u64::from(free) <= zone.withheld(need, class) {
-                return Err(StoreError::NoMemory);
-            }
-            let page = head as usize - 1;
-            let descriptor = zone.geometry.descriptor(page);
-            let round = if need == Need::Moved { zone.redeem() } else { 0 };
-            let owner = self.owner() | (class as u32) << CLASS_SHIFT | round << ROUND_SHIFT;
-            // The owner first: whoever repairs the pool then leaves the page to its shard, whose repair sorts it out.
-            zone.region.store32(descriptor + OWNER, owner, Relaxed);
-            done(Step::PageOwned);
-            zone.region.store32(header::POOL_HEAD, zone.region.load32(descriptor + NEXT, Relaxed), Relaxed);
-            done(Step::PoolMoved);
-            zone.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
-            Ok(page)
-        })?
-    }
-
-    /// `false`: the pool's lock is stuck, and the page stays the shard's.
-    fn give_page(&self, page: usize) -> bool {
-        let zone = self.zone;
-        self.with_pool(|| {
-            let descriptor = zone.geometry.descriptor(page);
-            let round = zone.pledge_round();
-            if round != 0 && zone.round_of(page) == round {
-                zone.pledge_again();
-            }
-            zone.region.store32(descriptor + NEXT, zone.region.load32(header::POOL_HEAD, Relaxed), Relaxed);
-            zone.region.store32(descriptor + OWNER, 0, Relaxed);
-            done(Step::PageDisowned);
-            zone.region.store32(header::POOL_HEAD, page as u32 + 1, Relaxed);
-            zone.region.store32(header::POOL_FREE, zone.free_pages() + 1, Relaxed);
-        })
-        .is_ok()
-    }
-
-    /// Whoever found the pool stuck doesn't wait for it once more as long as it has the shard.
-    fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
-        if self.pool_stuck.get() {
-            return Err(StoreError::Busy);
-        }
-        let result = self.zone.with_pool(work);
-        self.pool_stuck.set(result.is_err());
-        result
-    }
-}
-
-impl Zone {
-    /// Puts every page in the pool; for a new zone.
-    pub(super) fn fill_pool(&self) {
-        self.region.zero(self.geometry.descriptor(0), self.geometry.pages * super::layout::DESCRIPTOR_LEN);
-        self.rebuild_pool();
-    }
-
-    /// How many pages are in the pool.
-    pub(super) fn free_pages(&self) -> u32 {
-        self.region.load32(header::POOL_FREE, Relaxed)
-    }
-
-    /// Pages that new records can't have, so that updates and deletes go on in a full zone.
-    pub(super) fn reserve(&self) -> u32 {
-        (self.geometry.pages as u32 / 128).max(self.reserve_for_largest())
-    }
-
-    /// Of these, those that only a new version that fills as many pages can have.
-    fn reserve_for_largest(&self) -> u32 {
-        self.region.load64(header::LARGEST, Relaxed).max(1).min(self.geometry.pages as u64 / 2) as u32
-    }
-
-    /// Pages of the pool that writes of this need, for a block of this class, can't have.
-    pub(super) fn withheld(&self, need: Need, class: usize) -> u64 {
-        match need {
-            Need::Growth => u64::from(self.reserve()) + self.pledge(),
-            Need::Replacement(freed) if freed.classes >> class & 1 == 1 => self.pledge(),
-            Need::Replacement(_) => u64::from(self.reserve_for_largest()) + self.pledge(),
-            Need::Moved => 0,
-        }
-    }
-
-    /// In which round of merging a page was taken for what is merged, if it was.
-    fn round_of(&self, page: usize) -> u32 {
-        self.region.load32(self.geometry.descriptor(page) + OWNER, Relaxed) >> ROUND_SHIFT
-    }
-
-    pub(super) fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
-        let word = self.region.word64(header::POOL_LOCK).ok_or(StoreError::Busy)?;
-        let obtained = lock::lock(word)?;
-        let _held = lock::Held::new(word);
-        if obtained == Obtained::FromTheDead {
-            self.rebuild_pool();
-        }
-        Ok(work())
-    }
-
-    /// Whether the pool's list begins with a page that nobody has, or is empty. Damage must not give a page away twice.
-    fn is_free_page(&self, head: u32) -> bool {
-        let Some(page) = (head as usize).checked_sub(1) else { return true };
-        page < self.geometry.pages && self.region.load32(self.geometry.descriptor(page) + OWNER, Relaxed) == 0
-    }
-
-    /// The pool's list from the descriptors: free is what has no owner.
-    fn rebuild_pool(&self) {
-        let (mut head, mut free) = (0, 0);
-        for page in (0..self.geometry.pages).rev() {
-            let descriptor = self.geometry.descriptor(page);
-            if self.region.load32(descriptor + OWNER, Relaxed) == 0 {
-                self.region.store32(descriptor + NEXT, head, Relaxed);
-                head = page as u32 + 1;
-                free += 1;
-            }
-        }
-        self.region.store32(header::POOL_HEAD, head, Relaxed);
-        self.region.store32(header::POOL_FREE, free, Relaxed);
     }
 }

@@ -403,8 +403,8 @@ impl Shard<'_> {
         met: Option<&Met>,
         now: Millis,
     ) -> Result<Version, StoreError> {
-        let need = met.map_or(Need::Growth, |met| self.freed_by(met));
         met.inspect(|met| self.prepare(met));
+        let need = met.map_or(Need::Growth, |met| self.freed_by(met));
         let at = self.make(key, value, need)?;
         let stamp = self.stamp(now);
         let fields = Fields {

@@ -4,9 +4,9 @@
 //! ground up:
 //!
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
-//! - `lock`: locks that know their owner. `arena`: pages and blocks. `block`: a record in memory.
+//! - `lock`: locks that know their owner. `pool`, `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
-//! - `resize`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
+//! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
@@ -29,8 +29,10 @@ mod layout;
 mod links;
 mod lock;
 mod matching;
+mod merge;
 mod origins;
 mod pledge;
+mod pool;
 pub mod region;
 mod repair;
 mod replicate;
@@ -55,9 +57,10 @@ pub use heard::{HeardNode, Traffic};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use matching::{MAX_PREFIX, MAX_SPELLINGS, Matching};
+pub use merge::{Merge, Merging};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
-pub use resize::{Copied, Handover, Merge, Merging, Source};
+pub use resize::{Copied, Handover, Source};
 pub use state::StateFigures;
 pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};
