@@ -203,7 +203,8 @@ mod tests {
             zone.geometry.shard(0) + shard::CLASSES + class * shard::CLASS_LEN + field
         };
         let page = |zone: &Zone| zone.region.load32(class(zone, PARTIAL), Relaxed) as usize - 1;
-        let damage: [(&str, &dyn Fn(&Zone)); 8] = [
+        type Damage<'a> = (&'a str, &'a dyn Fn(&Zone));
+        let damage: [Damage<'_>; 8] = [
             ("free pages", &|zone| zone.region.store32(header::POOL_FREE, 1, Relaxed)),
             ("the pool's list", &|zone| zone.region.store32(header::POOL_HEAD, 0, Relaxed)),
             ("a list of pages", &|zone| zone.region.store32(class(zone, PARTIAL), 0, Relaxed)),
