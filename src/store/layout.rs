@@ -61,6 +61,8 @@ pub mod header {
     pub const POOL_FREE: usize = 268;
     /// The lock of the table of origins.
     pub const ORIGINS_LOCK: usize = 320;
+    /// When a peer last had this node look for an entry of that table that can go, milliseconds.
+    pub const ORIGINS_SOUGHT: usize = 328;
     /// The session that takes the full state, and when it last said so.
     pub const DONOR: usize = 384;
     pub const DONOR_TIME: usize = 392;

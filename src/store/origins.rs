@@ -8,10 +8,13 @@ use super::failpoint::{Step, done};
 use super::layout::header;
 use super::lock;
 use super::{StoreError, Zone};
-use crate::record::{Identity, Stamp};
+use crate::record::{Identity, Millis, Stamp};
 
 const POSITION: usize = 16;
 const STATE: usize = 24;
+
+/// Between two searches for an entry that can go, as far as peers cause them, milliseconds: each looks at all records.
+const SEARCH_PAUSE: Millis = 60_000;
 
 /// States of an entry. One that is leaving is not given to new records while somebody looks whether it can go.
 const FREE: u32 = 0;
@@ -49,6 +52,17 @@ impl Zone {
             word.fetch_max(stamp.0, SeqCst);
         }
         true
+    }
+
+    /// Whether what a peer says of an origin can be noted now. Where the table is full, making room for another one is a
+    /// look at all records, which peers get once a minute: nobody can keep a node busy with origins that it makes up.
+    pub fn admits(&self, origin: Identity, now: Millis) -> bool {
+        if self.origin_index(origin).is_some() || (0..self.geometry.origins).any(|index| self.state(index) == FREE) {
+            return true;
+        }
+        let Some(sought) = self.region.word64(header::ORIGINS_SOUGHT) else { return false };
+        let last = sought.load(Relaxed);
+        now.abs_diff(last) >= SEARCH_PAUSE && sought.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
     }
 
     /// The index of an origin, a new one if need be.

@@ -181,7 +181,8 @@ impl Zone {
         if before >= stamp.0 {
             return Ok(Applied::Stale);
         }
-        self.purge_some(now);
+        // What it removes is out of sight. Upkeep takes it away: that is a walk over the zone, and peers may send any number
+        // of these.
         Ok(Applied::Newer)
     }
 

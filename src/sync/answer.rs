@@ -25,9 +25,11 @@ pub struct Answer {
     round: u64,
     terms: Option<Terms>,
     /// Of questions of which more is to come.
-    ranges: Vec<bool>,
+    ranges: Vec<u16>,
     wanted: HashSet<u64>,
     job: Option<Job>,
+    /// The job is under way, and may take memory.
+    begun: bool,
     rest_until: u64,
 }
 
@@ -37,7 +39,9 @@ enum Job {
     Digest(Digests),
     /// Digests are sent, from this part on.
     Tell { digests: Vec<Digest>, next: usize },
-    /// The versions in these parts are sent. Positions were read before the first.
+    /// The versions in these parts are to be sent. Positions are read before the first.
+    Asked { ranges: Vec<u16>, positions: Vec<Entry> },
+    /// They are being sent.
     List { ranges: Vec<bool>, pass: Pass, positions: Vec<Entry> },
     /// The records with these hashes are sent.
     Fetch { wanted: HashSet<u64>, pass: Option<Pass>, keys: VecDeque<Vec<u8>> },
@@ -51,7 +55,7 @@ impl Answer {
         self.terms = Some(terms);
         self.ranges = Vec::new();
         self.wanted = HashSet::new();
-        self.job = Some(Job::Digest(Digests::new(terms)));
+        self.begin(Job::Digest(Digests::new(terms)));
     }
 
     /// A question for versions. `None`: of a part that there isn't.
@@ -64,9 +68,12 @@ impl Answer {
         parts: impl Iterator<Item = u16>,
     ) -> Option<()> {
         let Some(terms) = self.terms.filter(|_| round == self.round) else { return Some(()) };
-        self.ranges.resize(terms.ranges(), false);
         for part in parts {
-            *self.ranges.get_mut(usize::from(part))? = true;
+            // Nobody asks for one twice.
+            if usize::from(part) >= terms.ranges() || self.ranges.len() >= terms.ranges() {
+                return None;
+            }
+            self.ranges.push(part);
         }
         if !more {
             // Read before the walk: what a position covers was here then, or something newer of its key.
@@ -77,7 +84,8 @@ impl Answer {
                 .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
                 .collect();
             positions.push(own);
-            self.job = Some(Job::List { ranges: std::mem::take(&mut self.ranges), pass: Pass::default(), positions });
+            let ranges = std::mem::take(&mut self.ranges);
+            self.begin(Job::Asked { ranges, positions });
         }
         Some(())
     }
@@ -93,14 +101,24 @@ impl Answer {
         }
         if !more {
             let wanted = std::mem::take(&mut self.wanted);
-            self.job = Some(Job::Fetch { wanted, pass: Some(Pass::default()), keys: VecDeque::new() });
+            self.begin(Job::Fetch { wanted, pass: Some(Pass::default()), keys: VecDeque::new() });
         }
         Some(())
+    }
+
+    fn begin(&mut self, job: Job) {
+        self.job = Some(job);
+        self.begun = false;
     }
 
     /// When it wants to be stepped again, if there is something to answer.
     pub const fn wakes(&self) -> Option<u64> {
         if self.job.is_some() { Some(self.rest_until) } else { None }
+    }
+
+    /// An answer is under way: a session makes one at a time, so that many questions take no more memory than one.
+    pub const fn under_way(&self) -> bool {
+        self.begun && self.job.is_some()
     }
 
     /// Goes on with the answer, at most a frame or so.
@@ -109,6 +127,7 @@ impl Answer {
             return Step::Idle;
         }
         let (Some(mut job), Some(terms)) = (self.job.take(), self.terms) else { return Step::Idle };
+        self.begun = true;
         let before = out.len();
         let result = self.advance(cx, &terms, &mut job, epoch, out);
         match result {
@@ -148,6 +167,16 @@ impl Answer {
                 write::digests(out, number, round, *next as u64, terms.floor, part);
                 *next += part.len();
                 Ok(if *next >= digests.len() { Next::Over } else { Next::Same })
+            }
+            Job::Asked { ranges, positions } => {
+                let mut asked = vec![false; terms.ranges()];
+                for range in ranges {
+                    if let Some(place) = asked.get_mut(usize::from(*range)) {
+                        *place = true;
+                    }
+                }
+                let positions = std::mem::take(positions);
+                Ok(Next::Go(Job::List { ranges: asked, pass: Pass::default(), positions }))
             }
             Job::List { ranges, pass, positions } => {
                 let mut listed = Vec::new();

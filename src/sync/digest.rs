@@ -80,12 +80,14 @@ pub struct Digests {
 impl Digests {
     /// Nothing is walked yet.
     pub fn new(terms: Terms) -> Digests {
-        Digests { terms, all: vec![Digest::default(); terms.ranges()], pass: Pass::default() }
+        Digests { terms, all: Vec::new(), pass: Pass::default() }
     }
 
     /// Walks on; `true`: they are complete.
     pub fn walk(&mut self, zone: &Zone, holds: usize) -> Result<bool, StoreError> {
         let (terms, all) = (&self.terms, &mut self.all);
+        // Not before: a question alone costs no memory.
+        all.resize(terms.ranges(), Digest::default());
         self.pass.walk(zone, holds, |record| {
             if terms.settled(record) {
                 let hash = terms.hash(record.key);

@@ -8,7 +8,7 @@ use super::session::{Heard, Notes, Seldom};
 use super::write;
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
-use crate::store::{Applied, StoreError};
+use crate::store::{Applied, StoreError, Zone};
 
 /// First and longest wait before what was refused is asked for again, milliseconds.
 const AGAIN: (u64, u64) = (1_000, 30_000);
@@ -54,6 +54,10 @@ pub struct Incoming {
     again_after: u64,
     have: Vec<Have>,
     look_at: u64,
+    /// When something of the zone last came.
+    moved: u64,
+    /// The origin that the zone last had room for.
+    admitted: Option<Identity>,
     /// The stamp to acknowledge when all that was received has been handled.
     ack: Option<Stamp>,
     /// What no change brings.
@@ -91,6 +95,8 @@ impl Incoming {
             again_after: AGAIN.0,
             have: Vec::new(),
             look_at: 0,
+            moved: 0,
+            admitted: None,
             ack: None,
             compare: Compare::new(index),
             full: Seldom::default(),
@@ -106,6 +112,11 @@ impl Incoming {
         epoch > 0 && epoch <= self.epoch
     }
 
+    /// Something that was asked for has come.
+    pub const fn moved(&mut self, t: u64) {
+        self.moved = t;
+    }
+
     /// Whether the session should look at this zone often.
     pub const fn restless(&self) -> bool {
         self.filling || matches!(self.mode, Mode::None) || self.again_at.is_some()
@@ -114,7 +125,13 @@ impl Incoming {
     /// Merges a record.
     pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
-        match zone.apply(record, cx.now, cx.node.limits.max_drift) {
+        let applied = if self.admits(zone, record.version.origin, cx.now) {
+            zone.apply(record, cx.now, cx.node.limits.max_drift)
+        } else {
+            zone.count_incomplete();
+            Ok(Applied::Full)
+        };
+        match applied {
             Ok(Applied::Newer) => self.compare.came(cx, zone, record.key),
             Ok(Applied::Stale) => {}
             Ok(Applied::Full) => {
@@ -188,11 +205,13 @@ impl Incoming {
         if epoch != self.epoch {
             return;
         }
+        // What a clock that is ahead has closed may be given again when it is mended.
+        let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
         for Entry { identity, stamp, .. } in positions {
             if identity == cx.own || self.held {
                 continue;
             }
-            if !zone.advance(identity, stamp)
+            if !(self.admits(zone, identity, cx.now) && zone.advance(identity, stamp.min(latest)))
                 && let Some(count) = self.origins.happened(cx.t)
             {
                 let text = format!(
@@ -267,8 +286,10 @@ impl Incoming {
         let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
         let patience = cx.node.limits.timeout.max(1_000);
         if self.filling {
-            // Who has lost the claim goes on: two full states at once cost time, not truth.
-            zone.claim_donor(cx.token, cx.now, patience);
+            // Who has lost the claim goes on: two full states at once cost time, not truth. Who sends nothing loses it.
+            if cx.t.saturating_sub(self.moved) <= patience {
+                zone.claim_donor(cx.token, cx.now, patience);
+            }
             return;
         }
         let joined = zone.joined();
@@ -317,6 +338,7 @@ impl Incoming {
         self.compare.rest(u64::MAX);
         self.mode = mode;
         self.filling = mode == Mode::Full;
+        self.moved = cx.t;
         self.held = false;
         self.again_at = None;
         self.ack = None;
@@ -332,6 +354,14 @@ impl Incoming {
         .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
         .collect();
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
+    }
+
+    /// Whether the zone has room for this origin, or may look for some.
+    fn admits(&mut self, zone: &Zone, origin: Identity, now: Millis) -> bool {
+        if self.admitted != Some(origin) {
+            self.admitted = zone.admits(origin, now).then_some(origin);
+        }
+        self.admitted.is_some()
     }
 
     /// Holds the epoch's positions back until what was refused has been offered again.

@@ -167,8 +167,9 @@ impl Outgoing {
     }
 
     /// The peer doesn't take this zone.
-    pub const fn refuse(&mut self) {
+    pub fn refuse(&mut self) {
         self.state = State::Refused;
+        self.answer = Answer::default();
     }
 
     /// Shards have changed.
@@ -214,6 +215,8 @@ impl Outgoing {
         self.begun = false;
         self.walked = 0;
         self.rest_until = 0;
+        // Who subscribes anew gives up what it compared.
+        self.answer = Answer::default();
         Some(())
     }
 
@@ -259,12 +262,12 @@ impl Outgoing {
     }
 
     /// When this zone wants to be stepped again although nothing changed, if it rests.
-    pub fn wakes(&self, t: u64) -> Option<u64> {
+    pub fn wakes(&self, t: u64, may_answer: bool) -> Option<u64> {
         if self.state != State::Subscribed {
             return None;
         }
         let rests = (self.rest_until > t).then_some(self.rest_until);
-        rests.into_iter().chain(self.answer.wakes()).min()
+        rests.into_iter().chain(self.answer.wakes().filter(|_| may_answer)).min()
     }
 
     /// No walker could be had; told once.
@@ -308,10 +311,11 @@ impl Outgoing {
         }
     }
 
-    /// Appends at most one frame of records, and what else is due before and after it; of answers if nothing else waits.
-    pub fn step(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Step {
+    /// Appends at most one frame of records, and what else is due before and after it; of answers if nothing else waits and
+    /// it is this zone's turn to answer.
+    pub fn step(&mut self, cx: &mut Context<'_>, may_answer: bool, out: &mut Vec<u8>) -> Step {
         match self.step_records(cx, out) {
-            Step::Idle if self.state == State::Subscribed => self.answer.step(cx, self.epoch, out),
+            Step::Idle if may_answer && self.state == State::Subscribed => self.answer.step(cx, self.epoch, out),
             done => done,
         }
     }

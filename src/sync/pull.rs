@@ -37,8 +37,8 @@ pub struct Pull {
     /// Largest frame to send.
     bound: usize,
     ended: Option<u8>,
-    /// By the numbers that the peer gave; `None`: refused.
-    zones: BTreeMap<u64, Option<Incoming>>,
+    /// By the numbers that the peer gave; `None`: refused. Boxed, as a peer may announce many that aren't here.
+    zones: BTreeMap<u64, Option<Box<Incoming>>>,
     defined: Defined,
     chunks: Option<Chunks>,
     /// The time in a ping that wants an answer.
@@ -399,7 +399,7 @@ impl Pull {
         if self.zones.values().flatten().any(|incoming| incoming.index == at) {
             return Err(Ending::protocol("two numbers for one zone"));
         }
-        self.zones.insert(number, Some(Incoming::new(at, number, joined)));
+        self.zones.insert(number, Some(Box::new(Incoming::new(at, number, joined))));
         self.steer_at = 0;
         Ok(())
     }
@@ -412,9 +412,12 @@ impl Pull {
         peer: Identity,
         now: Millis,
     ) -> Result<(&mut Incoming, (Context<'_>, &Defined)), Ending> {
-        let incoming = self.zones.get_mut(&number).and_then(Option::as_mut).ok_or_else(not_announced)?;
+        let incoming = self.zones.get_mut(&number).and_then(Option::as_deref_mut).ok_or_else(not_announced)?;
         if !incoming.expects(epoch.unwrap_or(1)) {
             return Err(Ending::protocol("records that were not asked for"));
+        }
+        if epoch.is_some() {
+            incoming.moved(self.pace.t);
         }
         let cx = Context {
             node: &self.node,

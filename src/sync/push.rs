@@ -33,6 +33,8 @@ pub struct Push {
     announced: usize,
     /// Whose turn it is.
     turn: usize,
+    /// The zone of which a question is being answered.
+    answering: Option<usize>,
     numbers: Numbers,
     large: Option<Large>,
     /// The time in a ping that wants an answer.
@@ -72,6 +74,7 @@ impl Push {
             zones: node.zones.iter().map(|_| Outgoing::new()).collect(),
             announced: 0,
             turn: 0,
+            answering: None,
             numbers: Numbers::default(),
             large: None,
             echo: None,
@@ -169,7 +172,8 @@ impl Push {
         if self.working || self.telling.is_some() {
             return self.pace.wall_at(self.pace.t);
         }
-        let zones = self.zones.iter().filter_map(|zone| zone.wakes(self.pace.t));
+        let zones = self.zones.iter().enumerate();
+        let zones = zones.filter_map(|(at, zone)| zone.wakes(self.pace.t, self.may_answer(at)));
         let next = zones.fold(silent.min(self.ping_due()).min(self.told.saturating_add(self.beat())), u64::min);
         self.pace.wall_at(next)
     }
@@ -330,6 +334,11 @@ impl Push {
         Ok(())
     }
 
+    /// Whether this zone may answer questions now.
+    fn may_answer(&self, at: usize) -> bool {
+        self.answering.is_none_or(|zone| zone == at)
+    }
+
     /// The index of a zone that the peer may speak of.
     fn announced_zone(&self, number: u64) -> Result<usize, Ending> {
         usize::try_from(number)
@@ -446,10 +455,14 @@ impl Push {
                 t: self.pace.t,
             };
             let before = out.len();
-            match outgoing.step(&mut cx, out) {
+            let may_answer = self.answering.is_none_or(|zone| zone == at);
+            match outgoing.step(&mut cx, may_answer, out) {
                 Step::Sent => idle = 0,
                 Step::Working => working = true,
                 Step::Idle => {}
+            }
+            if may_answer {
+                self.answering = outgoing.answer.under_way().then_some(at);
             }
             outgoing.used += out.len() - before;
             if outgoing.lacks_walker() && self.lacked.happened(self.pace.t).is_some() {

@@ -3,9 +3,11 @@
 //! nginx's stream module may be loaded before this one, after it, or not at all. So nothing here is linked to it: its
 //! modules are found in the cycle by name, its functions by looking them up.
 
+mod lines;
 pub mod listens;
 mod session;
 mod symbols;
+mod turn;
 mod variable;
 mod waiting;
 

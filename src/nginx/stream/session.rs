@@ -4,7 +4,7 @@
 //! sent is bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
 //! hello, when connections run short.
 
-use super::{Symbols, context, exiting};
+use super::{Symbols, context, exiting, lines, turn};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::{log, wake};
 use crate::store::control::Counter;
@@ -167,25 +167,37 @@ impl Session {
     fn receive(&mut self, now: u64) -> Result<bool, Why> {
         self.take_preread(now)?;
         let mut buffer = [0; READ];
-        let len = READ.min(self.node.limits.recv_buffer.max(1));
         for _ in 0..READS {
-            // SAFETY: the connection and its read event are live; `recv` is one of nginx's, and writes to `len` bytes
-            // of the buffer at most.
-            let received = unsafe {
-                if self.unsent() > UNSENT || (*(*self.connection).read).ready() == 0 {
-                    return Ok(false);
-                }
-                (*self.connection).recv.map_or(ERROR, |recv| recv(self.connection, buffer.as_mut_ptr(), len))
-            };
-            match usize::try_from(received) {
-                Ok(0) => return Err(Why::Closed),
-                Ok(n) => self.take(buffer.get(..n).unwrap_or_default(), now)?,
-                Err(_) if received == AGAIN => return Ok(false),
-                Err(_) => return Err(Why::Broken),
+            if self.unsent() > UNSENT || !self.is_readable() {
+                return Ok(false);
+            }
+            // Others have their turn before.
+            let Some(received) = turn::within(|| self.receive_once(&mut buffer, now)) else { return Ok(true) };
+            if !received? {
+                return Ok(false);
             }
         }
-        // SAFETY: as above.
-        Ok(unsafe { (*(*self.connection).read).ready() } != 0)
+        Ok(self.is_readable())
+    }
+
+    /// `false`: there was nothing.
+    fn receive_once(&mut self, buffer: &mut [u8; READ], now: u64) -> Result<bool, Why> {
+        let len = READ.min(self.node.limits.recv_buffer.max(1));
+        // SAFETY: the connection is live; `recv` is one of nginx's, and writes to `len` bytes of the buffer at most.
+        let received =
+            unsafe { (*self.connection).recv.map_or(ERROR, |recv| recv(self.connection, buffer.as_mut_ptr(), len)) };
+        match usize::try_from(received) {
+            Ok(0) => Err(Why::Closed),
+            Ok(n) => self.take(buffer.get(..n).unwrap_or_default(), now).map(|()| true),
+            Err(_) if received == AGAIN => Ok(false),
+            Err(_) => Err(Why::Broken),
+        }
+    }
+
+    /// Whether nginx holds that something has come.
+    fn is_readable(&self) -> bool {
+        // SAFETY: the connection and its read event are live.
+        unsafe { (*(*self.connection).read).ready() != 0 }
     }
 
     /// What phases before ours have read already.
@@ -247,7 +259,7 @@ impl Session {
     fn tell(&mut self) {
         for note in self.pull.notes() {
             // SAFETY: the connection's log lives as long as the connection.
-            unsafe { log::write((*self.connection).log, log::level(note.level), format_args!("{}", note.text)) };
+            unsafe { lines::write((*self.connection).log, log::level(note.level), format_args!("{}", note.text)) };
         }
     }
 
@@ -274,7 +286,7 @@ impl Session {
         };
         let peer = self.pull.peer().map_or_else(|| "an unknown node".into(), |peer| format!("node {peer}"));
         // SAFETY: as in `tell`.
-        unsafe { log::write((*self.connection).log, level, format_args!("session of {peer} ended: {text}")) };
+        unsafe { lines::write((*self.connection).log, level, format_args!("session of {peer} ended: {text}")) };
     }
 
     fn close(&mut self, goodbye: &str) {

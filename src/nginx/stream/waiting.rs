@@ -4,7 +4,7 @@
 //! whether or not its worker is to end. So ours is the handler before nginx's own of the TLS phase: it waits for a
 //! first record, like the session that comes after does for a hello.
 
-use super::{context, exiting, server, symbols};
+use super::{context, exiting, lines, server, symbols};
 use crate::nginx::conf::{Fault, main::MainConf};
 use crate::nginx::ffi::{self, DECLINED, ERROR, OK, guard};
 use crate::nginx::log;
@@ -87,7 +87,7 @@ unsafe extern "C" fn happened(read: *mut sys::ngx_event_t) {
         let c = (*read).data.cast::<sys::ngx_connection_t>();
         let session = (*c).data.cast::<sys::ngx_stream_session_t>();
         if (*c).close() != 0 || (*read).timedout() != 0 {
-            log::write(
+            lines::write(
                 (*c).log,
                 log::INFO,
                 format_args!("session of an unknown node ended: no TLS handshake was begun"),

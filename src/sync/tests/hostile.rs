@@ -257,6 +257,135 @@ fn open() -> (Node, Pull) {
     (node, pull)
 }
 
+/// It would cover all that the origin writes from now on: nobody would send it any more, and comparing would take it for
+/// deleted.
+#[test]
+fn a_position_from_the_future_is_believed_up_to_the_allowed_drift() {
+    let (node, mut pull) = open();
+    let third = Identity([7; 16]);
+    let entry = |identity, millis| message::Entry { identity, stamp: Stamp::at(millis), gone: false };
+    let latest = NOW + limits().max_drift;
+    let told = [entry(PEER, NOW * 2), entry(third, latest + 1)];
+    pull.handle(&written(|out| write::position(out, 1024, 0, 1, false, &told)), &mut Vec::new(), NOW).unwrap();
+    for identity in [PEER, third] {
+        assert_eq!(node.zones[0].zone.position(identity), Stamp::at(latest));
+    }
+}
+
+/// Each that makes way for another costs a look at all records, so it is done once a minute, not for each of thousands.
+#[test]
+fn origins_that_are_made_up_push_out_few_that_are_there() {
+    let (node, mut pull) = open();
+    let zone = &node.zones[0].zone;
+    let entry =
+        |n: u128| message::Entry { identity: Identity((n + 1).to_be_bytes()), stamp: Stamp(STAMP), gone: false };
+    let flood = |from, to| {
+        let entries: Vec<_> = (from..to).map(entry).collect();
+        written(|out| write::position(out, 32_768, 0, 1, false, &entries))
+    };
+    pull.handle(&flood(0, 5_000), &mut Vec::new(), NOW).unwrap();
+    let known = zone.positions().len() as u128;
+    assert!((30..5_000).contains(&known), "{known}");
+    let there = |n| zone.position(entry(n).identity) > Stamp::ZERO;
+    let first = (0..known).filter(|n| there(*n)).count() as u128;
+    assert!(first + 2 >= known, "{first} of the first {known} origins are left");
+    let later = NOW + 60_000;
+    pull.handle(&flood(9_000, 9_001), &mut Vec::new(), later).unwrap();
+    assert!(there(9_000), "a minute later there is room for another one");
+}
+
+/// Neither who stopped in the middle nor who lies may keep a node from joining.
+#[test]
+fn a_donor_that_sends_nothing_loses_the_claim() {
+    let node = node(1, &["z"], limits());
+    let joined = |identity| {
+        let mut bytes = written(|out| write::hello(out, &Hello { identity, ..hello() }));
+        write::zone(&mut bytes, 0, Matching::Exact, true, "z");
+        bytes
+    };
+    let mut pulls = [Pull::new(node.clone(), 1, NOW), Pull::new(node.clone(), 2, NOW)];
+    let mut outs = [Vec::new(), Vec::new()];
+    pulls[0].handle(&joined(PEER), &mut outs[0], NOW).unwrap();
+    pulls[1].handle(&joined(Identity([8; 16])), &mut outs[1], NOW).unwrap();
+    let asks_for_all = |out: &[u8]| modes(out).contains(&(Mode::Full as u8));
+    assert!(asks_for_all(&outs[0]) && !asks_for_all(&outs[1]));
+    for now in (NOW..NOW + 12_000).step_by(100) {
+        for (pull, out) in pulls.iter_mut().zip(&mut outs) {
+            pull.handle(&written(|out| write::ping(out, now)), out, now).unwrap();
+            pull.tick(out, now).unwrap();
+        }
+    }
+    assert!(asks_for_all(&outs[1]), "the other one was never asked");
+}
+
+/// The modes of all subscriptions in these frames, whose numbers are below 128.
+fn modes(mut frames: &[u8]) -> Vec<u8> {
+    let mut modes = Vec::new();
+    while let Some((prefix, rest)) = frames.split_first_chunk::<4>() {
+        if rest[0] == kind::SUBSCRIBE {
+            modes.push(rest[3]);
+        }
+        frames = &rest[u32::from_le_bytes(*prefix) as usize..];
+    }
+    modes
+}
+
+/// A question of fifty bytes makes an answer of a megabyte: of many zones they are made one after the other.
+#[test]
+fn many_questions_at_once_are_answered_one_by_one() {
+    let node = node(1, &["x", "y", "z"], limits());
+    let mut push = Push::new(node, 1, NOW);
+    let mut out = Vec::new();
+    push.handle(&greeting(), NOW).unwrap();
+    push.fill(&mut out, 1 << 20, NOW).unwrap();
+    let question = |zone| write::Question {
+        zone,
+        round: 1,
+        seed: [1; 16],
+        bits: 16,
+        until: Stamp(STAMP),
+        ends: NOW,
+        evicted: Stamp::ZERO,
+    };
+    for zone in 0..3 {
+        let asked = written(|out| {
+            write::subscribe(out, 1024, zone, 1, Mode::Own, Stamp::ZERO, &[]);
+            write::compare(out, &question(zone));
+        });
+        push.handle(&asked, NOW).unwrap();
+    }
+    let mut answered = Vec::new();
+    for now in (NOW..NOW + 4_000).step_by(10) {
+        if push.deadline() <= now {
+            push.tick(now).unwrap();
+        }
+        loop {
+            out.clear();
+            push.fill(&mut out, 1 << 14, now).unwrap();
+            if out.is_empty() {
+                break;
+            }
+            answered.extend(kinds_and_firsts(&out));
+        }
+    }
+    answered.retain(|(kind, _)| *kind == kind::DIGESTS);
+    answered.dedup();
+    assert_eq!(answered, [0, 1, 2].map(|zone| (kind::DIGESTS, zone)), "in turn, and each to its end");
+    let list = |more| move |out: &mut Vec<u8>| frame(out, kind::LIST, |out| out.extend([0, 1, more, 1, 7, 0]));
+    let twice = (0..70_000).flat_map(|_| written(list(1))).collect::<Vec<u8>>();
+    assert!(push.handle(&twice, NOW + 4_000).is_err(), "a part is asked for again and again");
+}
+
+/// The type of each frame, and the first byte of its body.
+fn kinds_and_firsts(mut frames: &[u8]) -> Vec<(u8, u8)> {
+    let mut kinds = Vec::new();
+    while let Some((prefix, rest)) = frames.split_first_chunk::<4>() {
+        kinds.push((rest[0], rest[1]));
+        frames = &rest[u32::from_le_bytes(*prefix) as usize..];
+    }
+    kinds
+}
+
 #[test]
 fn a_peer_cannot_fill_the_memory() {
     // Zones that aren't there: each is refused, a few are logged, and there is an end.
