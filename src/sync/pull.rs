@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 
 /// Entries of HAVE that a session keeps, over all zones.
 const MAX_HAVE: usize = 65_536;
+/// Refused zones are shown up to here: each is looked for in a table, and a peer may announce thousands.
+const MAX_SHOWN: usize = 64;
 /// How soon a zone that waits is looked at again, milliseconds.
 const SOON: u64 = 200;
 /// Acknowledgements wait for so long, milliseconds: a peer that writes all the time needn't be woken for each change, and
@@ -388,8 +390,10 @@ impl Pull {
             write::refuse(out, number, &reason);
             self.zones.insert(number, None);
             let name = message::printable(name);
-            let drift = Drift { peer, zone: name.clone(), side: Side::Here, reason: reason.clone() };
-            self.node.control.show_drift(&drift, now);
+            if self.zones.len() <= MAX_SHOWN {
+                let drift = Drift { peer, zone: name.clone(), side: Side::Here, reason: reason.clone() };
+                self.node.control.show_drift(&drift, now);
+            }
             if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
                 let text = format!("zone \"{name}\" of the peer is not synchronized: on this node {reason}");
                 self.notes.add(NoteLevel::Warn, text);

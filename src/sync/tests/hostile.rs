@@ -389,13 +389,15 @@ fn kinds_and_firsts(mut frames: &[u8]) -> Vec<(u8, u8)> {
 #[test]
 fn a_peer_cannot_fill_the_memory() {
     // Zones that aren't there: each is refused, a few are logged, and there is an end.
-    let (_, mut pull) = open();
+    let (node, mut pull) = open();
     let mut out = Vec::new();
     for number in 1..message::MAX_ZONES {
-        let zone = written(|out| write::zone(out, number, Matching::Exact, false, "nothing of this name"));
+        let name = format!("nothing of this name {number}");
+        let zone = written(|out| write::zone(out, number, Matching::Exact, false, &name));
         pull.handle(&zone, &mut out, NOW).unwrap();
     }
     assert!(pull.notes().len() < 80);
+    assert!(node.control.drifts().len() < 64);
     let zone = written(|out| write::zone(out, message::MAX_ZONES, Matching::Exact, false, "one more"));
     assert!(pull.handle(&zone, &mut out, NOW).is_err());
 

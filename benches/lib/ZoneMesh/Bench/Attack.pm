@@ -1,0 +1,143 @@
+package ZoneMesh::Bench::Attack;
+
+# `scripts/bench attack`: what clients of HTTP notice, and what memory it takes, while the port of zone_sync is attacked by ten
+# thousand connections at once, of one kind after the other.
+
+use strict;
+use warnings;
+
+use IO::Select;
+use IO::Socket::INET;
+use POSIX qw(strftime);
+use Time::HiRes qw(sleep time);
+
+use ZoneMesh::Bench::Report;
+use ZoneMesh::Certs;
+use ZoneMesh::Flood;
+use ZoneMesh::Node;
+
+my ($TARGET_TIMES, $TARGET_KIB, $TIMEOUT, $SLOTS) = (3, 64, 5, 20_000);
+# Between two requests, seconds.
+my $PAUSE = 0.002;
+# What, kind of ZoneMesh::Flood, over TLS, how many at once, how many begun in a second.
+my @ATTACKS = (
+    [ 'nothing said',                          'silent',    0, 10_000, 3_000 ],
+    [ 'half a hello',                          'half',      0, 10_000, 3_000 ],
+    [ 'a hello, a byte each 0.2 s',            'drip',      0, 10_000, 3_000 ],
+    [ 'valid hellos of ever new nodes',        'hello',     0, 1_000,  2_000 ],
+    [ 'TLS: nothing said',                     'silent',    1, 10_000, 3_000 ],
+    [ 'TLS: a handshake that is not gone on with', 'handshake', 1, 10_000, 3_000 ],
+);
+
+sub run {
+    my (%given) = @_;
+    my $most = ZoneMesh::Flood::most_files();
+    die "a process may have $most files open here; this takes $SLOTS\n" if $most < $SLOTS;
+    my ($began, $load) = (time, busy());
+    my @rows;
+    for my $attack (@ATTACKS) {
+        my ($what, $kind, $tls, $count, $rate) = @$attack;
+        $_ /= 10 for $given{quick} ? ($count, $rate) : ();
+        print STDERR "bench: $what\n";
+        push @rows, [ $what, measured($kind, $tls, $count, $rate, $given{quick} ? 2 : 6) ];
+    }
+    my ($nginx) = qx(nginx -v 2>&1) =~ m{nginx/(\S+)};
+    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
+    my @machine = (
+        machine(),
+        [ 'Load', "$load before" ],
+        [ 'Versions', "zonemesh at $commit, nginx $nginx" ],
+        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
+        [ 'Command', sprintf '`%s`, %d s', $given{command}, time - $began ],
+    );
+    my $text = page(\@rows, \@machine);
+    print $text;
+    publish(attack => 'The port of zone_sync under attack', $text) unless $given{dry};
+    return;
+}
+
+sub page {
+    my ($rows, $machine) = @_;
+    my $out = "One worker with `worker_connections $SLOTS` and `zone_sync_timeout ${TIMEOUT}s`. The attacker opens as many connections as the\n"
+        . "table says and replaces those that are closed; it runs on the same machine, with the lowest priority. A client of HTTP\n"
+        . "connects anew each 2 ms and reads a key: its times are from the connecting to the answer, right before the attack and\n"
+        . "in the midst of it. To reach: p99 within $TARGET_TIMES times, below $TARGET_KIB KiB a connection, none open for longer than the timeout.\n\n"
+        . row('', '') . row('---', '---');
+    $out .= row(@$_) for @$machine;
+    $out .= "\n" . row('connections', 'at once', 'begun/s', 'HTTP p50, ms, before', 'and during', 'p99, ms, before', 'and during', 'times', 'KiB each', 'open at most, s')
+        . row(('---') x 10);
+    for my $row (@$rows) {
+        my ($what, $is) = @$row;
+        $out .= row($what, $is->{open}, int $is->{rate}, map({ figure($_) } @$is{qw(p50 p50_during p99 p99_during times)}), sprintf('%.1f', $is->{kib}), figure($is->{longest}));
+    }
+    return $out;
+}
+
+# One attack on a node of its own.
+sub measured {
+    my ($kind, $tls, $count, $rate, $seconds) = @_;
+    my $node = target($tls);
+    my %is = eval {
+        my ($p50, $p99) = latencies($node, $seconds);
+        my $before = memory($node);
+        my $flood  = ZoneMesh::Flood->new(port => $node->sync, kind => $kind, count => $count, rate => $rate, again => 1, nice => 19);
+        # Until all of them are there, and the first are closed again.
+        my $deadline = time + 2 * $TIMEOUT + 10;
+
+        sleep 0.1 until $flood->status->{opened} >= $count + $rate * 0.5 || time > $deadline;
+        my ($began, $from) = (time, $flood->status);
+        my ($p50_during, $p99_during) = latencies($node, $seconds);
+        my ($ended, $to) = (time, $flood->status);
+        my $kib = (memory($node) - $before) / ($to->{open} || 1);
+        $flood->end;
+        (p50 => $p50, p99 => $p99, p50_during => $p50_during, p99_during => $p99_during, times => $p99_during / $p99, kib => $kib,
+            open => $to->{open}, rate => ($to->{opened} - $from->{opened}) / ($ended - $began), longest => $to->{longest});
+    };
+    my $failed = $@;
+    $node->stop;
+    $node->destroy;
+    die $failed if $failed;
+    return \%is;
+}
+
+sub target {
+    my ($tls) = @_;
+    my $node = ZoneMesh::Node->new(
+        port => free_port(), sync => free_port(), main => "worker_rlimit_nofile $SLOTS;", events => "worker_connections $SLOTS;",
+        http => 'keyval_zone zone=one:1m sync; keyval $arg_key $value zone=one;
+            server { listen 127.0.0.1:%%PORT%% backlog=4096; location /api { api write=on; } location /read { return 200 "$value"; } }',
+        stream => 'server { listen 127.0.0.1:%%SYNC%%; zone_sync; }',
+    );
+    if ($tls) {
+        my $ca = $node->{ca} = ZoneMesh::Certs->new('bench');
+        my ($certificate, $key) = $ca->issue('node', ip => ['127.0.0.1']);
+        $node->configure(stream => "server { listen 127.0.0.1:%%SYNC%% ssl; ssl_certificate $certificate; ssl_certificate_key $key;
+            ssl_client_certificate @{[ $ca->file ]}; ssl_verify_client on; zone_sync; }");
+    }
+    $node->start;
+    $node->add('one', 'k', 'v') == 201 or die "no key was added\n";
+    return $node;
+}
+
+sub memory { my ($node) = @_; my $sum = 0; $sum += $node->memory($_) for $node->workers; return $sum }
+
+# Median and p99 of the time that a client needs, in milliseconds.
+sub latencies {
+    my ($node, $seconds) = @_;
+    my @took;
+    my $end = time + $seconds;
+    while ((my $began = time) < $end) {
+        my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $node->port, Proto => 'tcp', Timeout => 5) or die "HTTP: $!\n";
+        print {$socket} "GET /read?key=k HTTP/1.0\r\n\r\n";
+        $socket->flush;
+        my $answer = '';
+        while (IO::Select->new($socket)->can_read(5)) { sysread($socket, $answer, 4_096, length $answer) or last }
+        die "HTTP gave: $answer\n" unless $answer =~ /\r\n\r\nv\z/;
+        my $now = time;
+        push @took, 1000 * ($now - $began);
+        sleep $PAUSE;
+    }
+    return map { ZoneMesh::Bench::Report::quantile($_, @took) } 0.5, 0.99;
+}
+
+1;
