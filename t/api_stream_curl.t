@@ -52,4 +52,24 @@ $same->(curl('--http2', '--limit-rate', '3M', $https), 'HTTP/2 over TLS, slowly'
 is(length curl('--http2', $https, $https, $https), 3 * length $body, 'three over one connection');
 is(curl('--http2', '-I', '-o', '/dev/null', '-w', '%{http_code}', $https), '200', 'HEAD');
 is(curl('--http2', '-X', 'DELETE', $https =~ s{http/keyvals/one}{zonemesh/keyvals/one?glob=*}r), '{"deleted":20000}', 'and work in many turns');
+
+# Bodies, too, which are read as they come.
+my $folder = $node->prefix;
+$node->write_file('object', ZoneMesh::Node::encode(\%pairs));
+$node->write_file('lines', join '', map { ZoneMesh::Node::encode({ $_ => $pairs{$_} }) . "\n" } sort keys %pairs);
+for my $way ([ 'HTTP/1.1', $plain ], [ 'HTTP/2', $h2, '--http2-prior-knowledge' ], [ 'TLS', $https, '--http1.1' ], [ 'HTTP/2 over TLS', $https, '--http2' ]) {
+    my ($name, $url, @options) = @$way;
+    my $own = $url =~ s{http/keyvals}{zonemesh/keyvals}r;
+    is(curl(@options, '-X', 'DELETE', '-w', '%{http_code}', $url), '204', "$name: an empty zone");
+    is(curl(@options, '-T', "$folder/object", $own), '{"created":20000,"replaced":0,"deleted":0,"missing":0}', '... gets many pairs');
+    is(curl(@options, '-X', 'POST', '-T', "$folder/lines", '-w', '', $own) =~ s/"errors".*//r,
+        '{"lines":20000,"created":0,"replaced":20000,"deleted":0,"missing":0,"failed":0,', '... and lines');
+    my @good = ('-T', "$folder/object", '-o', '/dev/null', $own);
+    # Debian's curl can't use a connection twice that began as HTTP/2 without TLS.
+    @good = () if $name eq 'HTTP/2';
+    is(curl(@options, '-T', "$folder/lines", '-o', '/dev/null', '-w', '%{http_code}', $own, @good), @good ? '415200' : '415',
+        '... and a body that is no JSON, before one that is on the same connection');
+    is(curl(@options, '-X', 'PUT', '-T', "$folder/object", '-o', '/dev/null', '-w', '%{http_code}', $url), '405', '... and one that nobody wants');
+    $same->(curl(@options, $url), '... all is there');
+}
 done_testing;

@@ -65,7 +65,9 @@ subtest 'values' => sub {
         ok($node->get('/proxy/large')->body eq $large, 'through a proxy');
     }
     is(put('/kv/large', 'x' x 1_048_577)->status, 413, 'more than a value may have');
-    is(put('/tight/large', 'x' x 11)->status, 413, 'more than a body may have');
+    my $tight = put('/tight/large', 'x' x 11);
+    is($tight->status, 413, 'more than a body may have');
+    is($tight->json->{error}{code}, 'BodyTooLarge', '... by the word of nginx, which is an error object as well');
     my $patch = $node->patch('/kv/a', 'x');
     is($patch->status, 405, 'no PATCH');
     is($patch->header('Allow'), 'GET, HEAD, PUT, POST, DELETE, OPTIONS', 'but these');
@@ -100,13 +102,23 @@ subtest 'conditions and lives' => sub {
     is($node->get('/timed/k')->body, 'short', 'begins');
     eventually { $node->get('/timed/k')->status == 404 } 'and ends';
     is(put('/timed/k', 'v', 'X-TTL' => 'soon')->status, 400, 'not a life');
+    my @now  = gmtime time + 3600;
+    my $date = sprintf '%s, %02d %s %04d %02d:%02d:%02d GMT', (qw(Sun Mon Tue Wed Thu Fri Sat))[ $now[6] ], $now[3],
+        (qw(Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec))[ $now[4] ], 1900 + $now[5], @now[ 2, 1, 0 ];
+    is(put('/timed/dated', 'v', Expires => $date)->status, 201, 'a life up to a date');
+    is($node->get('/timed/dated')->header('Expires'), $date, 'ends then');
+    is(put('/timed/dated', 'v', Expires => 'Thu, 01 Jan 1970 00:00:00 GMT')->status, 400, 'not in the past');
+    my $post = $node->post('/timed/new', 'v', headers => { 'If-Match' => '"x"' });
+    is($post->status, 412, 'a POST has conditions, too');
     is(put('/kv/k', 'v', 'X-TTL' => '5')->status, 400, 'not without a timeout');
 };
 
 subtest 'limit_except' => sub {
     is(put('/kv/g', 'v')->status, 201, 'a value');
     is($node->get('/guarded/g')->body, 'v', 'is for all to read');
-    is(put('/guarded/g', 'w')->status, 401, 'and not to write');
+    my $refused = put('/guarded/g', 'w');
+    is($refused->status, 401, 'and not to write');
+    is($refused->json->{error}{code}, 'Unauthorized', '... as an error object says');
     is($node->delete('/guarded/g')->status, 401, 'nor to delete');
     my $who = 'Basic ' . encode_base64('admin:secret', '');
     is(put('/guarded/g', 'w', Authorization => $who)->status, 204, 'but for whom knows the word');

@@ -19,7 +19,7 @@ my $node = node(modules => [qw(stream ndk lua zonemesh)], workers => 2, http => 
         location /plain { return 200 "[$value]"; }
         location /read  { content_by_lua_block { ngx.print("[", ngx.var.value, "]") } }
         location /write { content_by_lua_block { ngx.var.value = ngx.var.arg_v; ngx.print("[", ngx.var.value, "]") } }
-        location /drop  { content_by_lua_block { ngx.var.value = nil; ngx.print("[", ngx.var.value or "nil", "]") } }
+        location /drop  { content_by_lua_block { ngx.var.value = nil; ngx.print("[", ngx.var.value, "]") } }
         location /bytes {
             content_by_lua_block {
                 local all = {}
@@ -37,7 +37,7 @@ my $node = node(modules => [qw(stream ndk lua zonemesh)], workers => 2, http => 
                 end
                 for _, key in ipairs { "k1", "k2", "k3" } do
                     ngx.var.composite = key
-                    seen[#seen + 1] = "[" .. (ngx.var.found or "") .. "]"
+                    seen[#seen + 1] = "[" .. ngx.var.found .. "]"
                 end
                 ngx.print(table.concat(seen, " "))
             }
@@ -71,7 +71,9 @@ is(body('/read?key=k'), '[v]', 'a script reads');
 is(body('/write?key=s&v=by_script'), '[by_script]', 'a script writes, and reads what it wrote');
 is($node->keyvals('one')->{s}, 'by_script', '... and the API has it');
 is(body('/plain?key=s'), '[by_script]', '... and so have requests without a script');
-$node->get('/drop?key=s');
+is(body('/drop?key=s'), '[]', 'a pair that is not there has an empty value');
+is(body('/read?key=none'), '[]', '... also one that never was');
+is(body('/read'), '[]', '... and one without a key');
 ok(!exists $node->keyvals('one')->{s}, 'no value takes the pair away');
 is(body('/keys'), '[value of k1] [value of k2] []', 'a script sets a variable that is the key, then writes and reads the value');
 ok(body('/bytes?key=b') eq join('', map { chr } 0 .. 255), 'a value of all bytes is written and read byte for byte');

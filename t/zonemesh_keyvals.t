@@ -106,6 +106,27 @@ subtest 'import' => sub {
     is($node->post("/read/9/zonemesh/keyvals/one", "{}\n")->status, 405, 'not without write=on');
 };
 
+subtest 'an import that comes slowly' => sub {
+    my $socket = tcp($node->port);
+    my @lines  = map { qq({"slow $_":"v"}\n) } 1 .. 100;
+    print {$socket} "POST $one HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: " . length(join '', @lines) . "\r\n\r\n", @lines[ 0 .. 49 ];
+    eventually { $node->get("$one?key=slow%2050")->status == 200 } 'lines are done as they come';
+    is($node->get("$one?key=slow%2051")->status, 404, 'and no further');
+    print {$socket} @lines[ 50 .. 98 ], substr $lines[99], 0, 5;
+    eventually { $node->get("$one?key=slow%2099")->status == 200 } 'more of them';
+    print {$socket} substr $lines[99], 5;
+    my ($bytes) = read_all($socket);
+    is(ZoneMesh::Http->parse($bytes, 'POST', 1)->json->{created}, 100, 'all of them');
+    my $gone = tcp($node->port);
+    print {$gone} "POST $one HTTP/1.1\r\nHost: a\r\nContent-Length: 5000\r\n\r\n{\"gone 1\":\"v\"}\n{\"gone 2";
+    eventually { $node->get("$one?key=gone%201")->status == 200 } 'a client begins';
+    close $gone;
+    is($node->get("$one?key=gone%202")->status, 404, 'and goes away: what came whole is done');
+    is($node->request('DELETE', "$one?glob=" . ZoneMesh::Node::escape('slow *'))->json->{deleted}, 100, 'they go again');
+    is($node->request('DELETE', "$one?prefix=gone")->json->{deleted}, 1, 'this one as well');
+    is($node->request('DELETE', "$one?prefix=")->status, 400, 'nothing by an empty prefix');
+};
+
 subtest 'a reload in the middle of an import' => sub {
     my $body   = lines(map { { "reload $_" => 'x' x 50 } } 1 .. 50_000);
     my $socket = tcp($node->port);

@@ -56,8 +56,14 @@ pub(super) enum Error {
     PlaceGone,
     #[error("{done} of {all} pairs were written, then: {why}")]
     Stopped { why: Box<Error>, done: u64, all: usize },
-    #[error("{failed} lines were not imported{}", if *full { ", some because the zone is full" } else { "" })]
-    Incomplete { failed: u64, full: bool, report: Vec<u8> },
+    #[error("{deleted} pairs were deleted, then: {why}")]
+    Halted { why: Box<Error>, deleted: u64 },
+    #[error("If-Match and If-None-Match go with one pair")]
+    ConditionOfMany,
+    #[error("{failed} lines were not imported{}{}",
+        if *full { ", some because the zone is full" } else { "" },
+        if *busy { "; the rest is left, as the zone stays busy" } else { "" })]
+    Incomplete { failed: u64, full: bool, busy: bool, report: Vec<u8> },
     #[error("{}", refusal(*.0))]
     Refused(u16),
 }
@@ -111,6 +117,8 @@ pub(super) enum FormatError {
     OnePair,
     #[error("the line is longer than any pair")]
     LineTooLong,
+    #[error("a pair is longer than any can be")]
+    PairTooLong,
     #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
     NoTimeout,
 }
@@ -141,7 +149,9 @@ impl Error {
             Error::PreconditionFailed => (412, "PreconditionFailed"),
             Error::BadArgument(_) => (400, "BadArgument"),
             Error::PlaceGone => (410, "PlaceGone"),
-            Error::Stopped { why, .. } => why.codes(),
+            Error::Stopped { why, .. } | Error::Halted { why, .. } => why.codes(),
+            Error::ConditionOfMany => (400, "BadArgument"),
+            Error::Incomplete { busy: true, .. } => (503, "ImportIncomplete"),
             Error::Incomplete { full: true, .. } => (507, "ImportIncomplete"),
             Error::Incomplete { .. } => (400, "ImportIncomplete"),
             Error::Refused(status) => (*status, refused(*status)),

@@ -29,6 +29,16 @@ pub(super) fn parse(text: &[u8]) -> Result<Json<'_>, NotJson> {
     serde_json::from_slice(text).map_err(|error| NotJson(error.to_string()))
 }
 
+/// Reads a part of a text. `first`: which byte of the text the part's first is, counted from 0.
+pub(super) fn parse_part(part: &[u8], first: usize) -> Result<Json<'_>, NotJson> {
+    serde_json::from_slice(part).map_err(|error| {
+        let lines = part.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+        let byte = first + lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
+        let (text, place) = (error.to_string(), format!(" at line {} column {}", error.line(), error.column()));
+        NotJson(format!("{}, at byte {byte}", text.strip_suffix(&place).unwrap_or(&text)))
+    })
+}
+
 impl<'de> Deserialize<'de> for Json<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Builder)
@@ -220,13 +230,29 @@ pub(super) fn names<'a>(list: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
 /// Appends any bytes as a JSON string. What isn't UTF-8 is shown as U+FFFD, one for each part that can't be read.
 pub(super) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
+    part(out, bytes);
+    out.push(b'"');
+}
+
+/// The first of some bytes, about so many, and the rest, so that both as [parts](part) are as the whole.
+pub(super) fn split(bytes: &[u8], most: usize) -> (&[u8], &[u8]) {
+    if bytes.len() <= most {
+        return (bytes, &[]);
+    }
+    // No character has more than three bytes that go on from another.
+    let goes_on = |at: usize| bytes.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let at = (most.saturating_sub(3)..=most).rev().find(|at| !goes_on(*at)).unwrap_or(most);
+    bytes.split_at_checked(at).unwrap_or((bytes, &[]))
+}
+
+/// Appends what stands between the quotes of a string.
+pub(super) fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         escaped(out, chunk.valid().as_bytes());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
-    out.push(b'"');
 }
 
 /// Appends UTF-8 with the escapes that JSON demands.
@@ -240,7 +266,11 @@ fn escaped(out: &mut Vec<u8>, mut text: &[u8]) {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
-            _ => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                let digit = |half: u8| DIGITS.get(usize::from(half & 15)).copied().unwrap_or(b'0');
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte)]);
+            }
         }
         text = rest;
     }
@@ -293,6 +323,28 @@ mod tests {
             let mut out = Vec::new();
             string(&mut out, bytes);
             assert_eq!(String::from_utf8(out).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn a_string_in_parts_is_the_string() {
+        for bytes in [
+            &b"plain\"\n"[..],
+            "é\u{2028}\u{1f980}x\u{1f980}".as_bytes(),
+            b"\x80\x80\x80\x80\x80\xf0\x9f\xa6\xe2\x82z\xff",
+        ] {
+            let mut whole = Vec::new();
+            part(&mut whole, bytes);
+            for most in 1..=bytes.len() {
+                let (mut parts, mut rest) = (Vec::new(), bytes);
+                while !rest.is_empty() {
+                    let (first, others) = split(rest, most.max(4));
+                    assert!(!first.is_empty());
+                    part(&mut parts, first);
+                    rest = others;
+                }
+                assert_eq!(parts, whole, "{bytes:?} by {most}");
+            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! The REST API as functions: a request goes in, a response comes out. No nginx, no sockets.
 //!
-//! [`route`] finds what a path means and which methods it has; [`keyvals`] and [`status`] answer; [`json`] writes and
-//! reads bodies, [`args`] the query string; [`error`] makes every failure the JSON object that clients decode. What is
-//! large is a [`Body::Stream`], made while it is sent; [`watch`] has one that goes on.
+//! [`route`] finds what a path means and which methods it has; [`keyvals`] and [`status`] answer; [`body`] reads pairs,
+//! [`json`] reads and writes JSON, [`args`] the query string; [`error`] makes every failure the JSON object that clients
+//! decode. What is large is a [`Body::Stream`], made while it is sent; [`watch`] has one that goes on.
 #![forbid(unsafe_code)]
 
 mod args;
+mod body;
 mod condition;
+mod copied;
 mod error;
 mod job;
 mod json;
@@ -27,7 +29,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use job::{Answer, Job, Pieces};
+pub use job::{Answer, Job, Piece, Pieces, Step, after_body};
 pub use response::{Body, Produce, Produced, Response};
 
 use crate::record::Millis;
@@ -42,7 +44,7 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// The query string, without `?`.
     pub args: &'a str,
-    /// The whole body; `None`: it couldn't be read.
+    /// The whole body, for [`raw`] alone; `None`: it couldn't be read.
     pub body: Option<&'a [u8]>,
     /// `api write=on`.
     pub write: bool,
@@ -52,7 +54,7 @@ pub struct Request<'a> {
     pub now: Millis,
     /// A header by its name in lower case; several of one name are joined by commas.
     pub header: &'a dyn Fn(&str) -> Option<String>,
-    /// The body for who reads it piece by piece: see [`takes_pieces`].
+    /// The body for all others, who read it piece by piece.
     pub pieces: &'a dyn Fn() -> Box<dyn Pieces>,
 }
 
@@ -226,11 +228,6 @@ pub fn handle(request: &Request<'_>, host: &dyn Host) -> Answer {
         Ok(later) => later,
         Err(error) => Answer::Now(Response { changed, ..error.response(version, request.request_id) }),
     }
-}
-
-/// Whether what answers this reads the body piece by piece: then it needn't be in [`Request::body`].
-pub fn takes_pieces(method: &str, path: &str) -> bool {
-    method == "POST" && route::is_own(route::version(path).1)
 }
 
 /// The answer in place of nginx's own to a request that it refused with this status, of 400 or more.

@@ -66,13 +66,15 @@ fn store(request: &Request<'_>, key: &[u8], zone: &NamedZone, changed: &mut bool
         return Err(Error::BodyTooLarge);
     }
     let life = life(request, zone.timeout)?;
+    let precondition = Precondition::of(request);
     let put = if request.method == "POST" {
+        write::check(&zone.zone, key, &precondition, request.now)?;
         match zone.zone.set(key, value, life, crate::store::Condition::Absent, request.now)? {
             Written::Done(version) => Put::Created(version),
             Written::Unmet => return Err(Error::KeyvalKeyExists),
         }
     } else {
-        write::put(&zone.zone, key, value, life, &Precondition::of(request), request.now)?
+        write::put(&zone.zone, key, value, life, &precondition, request.now)?
     };
     *changed = true;
     let (status, version) = match put {
@@ -82,7 +84,8 @@ fn store(request: &Request<'_>, key: &[u8], zone: &NamedZone, changed: &mut bool
     Ok(Response { headers: vec![("ETag", condition::tag(version))], ..Response::empty(status) })
 }
 
-/// `X-TTL: seconds`, or `Cache-Control: max-age=seconds`; without either, the zone's timeout.
+/// `X-TTL: seconds`, `Cache-Control: max-age=seconds`, or `Expires: date`, whichever of them comes first here; without any,
+/// the zone's timeout.
 fn life(request: &Request<'_>, timeout: bool) -> Result<Life, Error> {
     let header = |name| (request.header)(name);
     let max_age = || {
@@ -90,7 +93,9 @@ fn life(request: &Request<'_>, timeout: bool) -> Result<Life, Error> {
         let directive = |part: &str| Some(part.trim().strip_prefix("max-age=")?.trim_matches('"').to_owned());
         control.split(',').find_map(directive)
     };
-    let Some(text) = header("x-ttl").or_else(max_age) else { return Ok(Life::Default) };
+    let Some(text) = header("x-ttl").or_else(max_age) else {
+        return header("expires").map_or(Ok(Life::Default), |date| until(&date, timeout, request.now));
+    };
     if !timeout {
         return Err(FormatError::NoTimeout.into());
     }
@@ -99,5 +104,18 @@ fn life(request: &Request<'_>, timeout: bool) -> Result<Life, Error> {
         _ => Err(Error::BadArgument(
             "a life (X-TTL, max-age) is a whole number of seconds, 1 or more, 100 years at most",
         )),
+    }
+}
+
+/// The life that ends at a date.
+fn until(date: &str, timeout: bool, now: Millis) -> Result<Life, Error> {
+    const BAD: Error = Error::BadArgument("\"Expires\" is a date of HTTP, such as \"Sun, 06 Nov 1994 08:49:37 GMT\"");
+    if !timeout {
+        return Err(FormatError::NoTimeout.into());
+    }
+    match time::parse_http_date(date.trim()).ok_or(BAD)?.saturating_sub(now) {
+        0 => Err(Error::BadArgument("\"Expires\" is in the past")),
+        life if life <= MAX_EXPIRE => Ok(Life::For(life)),
+        _ => Err(Error::BadArgument("\"Expires\" is more than 100 years ahead")),
     }
 }

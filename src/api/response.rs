@@ -9,12 +9,14 @@ const JSON: &str = "application/json";
 pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// A body that ends within so many bytes and steps is sent with its length.
-const BEGIN_BYTES: usize = 64 * 1024;
+const BEGIN_BYTES: usize = 32 * 1024;
 const BEGIN_STEPS: usize = 64;
+/// So many bytes of records are looked at meanwhile, whatever is shown of them.
+const BEGIN_SEEN: usize = 1024 * 1024;
 /// Between two tries on a zone whose lock is stuck, and how many there are: some seconds. Each blocks for as long as the
 /// store waits for a lock.
-const BUSY_PAUSE: Millis = 400;
-const BUSY_TRIES: u32 = 10;
+pub(super) const BUSY_PAUSE: Millis = 400;
+pub(super) const BUSY_TRIES: u32 = 10;
 
 /// What to send.
 #[derive(Debug, PartialEq)]
@@ -47,6 +49,11 @@ pub enum Body {
 pub trait Produce {
     /// Appends the next piece to `out`: some kilobytes, made in a small part of a millisecond. A piece may be empty.
     fn produce(&mut self, out: &mut Vec<u8>, now: Millis) -> Produced;
+
+    /// Bytes of records that were looked at so far, shown or not.
+    fn seen(&self) -> usize {
+        0
+    }
 
     /// Whoever has something new for a body that waits calls `poke`, from outside of `produce`, until the body is dropped.
     fn poke_by(&mut self, _poke: Box<dyn Fn()>) {}
@@ -92,7 +99,7 @@ impl Body {
         for _ in 0..BEGIN_STEPS {
             match rest.produce(&mut begin, now) {
                 Produced::End => return Some(Body::Bytes(begin)),
-                Produced::More if begin.len() < BEGIN_BYTES => {}
+                Produced::More if begin.len() < BEGIN_BYTES && rest.seen() < BEGIN_SEEN => {}
                 Produced::More => break,
                 Produced::Wait(_) | Produced::Broken => return None,
             }

@@ -288,13 +288,6 @@ fn own_zone<'h>(host: &'h dyn Host, name: &[u8]) -> Result<&'h NamedZone, Error>
     own_zones(host).find(|zone| zone.name.as_bytes() == name).ok_or(Error::KeyvalNotFound)
 }
 
-/// Whether a path without its version is a zone's below `/zonemesh/keyvals/`.
-pub(super) fn is_own(path: &str) -> bool {
-    let (first, rest) = segment(path);
-    let (second, third) = segment(rest);
-    first == "zonemesh" && second == "keyvals" && !zone_name(third).is_empty()
-}
-
 /// The worker of this number.
 fn worker(host: &dyn Host, id: &str) -> Result<Worker, Error> {
     let id: Option<u64> = id.parse().ok();
@@ -320,13 +313,14 @@ fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
 fn change(request: &Request<'_>, endpoint: &Endpoint<'_>, changed: &mut bool) -> Result<Answer, Error> {
     let Endpoint::Keyval(zones, name) = endpoint else { return Err(Error::PathNotFound) };
     let zone = keyvals::find(zones, name)?;
-    let body = || request.body.ok_or(Error::BodyRead);
     match request.method {
-        "POST" => return keyvals::add(request, zone, body()?, changed),
-        "PATCH" => keyvals::update(zone, body()?, request.now, changed)?,
-        _ => keyvals::clear(zone, request.now, changed)?,
+        "POST" => Ok(keyvals::add(request, zone)),
+        "PATCH" => Ok(keyvals::update(request, zone)),
+        _ => {
+            keyvals::clear(zone, request.now, changed)?;
+            Ok(Response::empty(204).into())
+        }
     }
-    Ok(Response::empty(204).into())
 }
 
 /// The first part of a path that has more than slashes, and what follows it.

@@ -19,7 +19,6 @@ pub(super) fn iso8601(millis: Millis) -> String {
 /// As HTTP's headers have it: `Fri, 07 Jul 2017 13:32:21 GMT`.
 pub(super) fn http_date(millis: Millis) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let seconds = millis / 1000;
     let (year, month, day) = date(seconds / DAY);
     let second = seconds % DAY;
@@ -33,6 +32,34 @@ pub(super) fn http_date(millis: Millis) -> String {
     )
 }
 
+/// Reads such a date, of today's form: which day of the week it is isn't looked at. The forms that HTTP has for the sake of
+/// old senders, with names of days in full or without `GMT`, aren't read.
+pub(super) fn parse_http_date(text: &str) -> Option<Millis> {
+    let (_, rest) = text.split_once(", ")?;
+    let mut words = rest.split(' ');
+    let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+    let mut clock = words.next()?.split(':').map(|part| number(part, 2));
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    if words.next() != Some("GMT") || words.next().is_some() || clock.next().is_some() {
+        return None;
+    }
+    let month = 1 + MONTHS.iter().position(|name| *name == month)? as u64;
+    let (day, year) = (number(day, 2)?, number(year, 4)?);
+    let is_time = (1970..).contains(&year) && (1..=month_length(year, month)).contains(&day);
+    if !is_time || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let years: u64 = (1970..year).map(year_length).sum();
+    let months: u64 = (1..month).map(|month| month_length(year, month)).sum();
+    Some(((years + months + day - 1) * DAY + hour * 3600 + minute * 60 + second) * 1000)
+}
+
+/// A number of just so many digits.
+fn number(text: &str, digits: usize) -> Option<u64> {
+    (text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// Seconds in a day: leap seconds don't count in the time of Unix.
 const DAY: u64 = 24 * 60 * 60;
 /// Days in 400 years of the Gregorian calendar, after which it repeats.
@@ -119,6 +146,25 @@ mod tests {
             (1_709_164_800, "Thu, 29 Feb 2024 00:00:00 GMT"),
         ] {
             assert_eq!(http_date(seconds * 1000 + 999), text);
+            assert_eq!(parse_http_date(text), Some(seconds * 1000));
+        }
+        for text in [
+            "",
+            "tomorrow",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 GMT x",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 31 Feb 2027 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 08:49 GMT",
+            "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sun, +6 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(parse_http_date(text), None, "{text}");
         }
     }
 

@@ -61,6 +61,11 @@ pub(super) fn delete(zone: &Zone, key: &[u8], precondition: &Precondition, now: 
     Err(unmet(precondition))
 }
 
+/// Whether a precondition holds now.
+pub(super) fn check(zone: &Zone, key: &[u8], precondition: &Precondition, now: Millis) -> Result<(), Error> {
+    condition(zone, key, precondition, now).map(drop)
+}
+
 /// What must hold under the lock.
 fn condition(zone: &Zone, key: &[u8], precondition: &Precondition, now: Millis) -> Result<Condition, Error> {
     if *precondition == Precondition::None {

@@ -2,7 +2,7 @@
 //!
 //! [`modules`] is what nginx loads. [`conf`] reads directives into the [`conf::main::MainConf`] of a cycle; [`shm`] makes
 //! the zones that it names; [`http`] and [`stream`] serve what was configured, with the [`variable`]s that both have; [`wake`] rouses the agent,
-//! which [`process`] runs in one worker.
+//! which [`process`] runs in one worker; what takes long goes on in [`turns`].
 
 mod ffi;
 mod log;
@@ -15,5 +15,6 @@ mod shm;
 mod http;
 mod status;
 mod stream;
+mod turns;
 mod variable;
 mod wake;

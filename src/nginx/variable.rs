@@ -127,9 +127,10 @@ unsafe extern "C" fn get<S: Side>(
             let value = &mut *value;
             value.set_valid(1);
             value.set_no_cacheable(0);
-            value.set_not_found(1);
+            // What isn't there is empty, for scripts as well, and not without a value.
+            value.set_not_found(0);
             value.set_len(0);
-            value.data = std::ptr::null_mut();
+            value.data = c"".as_ptr().cast_mut().cast();
 
             let Some((zone, key)) = place(session, variable) else { return ERROR };
             if key.is_empty() {
@@ -141,7 +142,6 @@ unsafe extern "C" fn get<S: Side>(
                     value.data = sink.data;
                     // Values are 1 MiB at most: they fit the 28 bits of the field.
                     value.set_len(sink.len as u32);
-                    value.set_not_found(0);
                     OK
                 }
                 Ok(None) | Err(StoreError::BadKey) => OK,

@@ -32,7 +32,7 @@ const PLACES: usize = 512;
 /// Tombstones given up at once when a zone is full.
 const TOMBSTONES_A_ROUND: usize = 64;
 /// Records removed at once by whoever empties a zone; upkeep removes the rest.
-const PURGED_AT_ONCE: usize = 4096;
+const PURGED_AT_ONCE: usize = 1024;
 
 impl Zone {
     /// Takes away expired records, old tombstones and what an emptying left, about `budget` at most; returns how many

@@ -5,6 +5,7 @@
 
 use crate::api::NamedZone;
 use crate::api::args::Fields;
+use crate::api::copied::Copied;
 use crate::api::error::Error;
 use crate::api::json;
 use crate::api::response::{Body, Patience, Produce, Produced};
@@ -18,8 +19,15 @@ pub(super) struct Listing {
     many: bool,
     zones: std::vec::IntoIter<NamedZone>,
     state: State,
+    /// What was looked at and not written yet, and how much of the first value of it was.
+    copied: Copied,
+    written: usize,
+    seen: usize,
     patience: Patience,
 }
+
+/// Bytes of a value that are written at once: a large one takes several steps.
+const A_STEP: usize = 32 * 1024;
 
 #[allow(clippy::large_enum_variant, reason = "a listing has one, which is nearly always the large one")]
 enum State {
@@ -29,10 +37,10 @@ enum State {
     Between {
         first: bool,
     },
-    /// Within a zone. `any`: it has a pair already.
+    /// Within a zone. `place`: where to look further, if there is more. `any`: a pair was written.
     Within {
         zone: Zone,
-        place: ScanPlace,
+        place: Option<ScanPlace>,
         any: bool,
     },
     Ended,
@@ -50,7 +58,16 @@ impl Listing {
     }
 
     fn new(zones: Vec<NamedZone>, fields: Fields, many: bool) -> Listing {
-        Listing { fields, many, zones: zones.into_iter(), state: State::Begin, patience: Patience::default() }
+        Listing {
+            fields,
+            many,
+            zones: zones.into_iter(),
+            state: State::Begin,
+            copied: Copied::default(),
+            written: 0,
+            seen: 0,
+            patience: Patience::default(),
+        }
     }
 
     /// Begins it: a small one is made whole.
@@ -58,27 +75,41 @@ impl Listing {
         Body::begin(self, now).ok_or(Error::KeyvalBusy)
     }
 
-    /// Some dozens of records. `Err`: the zone is busy, and nothing was written.
-    fn pairs(&self, zone: &Zone, place: ScanPlace, any: bool, out: &mut Vec<u8>, now: Millis) -> Result<State, ()> {
-        let mut any = any;
-        let next = zone.scan(place, now, &mut |key, value, _| {
-            if !self.fields.keep(key) {
-                return;
-            }
-            if std::mem::replace(&mut any, true) {
-                out.push(b',');
-            }
-            json::string(out, key);
-            if self.fields != Fields::Names {
-                out.push(b':');
-                json::string(out, value);
+    /// Looks at some dozens of records; `Err`: the zone is busy.
+    fn look(&mut self, zone: &Zone, place: ScanPlace, now: Millis) -> Result<Option<ScanPlace>, ()> {
+        let next = zone.scan(place, now, &mut |key, value, found| {
+            self.seen += key.len() + value.len();
+            if self.fields.keep(key) {
+                self.copied.push(key, if self.fields == Fields::Names { b"" } else { value }, found);
             }
         });
-        match next.map_err(|_| ())? {
-            Some(place) => Ok(State::Within { zone: *zone, place, any }),
-            None => {
-                out.push(if self.fields == Fields::Names { b']' } else { b'}' });
-                Ok(State::Between { first: false })
+        next.map_err(|_| ())
+    }
+
+    /// Writes some of what was looked at; `any`: a pair stands before it in its zone.
+    fn write(&mut self, any: &mut bool, out: &mut Vec<u8>) {
+        let end = out.len() + A_STEP;
+        while out.len() < end
+            && let Some((key, value, _)) = self.copied.first()
+        {
+            if self.written == 0 {
+                if std::mem::replace(any, true) {
+                    out.push(b',');
+                }
+                json::string(out, key);
+                if self.fields != Fields::Names {
+                    out.extend_from_slice(b":\"");
+                }
+            }
+            let (part, rest) = json::split(value.get(self.written..).unwrap_or_default(), A_STEP);
+            json::part(out, part);
+            self.written += part.len();
+            if rest.is_empty() {
+                if self.fields != Fields::Names {
+                    out.push(b'"');
+                }
+                self.copied.pop();
+                self.written = 0;
             }
         }
     }
@@ -99,7 +130,7 @@ impl Listing {
             out.push(b':');
         }
         out.push(if self.fields == Fields::Names { b'[' } else { b'{' });
-        State::Within { zone, place: ScanPlace::default(), any: false }
+        State::Within { zone, place: Some(ScanPlace::default()), any: false }
     }
 }
 
@@ -113,18 +144,34 @@ impl Produce for Listing {
                 self.between(true, out)
             }
             State::Between { first } => self.between(first, out),
-            State::Within { zone, place, any } => match self.pairs(&zone, place, any, out, now) {
-                Ok(state) => {
-                    self.patience.done();
-                    state
+            State::Within { zone, place, mut any } => {
+                let place = match (self.copied.is_empty(), place) {
+                    (true, Some(at)) => match self.look(&zone, at, now) {
+                        Ok(next) => {
+                            self.patience.done();
+                            next
+                        }
+                        Err(()) => {
+                            self.state = State::Within { zone, place, any };
+                            return self.patience.busy();
+                        }
+                    },
+                    _ => place,
+                };
+                self.write(&mut any, out);
+                if place.is_some() || !self.copied.is_empty() {
+                    State::Within { zone, place, any }
+                } else {
+                    out.push(if self.fields == Fields::Names { b']' } else { b'}' });
+                    State::Between { first: false }
                 }
-                Err(()) => {
-                    self.state = State::Within { zone, place, any };
-                    return self.patience.busy();
-                }
-            },
+            }
             State::Ended => State::Ended,
         };
         if matches!(self.state, State::Ended) { Produced::End } else { Produced::More }
+    }
+
+    fn seen(&self) -> usize {
+        self.seen
     }
 }

@@ -7,13 +7,13 @@ mod pairs;
 pub(super) use pairs::{MAX_EXPIRE, check_key, life_of};
 
 use super::args::Fields;
+use super::body::{self, Change, Packed, Pair, Understand};
 use super::error::{Error, FormatError};
-use super::{Answer, Body, NamedZone, Request, Response, json};
+use super::{Answer, Body, NamedZone, Request, Response, json, route};
 use crate::record::Millis;
 use crate::store::{Condition, StoreError, Written, Zone};
 use add::Add;
 use listing::Listing;
-use pairs::{Change, Pair};
 
 /// The zone of this name.
 pub(super) fn find<'h>(zones: &'h [NamedZone], name: &[u8]) -> Result<&'h NamedZone, Error> {
@@ -42,41 +42,51 @@ pub(super) fn show(
 }
 
 /// POST: adds one pair, or several to an empty zone: all of them, or none.
-pub(super) fn add(request: &Request<'_>, zone: &NamedZone, body: &[u8], changed: &mut bool) -> Result<Answer, Error> {
-    let pairs = pairs::parse(body, zone.zone.params().matching, zone.timeout)?;
-    if pairs.iter().any(|pair| !matches!(pair.change, Change::Set { .. })) {
-        return Err(FormatError::ValueRequired.into());
-    }
-    let now = request.now;
-    if let [Pair { key, change: Change::Set { value, life } }] = pairs.as_slice() {
-        return match zone.zone.set(key.as_bytes(), value.as_bytes(), *life, Condition::Absent, now)? {
-            Written::Unmet => Err(Error::KeyvalKeyExists),
-            Written::Done(_) => {
-                *changed |= zone.zone.announces();
-                Ok(Response::empty(201).into())
+pub(super) fn add(request: &Request<'_>, zone: &NamedZone) -> Answer {
+    let (understand, zone) = (added(zone), zone.clone());
+    let announces = zone.zone.announces();
+    let (version, request_id) = (route::version(request.path).0, request.request_id.to_owned());
+    let then = move |pairs: Packed, now| match pairs.only() {
+        Some(Pair { key, change: Change::Set { value, life } }) => {
+            match zone.zone.set(&key, &value, life, Condition::Absent, now)? {
+                Written::Unmet => Err(Error::KeyvalKeyExists),
+                Written::Done(_) => Ok(Response::empty(201).into()),
             }
-        };
-    }
-    Ok(Answer::Later(Box::new(Add::new(request, zone, pairs))))
+        }
+        _ if pairs.len() == 0 => Err(FormatError::KeyRequired.into()),
+        _ => Ok(Answer::Later(Box::new(Add::new(zone.zone, pairs, version, request_id)))),
+    };
+    body::pairs(request, announces, understand, Box::new(then))
 }
 
 /// PATCH: changes, touches or deletes one pair.
-pub(super) fn update(zone: &NamedZone, body: &[u8], now: Millis, changed: &mut bool) -> Result<(), Error> {
-    let pairs = pairs::parse(body, zone.zone.params().matching, zone.timeout)?;
-    let [Pair { key, change }] = pairs.as_slice() else { return Err(FormatError::OneUpdated.into()) };
-    let key = key.as_bytes();
-    let written = match change {
-        Change::Set { value, life } => zone.zone.set(key, value.as_bytes(), *life, Condition::Present, now)?,
-        Change::Touch(life) => zone.zone.touch(key, *life, now)?,
-        Change::Delete => zone.zone.delete(key, now)?,
-    };
-    match written {
-        Written::Unmet => Err(Error::KeyvalKeyNotFound),
-        Written::Done(_) => {
-            *changed |= zone.zone.announces();
-            Ok(())
+pub(super) fn update(request: &Request<'_>, zone: &NamedZone) -> Answer {
+    let (understand, zone) = (pairs::understand(zone), zone.zone);
+    let then = move |pairs: Packed, now| {
+        let written = match pairs.only() {
+            Some(Pair { key, change: Change::Set { value, life } }) => {
+                zone.set(&key, &value, life, Condition::Present, now)?
+            }
+            Some(Pair { key, change: Change::Touch(life) }) => zone.touch(&key, life, now)?,
+            Some(Pair { key, change: Change::Delete }) => zone.delete(&key, now)?,
+            None if pairs.len() == 0 => return Err(FormatError::KeyRequired.into()),
+            None => return Err(FormatError::OneUpdated.into()),
+        };
+        match written {
+            Written::Unmet => Err(Error::KeyvalKeyNotFound),
+            Written::Done(_) => Ok(Response::empty(204).into()),
         }
-    }
+    };
+    body::pairs(request, zone.announces(), understand, Box::new(then))
+}
+
+/// Pairs that are added have values.
+fn added(zone: &NamedZone) -> Understand {
+    let understand = pairs::understand(zone);
+    Box::new(move |name, json| match understand(name, json)? {
+        pair @ Pair { change: Change::Set { .. }, .. } => Ok(pair),
+        _ => Err(FormatError::ValueRequired),
+    })
 }
 
 /// DELETE: removes every pair.

@@ -1,50 +1,23 @@
-//! The body of POST and PATCH: `{"key":"value"}`, `{"key":{"value":"v","expire":1000}}`, `{"key":null}`.
-//!
-//! A body is checked as a whole before anything is done with it.
+//! The pairs of POST and PATCH: `"key":"value"`, `"key":{"value":"v","expire":1000}`, `"key":null`.
 
-use crate::api::error::{Error, FormatError};
-use crate::api::json::{self, Json};
+use crate::api::NamedZone;
+use crate::api::body::{Change, Pair, Understand};
+use crate::api::error::FormatError;
+use crate::api::json::Json;
 use crate::record::Millis;
 use crate::store::{Life, MAX_KEY, MAX_VALUE, Matching};
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 /// The longest `expire`: 100 years of 365.25 days, in milliseconds.
 pub(in crate::api) const MAX_EXPIRE: Millis = 36_525 * 24 * 60 * 60 * 1000;
 
-/// What is to become of a key.
-#[derive(Debug, PartialEq)]
-pub(super) struct Pair<'a> {
-    pub(super) key: Cow<'a, str>,
-    pub(super) change: Change<'a>,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Change<'a> {
-    /// It gets this value. Without an `expire` its life begins anew, as long as the zone's timeout.
-    Set { value: Cow<'a, str>, life: Life },
-    /// It keeps its value and gets another life.
-    Touch(Life),
-    /// It goes.
-    Delete,
-}
-
-/// Reads a body of at least one pair, whose keys suit a zone of this type. `timeout`: the zone has one, so pairs may have
-/// an `expire`.
-pub(super) fn parse(body: &[u8], matching: Matching, timeout: bool) -> Result<Vec<Pair<'_>>, Error> {
-    let Json::Object(members) = json::parse(body)? else { return Err(FormatError::NotObject.into()) };
-    if members.is_empty() {
-        return Err(FormatError::KeyRequired.into());
-    }
-    let mut keys = HashSet::with_capacity(members.len());
-    for (key, _) in &members {
-        check_key(key.as_bytes(), matching)?;
-        if !keys.insert(key.as_ref()) {
-            return Err(FormatError::KeyTwice.into());
-        }
-    }
-    drop(keys);
-    members.into_iter().map(|(key, json)| Ok(Pair { key, change: change(json, timeout)? })).collect()
+/// What members of a body mean for a zone.
+pub(super) fn understand(zone: &NamedZone) -> Understand {
+    let (matching, timeout) = (zone.zone.params().matching, zone.timeout);
+    Box::new(move |name, json| {
+        check_key(name.as_bytes(), matching)?;
+        Ok(Pair { key: bytes(name), change: change(json, timeout)? })
+    })
 }
 
 /// Whether a zone of this type can have such a key.
@@ -103,8 +76,15 @@ fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<(Option<Cow<
     Ok((value, life))
 }
 
-fn value(text: Cow<'_, str>) -> Result<Cow<'_, str>, FormatError> {
-    if text.len() > MAX_VALUE { Err(FormatError::ValueTooLong) } else { Ok(text) }
+fn value(text: Cow<'_, str>) -> Result<Cow<'_, [u8]>, FormatError> {
+    if text.len() > MAX_VALUE { Err(FormatError::ValueTooLong) } else { Ok(bytes(text)) }
+}
+
+fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
 }
 
 /// The life that an `expire` gives.

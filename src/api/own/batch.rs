@@ -4,29 +4,19 @@
 use super::pairs;
 use super::put::Done;
 use crate::api::args::Fields;
+use crate::api::body::Pair;
 use crate::api::error::{Error, FormatError};
 use crate::api::json::{self, Json, Object};
-use crate::api::{Job, NamedZone, Pieces, Request, Response, route};
+use crate::api::response::{BUSY_PAUSE, BUSY_TRIES};
+use crate::api::{Job, NamedZone, Piece, Pieces, Request, Response, Step, job, route};
 use crate::record::Millis;
 
 /// Lines in one step.
 const A_STEP: usize = 32;
-/// How often in a row the zone may be busy.
-const BUSY_TRIES: u32 = 10;
 /// Longest line: the largest key and value, if every byte is escaped.
 const MAX_LINE: usize = 8 << 20;
 /// How many failures are named.
 const NAMED: usize = 10;
-
-/// What became of a line.
-enum Used {
-    /// It was used, or counted among those that failed.
-    Done,
-    /// The zone is busy: its lock was waited for, and the line is to be tried again.
-    Later,
-    /// The zone was busy once too often: the import ends.
-    Stuck,
-}
 
 pub(super) struct Import {
     zone: NamedZone,
@@ -40,11 +30,11 @@ pub(super) struct Import {
     /// The line is too long: what is left of it is passed over.
     passing: bool,
     line: u64,
-    /// How often in a row the zone was busy.
-    busy: u32,
     done: Done,
     failed: u64,
     full: bool,
+    /// How often in a row the zone was busy.
+    busy: u32,
     named: Vec<(u64, String)>,
     version: Option<u8>,
     request_id: String,
@@ -61,10 +51,10 @@ impl Import {
             at_end: false,
             passing: false,
             line: 0,
-            busy: 0,
             done: Done::default(),
             failed: 0,
             full: false,
+            busy: 0,
             named: Vec::new(),
             version: route::version(request.path).0,
             request_id: request.request_id.to_owned(),
@@ -89,31 +79,28 @@ impl Import {
         Some(line)
     }
 
-    fn use_line(&mut self, range: std::ops::Range<usize>, now: Millis) -> Used {
+    /// `false`: the zone is busy, and the line is still to be done.
+    fn use_line(&mut self, range: &std::ops::Range<usize>, now: Millis) -> bool {
         self.line += 1;
         if std::mem::take(&mut self.passing) {
-            return Used::Done;
+            return true;
         }
+        let start = range.start;
         let line = self.buffer.get(range.clone()).unwrap_or_default().trim_ascii();
         if line.is_empty() {
-            return Used::Done;
+            return true;
         }
-        let result = read(line, &self.zone).and_then(|pair| self.done.apply(&self.zone, &pair, now));
-        if result == Err(Error::KeyvalBusy) && self.busy < BUSY_TRIES {
-            self.busy += 1;
-            self.line -= 1;
-            (self.start, self.searched) = (range.start, range.start);
-            return Used::Later;
-        }
-        self.busy = 0;
-        match result {
-            Ok(()) => Used::Done,
-            Err(error) => {
-                let stuck = error == Error::KeyvalBusy;
-                self.fail(error);
-                if stuck { Used::Stuck } else { Used::Done }
+        match read(line, &self.zone).and_then(|pair| self.done.apply(&self.zone, &pair, now)) {
+            Ok(()) => self.busy = 0,
+            Err(Error::KeyvalBusy) => {
+                self.line -= 1;
+                (self.start, self.searched) = (start, start);
+                self.busy += 1;
+                return false;
             }
+            Err(error) => self.fail(error),
         }
+        true
     }
 
     fn fail(&mut self, error: Error) {
@@ -124,7 +111,7 @@ impl Import {
         }
     }
 
-    fn read_more(&mut self) -> std::io::Result<()> {
+    fn read_more(&mut self) -> Step {
         self.buffer.drain(..self.start);
         self.searched -= self.start;
         self.start = 0;
@@ -137,8 +124,13 @@ impl Import {
             self.buffer.clear();
             self.searched = 0;
         }
-        self.at_end = !self.pieces.next(&mut self.buffer)?;
-        Ok(())
+        match self.pieces.next(&mut self.buffer) {
+            Ok(Piece::Some) => {}
+            Ok(Piece::Wait) => return Step::Wait,
+            Ok(Piece::End) => self.at_end = true,
+            Err(status) => return job::unread(status, self.version, &self.request_id),
+        }
+        Step::More
     }
 
     fn response(&self) -> Response {
@@ -162,32 +154,28 @@ impl Import {
             out.push(b']');
         });
         object.end();
-        if self.failed == 0 {
+        let busy = self.busy >= BUSY_TRIES;
+        if self.failed == 0 && !busy {
             return Response::ok(report);
         }
-        Error::Incomplete { failed: self.failed, full: self.full, report }.response(self.version, &self.request_id)
+        Error::Incomplete { failed: self.failed, full: self.full, busy, report }
+            .response(self.version, &self.request_id)
     }
 }
 
 impl Job for Import {
-    fn step(&mut self, now: Millis) -> Option<Response> {
+    fn step(&mut self, now: Millis) -> Step {
         for _ in 0..A_STEP {
             match self.next_line() {
-                Some(line) => match self.use_line(line, now) {
-                    Used::Done => {}
-                    Used::Later => return None,
-                    Used::Stuck => return Some(self.response()),
-                },
-                None if self.at_end => return Some(self.response()),
-                None => {
-                    return match self.read_more() {
-                        Ok(()) => None,
-                        Err(_) => Some(Error::BodyRead.response(self.version, &self.request_id)),
-                    };
-                }
+                Some(line) if self.use_line(&line, now) => {}
+                Some(_) if self.busy < BUSY_TRIES => return Step::Pause(BUSY_PAUSE),
+                // The client is answered at once, though it may be sending still.
+                Some(_) => return Step::Done(self.response()),
+                None if self.at_end => return Step::Done(self.response()),
+                None => return self.read_more(),
             }
         }
-        None
+        Step::More
     }
 
     fn wakes(&self) -> bool {
@@ -196,7 +184,7 @@ impl Job for Import {
 }
 
 /// One line: an object of one pair.
-fn read(line: &[u8], zone: &NamedZone) -> Result<pairs::Pair, Error> {
+fn read(line: &[u8], zone: &NamedZone) -> Result<Pair<'static>, Error> {
     let Json::Object(members) = json::parse(line)? else { return Err(FormatError::OnePair.into()) };
     let mut members = members.into_iter();
     match (members.next(), members.next()) {

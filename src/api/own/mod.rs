@@ -30,7 +30,8 @@ pub(super) fn change(request: &Request<'_>, zone: &NamedZone, changed: &mut bool
     let sync = zone.zone.announces();
     let key = args::first(request.args, "key");
     match (request.method, key) {
-        ("PUT", key) => put::answer(request, zone, key.as_deref(), changed),
+        ("PUT", key) => Ok(put::answer(request, zone, key.as_deref())),
+        ("POST", None) if Precondition::of(request) != Precondition::None => Err(Error::ConditionOfMany),
         ("POST", None) => Ok(Answer::Later(Box::new(batch::Import::new(request, zone)))),
         ("POST", Some(_)) => Err(Error::BadArgument("POST imports many pairs: \"key\" goes with PUT")),
         (_, Some(key)) => {

@@ -4,6 +4,7 @@
 //! the first page to the last is on exactly one of them.
 
 use super::with_meta;
+use crate::api::copied::Copied;
 use crate::api::error::Error;
 use crate::api::response::{Body, NDJSON, Patience, Produce, Produced};
 use crate::api::shape::{self, Meta};
@@ -37,6 +38,7 @@ pub(super) fn answer(request: &Request<'_>, zone: &NamedZone) -> Result<Answer, 
         passed: from.and_then(|cursor| cursor.passed),
         any: false,
         state: State::Begin,
+        seen: 0,
         patience: Patience::default(),
     };
     let body = Body::begin(page, request.now).ok_or(Error::KeyvalBusy)?;
@@ -62,6 +64,7 @@ struct Page {
     /// A pair was written.
     any: bool,
     state: State,
+    seen: usize,
     patience: Patience,
 }
 
@@ -98,6 +101,10 @@ impl Produce for Page {
         }
         if self.state == State::Ended { Produced::End } else { Produced::More }
     }
+
+    fn seen(&self) -> usize {
+        self.seen
+    }
 }
 
 /// The zone is busy.
@@ -106,9 +113,18 @@ struct Busy;
 impl Page {
     /// Some dozens of records.
     fn some(&mut self, at: ScanPlace, out: &mut Vec<u8>, now: Millis) -> Result<(), Busy> {
-        let zone = self.zone;
-        let next = zone.scan(at, now, &mut |key, value, found| self.pair(out, key, value, &found, now));
+        let (zone, mut copied) = (self.zone, Copied::default());
+        let next = zone.scan(at, now, &mut |key, value, found| {
+            self.seen += key.len() + value.len();
+            if key.starts_with(&self.prefix) {
+                copied.push(key, value, found);
+            }
+        });
         self.at = next.map_err(|_| Busy)?;
+        while let Some((key, value, found)) = copied.first() {
+            self.pair(out, key, value, found, now);
+            copied.pop();
+        }
         Ok(())
     }
 
@@ -117,6 +133,7 @@ impl Page {
         let zone = self.zone;
         let mut records = Vec::new();
         let scanned = zone.scan_bucket(at, now, &mut |key, value, found| {
+            self.seen += key.len() + value.len();
             if key.starts_with(&self.prefix) {
                 records.push((zone.scan_order(key), key.to_vec(), value.to_vec(), found));
             }
@@ -141,9 +158,6 @@ impl Page {
     }
 
     fn pair(&mut self, out: &mut Vec<u8>, key: &[u8], value: &[u8], found: &Found, now: Millis) {
-        if !key.starts_with(&self.prefix) {
-            return;
-        }
         let meta = self.meta.then(|| Meta {
             expire: found.expires.map(|end| end.saturating_sub(now)),
             version: self.zone.version(found),

@@ -2,6 +2,7 @@
 //! `"key":null`, which deletes. What a listing writes, with `meta` too, is read again.
 
 use crate::api::NamedZone;
+use crate::api::body::{Change, Pair, Understand};
 use crate::api::error::FormatError;
 use crate::api::json::Json;
 use crate::api::keyvals::{check_key, life_of};
@@ -9,35 +10,42 @@ use crate::base64;
 use crate::store::{Life, MAX_VALUE};
 use std::borrow::Cow;
 
-/// What is to become of a key.
-#[derive(Debug, PartialEq)]
-pub(super) struct Pair {
-    pub(super) key: Vec<u8>,
-    pub(super) change: Change,
-}
-
-#[derive(Debug, PartialEq)]
-pub(super) enum Change {
-    Set { value: Vec<u8>, life: Life },
-    Delete,
-}
-
 type Members<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
 
+/// What members of a body mean for a zone.
+pub(super) fn understand(zone: &NamedZone) -> Understand {
+    let zone = zone.clone();
+    Box::new(move |name, json| pair(name, json, &zone))
+}
+
 /// A member of a body.
-pub(super) fn pair(name: Cow<'_, str>, json: Json<'_>, zone: &NamedZone) -> Result<Pair, FormatError> {
+pub(super) fn pair<'a>(name: Cow<'_, str>, json: Json<'_>, zone: &NamedZone) -> Result<Pair<'a>, FormatError> {
     let Value { key, value, life } = value(json)?;
     let key = key.unwrap_or_else(|| name.into_owned().into_bytes());
     check_key(&key, zone.zone.params().matching)?;
+    Ok(Pair { key: key.into(), change: change(value, life, zone)? })
+}
+
+/// The value that a body is, for the pair of this key.
+pub(super) fn understand_value(key: &[u8], zone: &NamedZone) -> Understand {
+    let (key, zone) = (key.to_vec(), zone.clone());
+    Box::new(move |_, json| {
+        // A key in the value says no more than the one in the arguments, which may have any bytes.
+        let Value { value, life, .. } = value(json)?;
+        check_key(&key, zone.zone.params().matching)?;
+        Ok(Pair { key: key.clone().into(), change: change(value, life, &zone)? })
+    })
+}
+
+fn change<'a>(value: Option<Vec<u8>>, life: Option<Life>, zone: &NamedZone) -> Result<Change<'a>, FormatError> {
     if life.is_some() && !zone.timeout {
         return Err(FormatError::NoTimeout);
     }
-    let change = match value {
-        Some(value) if value.len() > MAX_VALUE => return Err(FormatError::ValueTooLong),
-        Some(value) => Change::Set { value, life: life.unwrap_or(Life::Default) },
-        None => Change::Delete,
-    };
-    Ok(Pair { key, change })
+    match value {
+        Some(value) if value.len() > MAX_VALUE => Err(FormatError::ValueTooLong),
+        Some(value) => Ok(Change::Set { value: value.into(), life: life.unwrap_or(Life::Default) }),
+        None => Ok(Change::Delete),
+    }
 }
 
 /// What stands beside a key.
@@ -67,8 +75,8 @@ fn object(members: Members<'_>) -> Result<Value, FormatError> {
             "value" => value.replace(Some(bytes(json)?)).is_some(),
             "key" => key.replace(bytes(json)?).is_some(),
             // What a listing shows of a record that never ends.
-            "expire" if json == Json::Null => false,
-            "expire" => life.replace(life_of(&json)?).is_some(),
+            "expire" if json == Json::Null => life.replace(None).is_some(),
+            "expire" => life.replace(Some(life_of(&json)?)).is_some(),
             // A listing shows them; a write gives the record new ones.
             "version" | "origin" if !others.contains(&name) => {
                 others.push(name);
@@ -80,7 +88,7 @@ fn object(members: Members<'_>) -> Result<Value, FormatError> {
             return Err(FormatError::OwnMember);
         }
     }
-    Ok(Value { key, value: value.ok_or(FormatError::ValueRequired)?, life })
+    Ok(Value { key, value: value.ok_or(FormatError::ValueRequired)?, life: life.flatten() })
 }
 
 /// A string, or `{"base64":".."}`.

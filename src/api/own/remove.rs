@@ -1,21 +1,25 @@
 //! DELETE with `prefix`, `suffix` or `glob`: removes the pairs whose keys are so, and says how many there were.
 
 use super::counts;
+use crate::api::condition::Precondition;
 use crate::api::error::Error;
-use crate::api::{Answer, Job, NamedZone, Request, Response, args, route};
+use crate::api::response::{BUSY_PAUSE, BUSY_TRIES};
+use crate::api::{Answer, Job, NamedZone, Request, Response, Step, args, route};
 use crate::record::Millis;
 use crate::store::{ScanPlace, StoreError, Written};
 
 /// Longest pattern: matching takes time in proportion to it.
 const MAX_GLOB: usize = 256;
-/// How often in a row a zone may be busy.
-const TRIES: u32 = 10;
 
 /// DELETE without `key`.
 pub(super) fn answer(request: &Request<'_>, zone: &NamedZone) -> Result<Answer, Error> {
     let given = |name| args::first(request.args, name).map(|value| value.into_owned());
     let filter = Filter { prefix: given("prefix"), suffix: given("suffix"), glob: given("glob") };
     match &filter {
+        _ if Precondition::of(request) != Precondition::None => Err(Error::ConditionOfMany),
+        Filter { prefix, suffix, glob: None } if [prefix, suffix].iter().any(|part| part.as_deref() == Some(b"")) => {
+            Err(Error::BadArgument("\"prefix\" and \"suffix\" are not empty (all pairs: glob=*)"))
+        }
         // A slip in a name must not empty a zone.
         Filter { prefix: None, suffix: None, glob: None } => {
             Err(Error::BadArgument("say what to delete: key, prefix, suffix or glob (all pairs: glob=*)"))
@@ -64,14 +68,22 @@ struct Remove {
 }
 
 impl Job for Remove {
-    fn step(&mut self, now: Millis) -> Option<Response> {
+    fn step(&mut self, now: Millis) -> Step {
         match self.some(now) {
             Ok(()) => self.busy = 0,
-            Err(StoreError::Busy) if self.busy < TRIES => self.busy += 1,
-            Err(error) => return Some(Error::from(error).response(self.version, &self.request_id)),
+            Err(StoreError::Busy) if self.busy < BUSY_TRIES => {
+                self.busy += 1;
+                return Step::Pause(BUSY_PAUSE);
+            }
+            Err(error) => {
+                let error = Error::Halted { why: Box::new(error.into()), deleted: self.deleted };
+                return Step::Done(error.response(self.version, &self.request_id));
+            }
         }
-        let is_over = self.at.is_none() && self.doomed.is_empty();
-        is_over.then(|| Response::ok(counts(&[("deleted", self.deleted)])))
+        if self.at.is_some() || !self.doomed.is_empty() {
+            return Step::More;
+        }
+        Step::Done(Response::ok(counts(&[("deleted", self.deleted)])))
     }
 
     fn wakes(&self) -> bool {

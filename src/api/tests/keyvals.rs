@@ -247,11 +247,13 @@ fn bodies_that_are_not_json_or_not_there() {
             let answer = host.failure(method, ONE, body);
             assert_eq!(answer, (415, "JsonError".into()), "{:?}", String::from_utf8_lossy(&body[..body.len().min(60)]));
         }
-        let response = host.ask_with(method, ONE, b"", |request| request.body = None);
-        check_failure(&response);
-        assert_eq!((response.status, &json(&response)["error"]["code"]), (400, &"BodyReadError".into()));
+        for (status, code) in [(400, "BodyReadError"), (408, "RequestTimeout"), (413, "BodyTooLarge")] {
+            let response = host.ask_in_pieces(method, ONE, &|| Box::new(Unreadable(status)));
+            check_failure(&response);
+            assert_eq!((response.status, &json(&response)["error"]["code"]), (status, &code.into()));
+        }
     }
-    assert_eq!(host.ask_with("DELETE", ONE, b"", |request| request.body = None).status, 204);
+    assert_eq!(host.ask("DELETE", ONE, b"").status, 204);
     assert_eq!(host.get(ONE), value!({}));
 }
 
@@ -401,5 +403,35 @@ fn a_large_listing_is_made_piece_by_piece() {
     assert!(serde_json::from_str::<Value>(&text).unwrap().is_object());
     for (key, _) in &steady {
         assert_eq!(text.matches(&format!("\"{key}\":")).count(), 1, "{key}");
+    }
+}
+
+#[test]
+fn values_of_any_size_and_bytes_are_listed() {
+    let mut host = Fake::bare();
+    host.http = vec![host.zone("one", 32 << 20, None, false)];
+    let zone = zone(&host, "one");
+    let values: [Vec<u8>; 4] =
+        [vec![0; 1 << 20], vec![0xff; 100_000], "\u{1f980}".repeat(50_000).into_bytes(), b"short".to_vec()];
+    for (n, value) in values.iter().enumerate() {
+        zone.set(format!("k{n}").as_bytes(), value, Life::Default, Condition::Always, NOW).unwrap();
+    }
+    let all = host.get(ONE);
+    for (n, value) in values.iter().enumerate() {
+        assert!(all[format!("k{n}")] == *String::from_utf8_lossy(value), "value {n}");
+    }
+    assert_eq!(all.as_object().unwrap().len(), 4);
+}
+
+#[test]
+fn every_version_writes() {
+    let host = host();
+    for version in 1..=9 {
+        let target = format!("/{version}/http/keyvals/one");
+        assert_eq!(host.ask("POST", &target, b"{\"k\":\"v\"}").status, 201, "{version}");
+        assert_eq!(host.ask("POST", &target, b"{\"k\":\"v\"}").status, 409, "{version}");
+        assert_eq!(host.ask("PATCH", &target, b"{\"k\":\"w\"}").status, 204, "{version}");
+        assert_eq!(host.get(&target), value!({"k": "w"}), "{version}");
+        assert_eq!(host.ask("DELETE", &target, b"").status, 204, "{version}");
     }
 }

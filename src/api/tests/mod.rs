@@ -111,8 +111,25 @@ impl Fake {
         headers: &[(&str, &str)],
         set: impl FnOnce(&mut Request<'_>),
     ) -> Response {
+        let pieces = || -> Box<dyn Pieces> { Box::new(InPieces { rest: body.to_vec(), waited: false }) };
+        self.ask_for(method, target, body, headers, &pieces, set)
+    }
+
+    /// With a body that comes as `pieces` say.
+    fn ask_in_pieces(&self, method: &str, target: &str, pieces: &dyn Fn() -> Box<dyn Pieces>) -> Response {
+        self.ask_for(method, target, b"", &[], pieces, |_| ())
+    }
+
+    fn ask_for(
+        &self,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        headers: &[(&str, &str)],
+        pieces: &dyn Fn() -> Box<dyn Pieces>,
+        set: impl FnOnce(&mut Request<'_>),
+    ) -> Response {
         let (path, args) = target.split_once('?').unwrap_or((target, ""));
-        let pieces = || -> Box<dyn Pieces> { Box::new(InPieces(body.to_vec())) };
         let mut request = Request {
             method,
             path,
@@ -122,15 +139,17 @@ impl Fake {
             request_id: "0123abcd",
             now: NOW,
             header: &|name| headers.iter().find(|(found, _)| *found == name).map(|(_, value)| (*value).to_owned()),
-            pieces: &pieces,
+            pieces,
         };
         set(&mut request);
         let now = request.now;
         match handle(&request, self) {
             Answer::Now(response) => whole(response),
             Answer::Later(mut job) => loop {
-                if let Some(response) = job.step(now) {
-                    break Response { changed: job.wakes(), ..whole(response) };
+                match job.step(now) {
+                    Step::Done(response) => break Response { changed: job.wakes(), ..whole(response) },
+                    Step::More | Step::Wait | Step::Pause(_) => {}
+                    Step::Refused(status) => break refused(status, path, "0123abcd"),
                 }
             },
         }
@@ -150,14 +169,30 @@ impl Fake {
     }
 }
 
-/// A body that comes a few bytes at a time.
-struct InPieces(Vec<u8>);
+/// A body that comes a few bytes at a time, and has to be waited for.
+struct InPieces {
+    rest: Vec<u8>,
+    waited: bool,
+}
 
 impl Pieces for InPieces {
-    fn next(&mut self, out: &mut Vec<u8>) -> std::io::Result<bool> {
-        let n = self.0.len().min(7);
-        out.extend(self.0.drain(..n));
-        Ok(!self.0.is_empty())
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<Piece, u16> {
+        self.waited = !self.waited;
+        if self.waited {
+            return Ok(Piece::Wait);
+        }
+        let n = self.rest.len().min(7.max(self.rest.len() / 64));
+        out.extend(self.rest.drain(..n));
+        Ok(if n > 0 { Piece::Some } else { Piece::End })
+    }
+}
+
+/// A body that nginx can't read any further.
+struct Unreadable(u16);
+
+impl Pieces for Unreadable {
+    fn next(&mut self, _: &mut Vec<u8>) -> Result<Piece, u16> {
+        Err(self.0)
     }
 }
 

@@ -274,6 +274,133 @@ fn without_write_nothing_changes() {
     let patch = host.ask("PATCH", ONE, b"{}");
     assert_eq!((patch.status, patch.allow), (405, Some("GET, HEAD, PUT, POST, DELETE, OPTIONS")));
     assert_eq!(host.http[0].zone.stats().records, 1);
-    assert!(takes_pieces("POST", "/9/zonemesh/keyvals/a%2Fb/") && !takes_pieces("PUT", ONE));
-    assert!(!takes_pieces("POST", "/9/zonemesh/keyvals/") && !takes_pieces("POST", "/9/http/keyvals/one"));
+}
+
+#[test]
+fn an_empty_pattern_deletes_nothing() {
+    let host = filled(10);
+    for nothing in ["prefix=", "suffix=", "prefix=&suffix=", "prefix=key&suffix="] {
+        let target = format!("{ONE}?{nothing}");
+        assert_eq!(host.failure("DELETE", &target, b""), (400, "BadArgument".into()), "{nothing}");
+    }
+    assert_eq!(host.http[0].zone.stats().records, 10);
+    assert_eq!(json(&host.ask("DELETE", &format!("{ONE}?prefix=&glob=*"), b"")), value!({"deleted": 10}));
+}
+
+#[test]
+fn conditions_are_for_one_pair() {
+    let host = filled(3);
+    for (method, target, body) in [
+        ("DELETE", format!("{ONE}?prefix=key"), &b""[..]),
+        ("POST", ONE.to_owned(), b"{\"a\":\"b\"}"),
+        ("PUT", ONE.to_owned(), b"{\"a\":\"b\",\"c\":\"d\"}"),
+    ] {
+        for name in ["if-match", "if-none-match"] {
+            let response = host.ask_headed(method, &target, body, &[(name, "*")], |_| ());
+            assert_eq!(status(&response), (400, "BadArgument".into()), "{method} {target} with {name}");
+        }
+    }
+    assert_eq!(host.http[0].zone.stats().records, 3);
+}
+
+#[test]
+fn a_life_is_given_once() {
+    let host = host();
+    for life in ["null,\"expire\":null", "null,\"expire\":5", "5,\"expire\":null", "5,\"expire\":5"] {
+        let body = format!("{{\"a\":{{\"value\":\"v\",\"expire\":{life}}}}}");
+        assert_eq!(host.failure("PUT", ONE, body.as_bytes()), (400, "KeyvalFormatError".into()), "{life}");
+    }
+}
+
+#[test]
+fn a_key_in_the_arguments_may_be_any_bytes() {
+    let host = host();
+    let key = "%ff".repeat(crate::store::MAX_KEY);
+    assert_eq!(host.ask("PUT", &format!("{ONE}?key={key}"), b"\"v\"").status, 201);
+    assert_eq!(host.ask("PUT", &format!("{ONE}?key={key}%ff"), b"\"v\"").status, 400);
+}
+
+#[test]
+fn a_body_that_is_long_is_read_in_steps() {
+    let mut host = Fake::bare();
+    host.http = vec![host.zone("one", 64 << 20, None, false)];
+    let pairs: Vec<String> = (0..50_000).map(|n| format!("\"key {n}\":\"value {n}\"")).collect();
+    let body = format!("{{{}}}", pairs.join(","));
+    assert_eq!(json(&host.ask("PUT", ONE, body.as_bytes()))["created"], 50_000);
+    let twice = format!("{{{},{}}}", pairs.join(","), pairs[49_999]);
+    assert_eq!(host.failure("PUT", ONE, twice.as_bytes()), (400, "KeyvalFormatError".into()));
+    let (changed, bad) = (body.replace("value", "other"), "\"key\":7");
+    // What is wrong with a body counts wherever it stands, and that it is no JSON counts more.
+    for (body, answer) in [
+        (format!("{{{bad},{}", &changed[1..]), (400, "KeyvalFormatError".to_owned())),
+        (format!("{},{bad}}}", &changed[..changed.len() - 1]), (400, "KeyvalFormatError".to_owned())),
+        (format!("{{{bad},{} x", &changed[1..]), (415, "JsonError".to_owned())),
+        (changed[..changed.len() - 1].to_owned(), (415, "JsonError".to_owned())),
+    ] {
+        assert_eq!(host.failure("PUT", ONE, body.as_bytes()), answer);
+    }
+    assert_eq!(host.get(&format!("{ONE}?key=key%207")), value!({"key 7": "value 7"}));
+}
+
+/// Begins, and meets a zone that is locked as often as `tries` says; then the zone is free. Returns the answer.
+fn while_busy(host: &Fake, method: &str, target: &str, body: &str, tries: u32) -> Response {
+    let (path, args) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request {
+        method,
+        path,
+        args,
+        body: None,
+        write: true,
+        request_id: "0123abcd",
+        now: NOW,
+        header: &|_| None,
+        pieces: &|| Box::new(InPieces { rest: body.as_bytes().to_vec(), waited: false }),
+    };
+    let Answer::Later(mut job) = handle(&request, host) else { panic!("done at once") };
+    let (mut pauses, mut answer) = (0, None);
+    let step = |job: &mut Box<dyn Job>, pauses: &mut u32| match job.step(NOW) {
+        Step::More | Step::Wait => None,
+        Step::Pause(_) => {
+            *pauses += 1;
+            None
+        }
+        Step::Done(response) => Some(response),
+        Step::Refused(status) => panic!("refused with {status}"),
+    };
+    // Who looks at records holds their lock.
+    let mut once = true;
+    let scanned = host.http[0].zone.scan(crate::store::ScanPlace::default(), NOW, &mut |_, _, _| {
+        while std::mem::take(&mut once) || (pauses < tries && answer.is_none()) {
+            answer = step(&mut job, &mut pauses);
+        }
+    });
+    assert!(scanned.is_ok() && pauses > 0);
+    loop {
+        if let Some(response) = answer {
+            return response;
+        }
+        answer = step(&mut job, &mut pauses);
+    }
+}
+
+#[test]
+fn work_waits_for_a_busy_zone_and_gives_up_in_the_end() {
+    let small = || {
+        let mut host = Fake::bare();
+        host.http = vec![host.zone("one", crate::store::MIN_ZONE_SIZE, None, false)];
+        assert_eq!(host.ask("PUT", ONE, b"{\"a\":\"1\"}").status, 201);
+        host
+    };
+    let lines = "{\"b\":\"2\"}\n{\"c\":\"3\"}\n{\"d\":\"4\"}\n";
+    let report = json(&while_busy(&small(), "POST", ONE, lines, 2));
+    assert_eq!((&report["lines"], &report["created"], &report["failed"]), (&value!(3), &value!(3), &value!(0)));
+    let host = small();
+    let response = while_busy(&host, "POST", ONE, lines, u32::MAX);
+    assert_eq!(status(&response), (503, "ImportIncomplete".into()));
+    let report = json(&response)["report"].clone();
+    assert_eq!((&report["lines"], &report["created"], &report["failed"]), (&value!(0), &value!(0), &value!(0)));
+    assert_eq!(json(&while_busy(&small(), "DELETE", &format!("{ONE}?prefix=a"), "", 2)), value!({"deleted": 1}));
+    let response = while_busy(&small(), "DELETE", &format!("{ONE}?prefix=a"), "", u32::MAX);
+    assert_eq!(status(&response), (503, "KeyvalBusy".into()));
+    assert!(text(&response).contains("0 pairs were deleted, then"), "{response:?}");
 }

@@ -75,3 +75,32 @@ fn lives_and_tags() {
     }
     assert_eq!(Rest::new(None).ask("PUT", b"k", b"v", &[("x-ttl", "5")]).status, 400);
 }
+
+#[test]
+fn a_post_has_conditions_too() {
+    let rest = Rest::new(None);
+    for tag in ["*", "\"x\""] {
+        assert_eq!(rest.ask("POST", b"k", b"v", &[("if-match", tag)]).status, 412, "{tag}");
+    }
+    assert_eq!(rest.ask("POST", b"k", b"v", &[("if-none-match", "*")]).status, 201);
+    assert_eq!(rest.ask("POST", b"k", b"v", &[("if-none-match", "*")]).status, 412);
+    assert_eq!(rest.ask("POST", b"k", b"v", &[("if-match", "*")]).status, 409);
+}
+
+#[test]
+fn a_record_ends_at_a_date() {
+    let rest = Rest::new(Some(60_000));
+    // NOW is Tue, 14 Nov 2023 22:13:20.123 GMT.
+    let put = |headers: &[(&str, &str)]| rest.ask("PUT", b"k", b"v", headers).status;
+    assert_eq!(put(&[("expires", "Tue, 14 Nov 2023 22:13:50 GMT")]), 201);
+    let shown = rest.ask("GET", b"k", b"", &[]);
+    assert_eq!(header(&shown, "Expires"), Some("Tue, 14 Nov 2023 22:13:50 GMT"));
+    // Lives in seconds count more.
+    assert_eq!(put(&[("x-ttl", "5"), ("expires", "Tue, 14 Nov 2023 22:13:50 GMT")]), 204);
+    assert_eq!(header(&rest.ask("GET", b"k", b"", &[]), "Expires"), Some("Tue, 14 Nov 2023 22:13:25 GMT"));
+    for bad in ["Tue, 14 Nov 2023 22:13:20 GMT", "Fri, 14 Nov 2200 22:13:20 GMT", "soon", "0", ""] {
+        assert_eq!(put(&[("expires", bad)]), 400, "{bad}");
+    }
+    let endless = Rest::new(None);
+    assert_eq!(endless.ask("PUT", b"k", b"v", &[("expires", "Tue, 14 Nov 2023 22:13:50 GMT")]).status, 400);
+}

@@ -56,7 +56,8 @@ impl ApiConf {
         }
     }
 
-    fn is_on(&self) -> bool {
+    /// Whether one of both answers.
+    pub fn is_on(&self) -> bool {
         !matches!(self.service, Service::None)
     }
 }

@@ -1,13 +1,11 @@
-//! An event that leads back to a request in a later turn of the event loop.
+//! What leads back to a request in a later turn of the event loop: a place in the queue of [`crate::nginx::turns`], and a timer.
 
 use crate::nginx::ffi::guard;
+use crate::nginx::turns::Place;
 use nginx_sys as sys;
-use std::time::Duration;
+use std::ffi::c_void;
 
-/// How long one request may go on in one turn of the event loop.
-pub const TURN: Duration = Duration::from_millis(2);
-
-/// A turn never takes so long.
+/// Nobody waits in the queue for so long.
 const NEXT_TURN_MS: u64 = 10_000;
 
 /// Belongs to one request, and is dropped with its pool at the latest. Stays where it is once it was used.
@@ -15,12 +13,13 @@ const NEXT_TURN_MS: u64 = 10_000;
 pub struct Again {
     // The first field: a pointer to it is one to the whole.
     event: sys::ngx_event_t,
+    place: Place,
     r: *mut sys::ngx_http_request_t,
     handler: unsafe fn(*mut sys::ngx_http_request_t),
 }
 
 impl Again {
-    /// Calls `handler`, which may end the request.
+    /// Calls `handler`, which may go on for a [`SLICE`](crate::nginx::turns::SLICE), and may end the request.
     ///
     /// # Safety
     /// `r` is live as long as this is.
@@ -31,17 +30,18 @@ impl Again {
             // nginx's debug log prints the descriptor of the connection that an event belongs to.
             event.data = (*r).connection.cast();
             event.log = (*(*r).connection).log;
-            event.handler = Some(happened);
-            Again { event, r, handler }
+            event.handler = Some(ran_off);
+            Again { event, place: Place::new(), r, handler }
         }
     }
 
-    /// In the next turn, after what else is ready.
+    /// When it is its turn.
     pub fn soon(&mut self) {
-        // A worker that is to end waits for timers, and not for what is posted.
+        // A worker that is to end waits for timers, and not for those in the queue.
         self.later(NEXT_TURN_MS);
-        // SAFETY: the event is live until `drop`, and this is the thread of the event loop.
-        unsafe { sys::ngx_post_event(&mut self.event, &raw mut sys::ngx_posted_next_events) };
+        let own = (&raw mut *self).cast::<c_void>();
+        // SAFETY: this is the thread of the event loop, and the place is left when `self` is dropped.
+        unsafe { self.place.take(run, own) };
     }
 
     /// After so many milliseconds, if nothing comes before.
@@ -51,14 +51,10 @@ impl Again {
     }
 
     fn cancel(&mut self) {
-        // SAFETY: as in `later`; each is taken out of the structure that it is in.
-        unsafe {
-            if self.event.posted() != 0 {
-                sys::ngx_delete_posted_event(&mut self.event);
-            }
-            if self.event.timer_set() != 0 {
-                sys::ngx_del_timer(&mut self.event);
-            }
+        self.place.leave();
+        if self.event.timer_set() != 0 {
+            // SAFETY: as in `later`; it is in nginx's tree.
+            unsafe { sys::ngx_del_timer(&mut self.event) };
         }
     }
 }
@@ -69,18 +65,24 @@ impl Drop for Again {
     }
 }
 
-unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
+/// The timer: the work queues up.
+unsafe extern "C" fn ran_off(event: *mut sys::ngx_event_t) {
     guard("a request that goes on", (), || {
-        // SAFETY: nginx calls with an event that was set, the first field of an `Again` that is live, and so is its
-        // request. The connection's memory outlives the request, which the handler may end; nginx asks for what it
-        // posted to be run after each event.
-        unsafe {
-            let again = &mut *event.cast::<Again>();
-            again.cancel();
-            let (r, handler) = (again.r, again.handler);
-            let connection = (*r).connection;
-            handler(r);
-            sys::ngx_http_run_posted_requests(connection);
-        }
+        // SAFETY: nginx calls with an event that was set, the first field of an `Again` that is live.
+        unsafe { (*event.cast::<Again>()).soon() };
     });
+}
+
+/// It is its turn.
+unsafe fn run(own: *mut c_void) {
+    // SAFETY: what `soon` gave, which is live, and so is its request. The connection's memory outlives the request, which
+    // the handler may end; nginx asks for what it posted to be run after each event.
+    unsafe {
+        let again = &mut *own.cast::<Again>();
+        again.cancel();
+        let (r, handler) = (again.r, again.handler);
+        let connection = (*r).connection;
+        handler(r);
+        sys::ngx_http_run_posted_requests(connection);
+    }
 }

@@ -8,7 +8,7 @@ use crate::api::{self, Answer};
 use crate::nginx::conf::api::ApiConf;
 use crate::nginx::conf::main::MainConf;
 use crate::nginx::ffi::{self, DONE, guard};
-use crate::nginx::{log, wake};
+use crate::nginx::wake;
 use nginx_sys as sys;
 use std::borrow::Cow;
 
@@ -21,13 +21,15 @@ pub unsafe extern "C" fn handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_in
                 let rc = sys::ngx_http_discard_request_body(r);
                 return if rc == ffi::OK { answer(r) } else { rc };
             }
+            // The API takes bodies as they come; a value of one record is read as a whole.
+            (*r).set_request_body_no_buffering(u32::from(location(r).is_api()));
             let rc = sys::ngx_http_read_client_request_body(r, Some(body_read));
             if rc >= sys::NGX_HTTP_SPECIAL_RESPONSE as sys::ngx_int_t { rc } else { DONE }
         }
     })
 }
 
-/// The body is there.
+/// The body is there, or begins to come.
 unsafe extern "C" fn body_read(r: *mut sys::ngx_http_request_t) {
     // SAFETY: nginx calls with the live request whose body it has read. This handler has the request, and gives it back
     // with the last call.
@@ -45,6 +47,9 @@ unsafe fn answer(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
         let request = Request::new(r);
         let Some(main) = MainConf::current() else { return INTERNAL };
         let response = match ask(r, &request, location(r), main) {
+            Some(Answer::Now(response)) if (*r).reading_body() != 0 => {
+                return work::begin(r, api::after_body(Box::new(body::Rest::new(r)), response));
+            }
             Some(Answer::Now(response)) => response,
             Some(Answer::Later(job)) => return work::begin(r, job),
             None => return INTERNAL,
@@ -66,15 +71,11 @@ unsafe fn ask(
     main: &MainConf,
 ) -> Option<Answer> {
     let (method, path, args) = (request.method(), request.path(), request.args());
-    let in_pieces = location.is_api() && api::takes_pieces(&method, &path);
     // SAFETY: as in `answer`; the buffers of the body stay as long as the request.
-    let body = unsafe { if in_pieces { Ok(Cow::Borrowed(&[][..])) } else { body::read(r) } };
+    let body = unsafe { if location.is_api() { Ok(Cow::Borrowed(&[][..])) } else { body::read(r) } };
     if let Err(error) = &body {
-        // SAFETY: a live request has a connection with a log.
-        unsafe {
-            let log = (*(*r).connection).log;
-            log::write(log, log::ERR, format_args!("can't read the request's body: {error}"));
-        }
+        // SAFETY: as above.
+        unsafe { body::log_failure(r, error) };
     }
     let question = api::Request {
         method: &method,

@@ -1,11 +1,12 @@
-//! Sends a body while it is made: a piece at a time, the next when nginx is through with the last, and not more of them
-//! in one turn of the event loop than other requests can wait for.
+//! Sends a body while it is made: a piece at a time, the next when nginx is through with the last, and when it is its turn
+//! among all that goes on for longer.
 
-use super::again::{Again, TURN};
+use super::again::Again;
 use super::slot;
 use crate::api::{Produce, Produced};
 use crate::nginx::ffi::{self, DONE, ERROR, OK, guard};
 use crate::nginx::log;
+use crate::nginx::turns::SLICE;
 use nginx_sys as sys;
 use std::time::Instant;
 
@@ -17,11 +18,12 @@ pub struct Flow {
     again: Again,
     /// What makes the rest; gone when all is made.
     rest: Option<Box<dyn Produce>>,
-    /// The piece that nginx has. It isn't touched until the buffer says that all of it was taken.
+    /// What was made, and how much of it nginx has. It isn't touched until the buffer says that all of that was taken.
     piece: Vec<u8>,
+    given: usize,
     buffer: sys::ngx_buf_t,
-    /// The producer has nothing before the event comes.
-    waiting: bool,
+    /// The producer has nothing before that time, by nginx's clock, unless it pokes.
+    until: Option<sys::ngx_msec_t>,
 }
 
 /// Begins to send `begin` and then what `rest` makes; returns what the request is to be finalized with.
@@ -34,9 +36,10 @@ pub unsafe fn begin(r: *mut sys::ngx_http_request_t, begin: Vec<u8>, rest: Box<d
         let flow = Flow {
             again: Again::new(r, go_on),
             rest: Some(rest),
-            piece: Vec::new(),
+            piece: begin,
+            given: 0,
             buffer: std::mem::zeroed(),
-            waiting: false,
+            until: None,
         };
         let (slot, flow) = (slot::of_mine(r), ffi::owned_by_pool((*r).pool, flow));
         if slot.is_null() || flow.is_null() {
@@ -50,18 +53,15 @@ pub unsafe fn begin(r: *mut sys::ngx_http_request_t, begin: Vec<u8>, rest: Box<d
         }
         if let Some(rest) = &mut (*flow).rest {
             // The flow owns what will poke it, and nobody does so while it is in use.
-            rest.poke_by(Box::new(move || (*flow).again.soon()));
+            rest.poke_by(Box::new(move || {
+                (*flow).until = None;
+                (*flow).again.soon();
+            }));
         }
-        // Held until the flow finalizes the request; whoever called finalizes it with `DONE` if that isn't now.
+        (*flow).again.soon();
+        // Held until the flow finalizes the request; whoever called finalizes it with `DONE`.
         (*(*r).main).set_count((*(*r).main).count() + 1);
-        let rc = match (*flow).put(r, begin, false) {
-            ERROR => ERROR,
-            _ => (*flow).pump(r),
-        };
-        if rc != DONE {
-            (*(*r).main).set_count((*(*r).main).count() - 1);
-        }
-        rc
+        DONE
     }
 }
 
@@ -76,23 +76,16 @@ unsafe extern "C" fn writable(r: *mut sys::ngx_http_request_t) {
                 (*(*r).connection).set_timedout(1);
                 return sys::ngx_http_finalize_request(r, sys::NGX_HTTP_REQUEST_TIME_OUT as sys::ngx_int_t);
             }
-            advance(r, false);
+            (*(*slot::of(r)).flow).again.soon();
         }
     });
 }
 
-/// Its event came.
+/// It is its turn.
 unsafe fn go_on(r: *mut sys::ngx_http_request_t) {
-    // SAFETY: the caller hands over the live request of a flow.
-    unsafe { advance(r, true) };
-}
-
-unsafe fn advance(r: *mut sys::ngx_http_request_t, awake: bool) {
     // SAFETY: a live request with a flow in its slot, to which nothing else refers in this thread.
     unsafe {
-        let flow = &mut *(*slot::of(r)).flow;
-        flow.waiting &= !awake;
-        let rc = flow.pump(r);
+        let rc = (*(*slot::of(r)).flow).pump(r);
         if rc != DONE {
             sys::ngx_http_finalize_request(r, rc);
         }
@@ -100,7 +93,7 @@ unsafe fn advance(r: *mut sys::ngx_http_request_t, awake: bool) {
 }
 
 impl Flow {
-    /// Sends and makes for a turn. `DONE`: it goes on later.
+    /// Sends and makes for a slice of time. `DONE`: it goes on later.
     unsafe fn pump(&mut self, r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
         let began = Instant::now();
         // SAFETY: the caller hands over this flow's live request.
@@ -116,71 +109,74 @@ impl Flow {
                     return wait_until_writable(r);
                 }
                 stop_waiting(r);
-                if self.waiting {
-                    return DONE;
-                }
-                if began.elapsed() >= TURN {
+                if began.elapsed() >= SLICE {
                     self.again.soon();
                     return DONE;
                 }
-                let (piece, state) = self.make(began);
-                let rc = match state {
+                if self.given < self.piece.len() || self.rest.is_none() {
+                    match self.give(r) {
+                        ERROR => return ERROR,
+                        rc if self.rest.is_none() && self.given >= self.piece.len() => return rc,
+                        _ => continue,
+                    }
+                }
+                let now = sys::ngx_current_msec;
+                if let Some(until) = self.until.filter(|until| now < *until) {
+                    self.again.later((until - now) as u64);
+                    return DONE;
+                }
+                self.until = None;
+                match self.make(began) {
                     Produced::Broken => {
                         let log = (*(*r).connection).log;
                         log::write(log, log::ERR, format_args!("an answer is cut short: its zone stays busy"));
                         return ERROR;
                     }
-                    Produced::End => {
-                        self.rest = None;
-                        return self.put(r, piece, true);
-                    }
+                    Produced::End => self.rest = None,
                     Produced::Wait(pause) => {
-                        self.waiting = true;
-                        self.again.later(pause);
-                        self.put(r, piece, false)
+                        self.until = Some(now.saturating_add(sys::ngx_msec_t::try_from(pause).unwrap_or(0)));
                     }
-                    Produced::More => self.put(r, piece, false),
-                };
-                if rc == ERROR {
-                    return ERROR;
+                    Produced::More => {}
                 }
             }
         }
     }
 
-    /// The next piece, and whether there is more.
-    fn make(&mut self, began: Instant) -> (Vec<u8>, Produced) {
-        let mut piece = std::mem::take(&mut self.piece);
-        piece.clear();
-        let Some(rest) = &mut self.rest else { return (piece, Produced::End) };
+    /// Makes the next piece; nginx has nothing of the last one any more.
+    fn make(&mut self, began: Instant) -> Produced {
+        self.given = 0;
+        self.piece.clear();
+        // One large value isn't remembered for the whole of a body.
+        self.piece.shrink_to(8 * PIECE);
+        let Some(rest) = &mut self.rest else { return Produced::End };
         loop {
-            let state = rest.produce(&mut piece, ffi::now());
-            if state != Produced::More || piece.len() >= PIECE || began.elapsed() >= TURN {
-                return (piece, state);
+            let state = rest.produce(&mut self.piece, ffi::now());
+            if state != Produced::More || self.piece.len() >= PIECE || began.elapsed() >= SLICE {
+                return state;
             }
         }
     }
 
-    /// Hands a piece to nginx, which has nothing of the last one any more.
-    unsafe fn put(&mut self, r: *mut sys::ngx_http_request_t, piece: Vec<u8>, last: bool) -> sys::ngx_int_t {
-        self.piece = piece;
-        if self.piece.is_empty() && !last {
-            return OK;
-        }
+    /// Hands some of the piece to nginx, which has nothing of it or of what was handed over before.
+    unsafe fn give(&mut self, r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+        let begin = self.given;
+        self.given = self.piece.len().min(begin.saturating_add(PIECE));
+        let last = self.rest.is_none() && self.given == self.piece.len();
+        let some = self.piece.get_mut(begin..self.given).unwrap_or_default();
         // SAFETY: the caller hands over this flow's live request. The buffer and the bytes stay as they are until nginx
         // has moved `pos` to the end: see `is_busy`.
         unsafe {
             let main = (*r).main == r;
             self.buffer = std::mem::zeroed();
-            self.buffer.start = self.piece.as_mut_ptr();
+            self.buffer.start = some.as_mut_ptr();
             self.buffer.pos = self.buffer.start;
-            self.buffer.last = self.buffer.pos.add(self.piece.len());
+            self.buffer.last = self.buffer.pos.add(some.len());
             self.buffer.end = self.buffer.last;
-            self.buffer.set_memory(u32::from(!self.piece.is_empty()));
+            self.buffer.set_memory(u32::from(!some.is_empty()));
             // Without it nginx might keep a small piece, and never say that it can take the next.
             self.buffer.set_flush(u32::from(!last));
             self.buffer.set_last_buf(u32::from(last && main));
-            self.buffer.set_sync(u32::from(last && !main && self.piece.is_empty()));
+            self.buffer.set_sync(u32::from(last && !main && some.is_empty()));
             self.buffer.set_last_in_chain(u32::from(last));
             let mut chain = sys::ngx_chain_t { buf: &mut self.buffer, next: std::ptr::null_mut() };
             sys::ngx_http_output_filter(r, &mut chain)

@@ -60,11 +60,12 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
         unsafe {
             let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
             let http = (*(*ctx).main_conf.add(ctx_index())).cast::<HttpConf>();
-            if (*http).has_api {
+            // Set by `api` and `keyval_rest` alike.
+            if (*http).request_id.is_some() {
                 refusal::install();
-                if !count_requests(ctx) {
-                    return ERROR;
-                }
+            }
+            if (*http).has_api && !count_requests(ctx) {
+                return ERROR;
             }
         }
         OK
@@ -88,10 +89,13 @@ unsafe fn count_requests(ctx: *mut sys::ngx_http_conf_ctx_t) -> bool {
     }
 }
 
-unsafe extern "C" fn count_request(_r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
-    // SAFETY: in a callback of the event loop; a number that nginx sets when the worker begins.
+unsafe extern "C" fn count_request(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
+    // SAFETY: nginx calls with a live request, and with subrequests if they are logged; a number that nginx sets when the
+    // worker begins.
     unsafe {
-        if let Some(figures) = MainConf::current().and_then(MainConf::figures) {
+        if (*r).main == r
+            && let Some(figures) = MainConf::current().and_then(MainConf::figures)
+        {
             figures.count_request(sys::ngx_worker);
         }
     }

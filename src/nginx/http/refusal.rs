@@ -1,4 +1,4 @@
-//! Errors that nginx itself makes in a location with `api`, as JSON: a body that is too large, an address that is denied,
+//! Errors that nginx itself makes in a location with `api` or `keyval_rest`, as JSON: a body that is too large, an address that is denied,
 //! a missing password. Programs decode what the API answers, whoever answers.
 //!
 //! A filter of headers finds such an answer and says how long another body is; a filter of bodies puts that in the place of
@@ -63,7 +63,7 @@ unsafe fn is_refused(r: *mut sys::ngx_http_request_t) -> bool {
         (*r).err_status >= 400
             && (*r).err_status == (*r).headers_out.status
             && slot::of(r).is_null()
-            && location(r).is_api()
+            && location(r).is_on()
     }
 }
 
@@ -75,7 +75,9 @@ unsafe fn replace(r: *mut sys::ngx_http_request_t) -> Option<()> {
         let request = Request::new(r);
         let status = u16::try_from((*r).headers_out.status).unwrap_or(500);
         let request_id = request.variable(location(r).request_id);
-        let response = api::refused(status, &request.path(), &request_id);
+        // The path of a record has no version.
+        let path = if location(r).is_api() { request.path() } else { String::new() };
+        let response = api::refused(status, &path, &request_id);
         let slot = slot::of_mine(r).as_mut()?;
         request.describe(&response)?;
         let api::Body::Bytes(body) = response.body else { return None };

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 /// In one turn of the event loop.
-const TURN: Duration = Duration::from_millis(2);
+const TURN: Duration = Duration::from_millis(1);
 /// Between two ticks of the hub.
 const TICK: Millis = 1000;
 /// Between two looks where nginx's way of waiting has no use for the eventfd.

@@ -1,11 +1,12 @@
-//! Does work for an answer in several turns of the event loop, then sends it.
+//! Does work for an answer in several turns of the event loop, as its body comes, then sends it.
 
-use super::again::{Again, TURN};
+use super::again::Again;
 use super::request::Request;
 use super::slot;
-use crate::api::Job;
+use crate::api::{Job, Step};
 use crate::nginx::conf::main::MainConf;
-use crate::nginx::ffi::{self, DONE, ERROR};
+use crate::nginx::ffi::{self, DONE, ERROR, guard};
+use crate::nginx::turns::SLICE;
 use crate::nginx::wake;
 use nginx_sys as sys;
 use std::time::Instant;
@@ -16,10 +17,10 @@ pub struct Work {
     job: Box<dyn Job>,
 }
 
-/// Begins; returns what the request is to be finalized with.
+/// Begins; returns what the request is to be finalized with. Small work is done at once.
 ///
 /// # Safety
-/// `r` is live, and no header was sent.
+/// `r` is live, no header was sent, and nginx reads no more of the body by itself.
 pub unsafe fn begin(r: *mut sys::ngx_http_request_t, job: Box<dyn Job>) -> sys::ngx_int_t {
     // SAFETY: the caller's promise. The work lives as long as the request's pool.
     unsafe {
@@ -29,35 +30,46 @@ pub unsafe fn begin(r: *mut sys::ngx_http_request_t, job: Box<dyn Job>) -> sys::
             return ERROR;
         }
         (*slot).work = work;
-        if let Some(rc) = turn(r) {
-            return rc;
+        if (*r).reading_body() != 0 {
+            (*r).read_event_handler = Some(readable);
         }
         // Nothing is to be written before the work is done.
         (*r).write_event_handler = Some(sys::ngx_http_request_empty_handler);
+        if let Some(rc) = go(r) {
+            return rc;
+        }
         (*(*r).main).set_count((*(*r).main).count() + 1);
         DONE
     }
 }
 
+/// More of the body has come, or won't.
+unsafe extern "C" fn readable(r: *mut sys::ngx_http_request_t) {
+    guard("a body that is read", (), || {
+        // SAFETY: nginx calls with a live request, whose handler this is only while it has a work.
+        unsafe { (*(*slot::of(r)).work).again.soon() };
+    });
+}
+
 unsafe fn go_on(r: *mut sys::ngx_http_request_t) {
     // SAFETY: the caller hands over the live request of a work.
     unsafe {
-        if let Some(rc) = turn(r) {
+        if let Some(rc) = go(r) {
             sys::ngx_http_finalize_request(r, rc);
         }
     }
 }
 
-/// A turn's worth of steps. `None`: there is more to do, in a later turn.
-unsafe fn turn(r: *mut sys::ngx_http_request_t) -> Option<sys::ngx_int_t> {
+/// Steps for a slice of time. `None`: there is more to do, later.
+unsafe fn go(r: *mut sys::ngx_http_request_t) -> Option<sys::ngx_int_t> {
     let began = Instant::now();
     // SAFETY: a live request with a work in its slot, to which nothing else refers.
     unsafe {
         let work = &mut *(*slot::of(r)).work;
-        let response = loop {
+        let step = loop {
             match work.job.step(ffi::now()) {
-                None if began.elapsed() < TURN => {}
-                done => break done,
+                Step::More if began.elapsed() < SLICE => {}
+                step => break step,
             }
         };
         if work.job.wakes()
@@ -65,12 +77,14 @@ unsafe fn turn(r: *mut sys::ngx_http_request_t) -> Option<sys::ngx_int_t> {
         {
             wake::everybody(control);
         }
-        match response {
-            Some(response) => Some(Request::new(r).send(response)),
-            None => {
-                work.again.soon();
-                None
-            }
+        match step {
+            Step::Done(response) => return Some(Request::new(r).send(response)),
+            Step::Refused(status) => return Some(status as sys::ngx_int_t),
+            Step::More => work.again.soon(),
+            Step::Pause(pause) => work.again.later(pause),
+            // nginx calls `readable`.
+            Step::Wait => {}
         }
+        None
     }
 }

@@ -1,23 +1,25 @@
 //! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
 //!
-//! It never holds up its worker: each turn of the event loop reads a bounded number of bytes, and what waits to be
-//! sent is bounded as well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
+//! It never holds up its worker: what comes at once is small or waits for its turn, and what waits to be sent is bounded as
+//! well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
 //! hello, when connections run short.
 
 use super::{Symbols, context, exiting, lines, turn};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
+use crate::nginx::turns::{Place, SLICE};
 use crate::nginx::{log, wake};
 use crate::store::control::Counter;
 use crate::sync::{Node, Pull, SessionError};
 use nginx_sys as sys;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const AGAIN: isize = sys::NGX_AGAIN as isize;
 /// Bytes received at once.
 const READ: usize = 16 * 1024;
-/// Receptions in one turn of the event loop; then others have theirs.
-const READS: usize = 4;
+/// Received at once when something comes; what is more queues up.
+const FIRST_READ: usize = 4 * 1024;
 /// While more waits to be sent than this, nothing is read: the peer doesn't read either.
 const UNSENT: usize = 64 * 1024;
 
@@ -40,6 +42,7 @@ pub unsafe fn begin(session: *mut sys::ngx_stream_session_t, node: Node, symbols
             sent: 0,
             greeted: false,
             over: false,
+            place: Place::new(),
         };
         let own = ffi::owned_by_pool((*c).pool, own);
         if own.is_null() || (*c).type_ != libc::SOCK_STREAM {
@@ -65,16 +68,35 @@ pub unsafe fn begin(session: *mut sys::ngx_stream_session_t, node: Node, symbols
 
 /// Something happened on the connection, or its time is over, or nginx wants it to close.
 unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with an event of a live connection whose data is a stream session, where `begin` put our own.
-    // The reference to it is gone before `finalize` frees it.
+    // SAFETY: nginx calls with an event of a live connection, one that `begin` took over.
+    unsafe { advance((*event).data.cast(), Share::First) };
+}
+
+/// It is the session's turn.
+unsafe fn run(connection: *mut c_void) {
+    // SAFETY: the place in the queue is left when the session ends, and its connection is live until then.
+    unsafe { advance(connection.cast(), Share::Slice) };
+}
+
+/// How much may be received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    First,
+    Slice,
+}
+
+/// # Safety
+/// `c` is a live connection that `begin` took over.
+unsafe fn advance(c: *mut sys::ngx_connection_t, share: Share) {
+    // SAFETY: the data of such a connection is a stream session, where `begin` put our own. The reference to it is gone
+    // before `finalize` frees it.
     unsafe {
-        let c = (*event).data.cast::<sys::ngx_connection_t>();
         let session = (*c).data.cast::<sys::ngx_stream_session_t>();
         let own = (*context(session)).cast::<Session>();
         let failed = Some((*own).symbols);
         let ended = guard("a session of zone_sync", failed, || {
             let own = &mut *own;
-            own.advance().err().map(|why| {
+            own.advance(share).err().map(|why| {
                 own.end(&why);
                 own.symbols
             })
@@ -82,6 +104,7 @@ unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
         if let Some(symbols) = ended {
             // The end of TLS may take a moment, and nginx's worker has to wait for it.
             (*(*c).read).set_cancelable(0);
+            (*own).place.leave();
             symbols.finalize(session, sys::NGX_STREAM_OK as sys::ngx_uint_t);
         }
     }
@@ -99,6 +122,8 @@ struct Session {
     sent: usize,
     greeted: bool,
     over: bool,
+    /// Among those that have more to receive.
+    place: Place,
 }
 
 /// Why a session ends.
@@ -122,7 +147,7 @@ impl From<SessionError> for Why {
 
 impl Session {
     /// Does what can be done now, and asks to be called again.
-    fn advance(&mut self) -> Result<(), Why> {
+    fn advance(&mut self, share: Share) -> Result<(), Why> {
         // SAFETY: the connection is live, its events too, and this is the thread of the event loop; no Rust reference
         // to any of them exists elsewhere.
         let (c, read, write) =
@@ -136,7 +161,7 @@ impl Session {
         read.set_timedout(0);
         let now = ffi::now();
         self.send()?;
-        let more = self.receive(now)?;
+        let more = self.receive(share, now)?;
         if now >= self.pull.deadline() {
             self.pull.tick(&mut self.output, now)?;
         }
@@ -149,7 +174,7 @@ impl Session {
                 sys::ngx_reusable_connection(c, 0);
             }
             if more {
-                sys::ngx_post_event(read, &raw mut sys::ngx_posted_next_events);
+                self.place.take(run, self.connection.cast());
             }
             if read.timer_set() != 0 {
                 sys::ngx_del_timer(read);
@@ -163,26 +188,35 @@ impl Session {
         Ok(())
     }
 
-    /// Receives and applies, within the bounds of one turn; `true`: there may be more at once.
-    fn receive(&mut self, now: u64) -> Result<bool, Why> {
+    /// Receives its share and applies it; `true`: there may be more at once.
+    fn receive(&mut self, share: Share, now: u64) -> Result<bool, Why> {
         self.take_preread(now)?;
+        let began = Instant::now();
         let mut buffer = [0; READ];
-        for _ in 0..READS {
+        loop {
             if self.unsent() > UNSENT || !self.is_readable() {
                 return Ok(false);
             }
-            // Others have their turn before.
-            let Some(received) = turn::within(|| self.receive_once(&mut buffer, now)) else { return Ok(true) };
-            if !received? {
+            let received = match share {
+                Share::First => match turn::within(|| self.receive_once(&mut buffer, FIRST_READ, now)) {
+                    Some(received) => received?,
+                    // Others have their turn before.
+                    None => return Ok(true),
+                },
+                Share::Slice => self.receive_once(&mut buffer, READ, now)?,
+            };
+            if !received {
                 return Ok(false);
             }
+            if share == Share::First || began.elapsed() >= SLICE {
+                return Ok(self.is_readable());
+            }
         }
-        Ok(self.is_readable())
     }
 
     /// `false`: there was nothing.
-    fn receive_once(&mut self, buffer: &mut [u8; READ], now: u64) -> Result<bool, Why> {
-        let len = READ.min(self.node.limits.recv_buffer.max(1));
+    fn receive_once(&mut self, buffer: &mut [u8; READ], most: usize, now: u64) -> Result<bool, Why> {
+        let len = most.min(self.node.limits.recv_buffer.max(1)).min(READ);
         // SAFETY: the connection is live; `recv` is one of nginx's, and writes to `len` bytes of the buffer at most.
         let received =
             unsafe { (*self.connection).recv.map_or(ERROR, |recv| recv(self.connection, buffer.as_mut_ptr(), len)) };

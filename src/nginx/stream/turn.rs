@@ -1,12 +1,12 @@
-//! Sessions share what one turn of the event loop has for them: however many there are, and whatever they send, others have
-//! their turn within milliseconds.
+//! Sessions share what one turn of the event loop has for what comes: however many there are, and whatever they send, others
+//! have their turn within milliseconds. Who has more to receive queues up in [`crate::nginx::turns`].
 
 use super::super::ffi;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// What all sessions of a worker may use of a turn; a reception that was begun is finished.
-const SHARE: Duration = Duration::from_millis(3);
+const SHARE: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// The time of nginx's clock, which stands still during a turn, and what was used of it.
