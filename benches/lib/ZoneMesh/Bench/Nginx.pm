@@ -66,10 +66,10 @@ sub new {
     return $self;
 }
 
-# The variants that this version can do: [name, path, number of keys, file of keys].
+# The variants that this version can do: [name, path, number of keys, file of keys, the server's name].
 sub variants {
     my ($self) = @_;
-    my @all = ([ 'constant', '/const', 1000 ]);
+    my @all = ([ 'constant', '/const', 1000 ], [ 'constant, counted by status_zone', '/const', 1000, undef, 'counted' ]);
     push @all, map { [ "keyval $_->[0]", "/keyval$_->[0]", $_->[1] ], [ "lua $_->[0]", "/lua$_->[0]", $_->[1] ] } @SIZES;
     push @all, [ 'geo',       '/geo', 100_000, $self->{addresses} ];
     push @all, [ 'keyval ip', '/ip',  100_000, $self->{addresses} ] unless $self->{without_ip};
@@ -78,10 +78,10 @@ sub variants {
 
 # One variant for some seconds: (requests a second, microseconds of the worker's processor time per request).
 sub load {
-    my ($self, $name, $path, $keys, $file) = @_;
+    my ($self, $name, $path, $keys, $file, $host) = @_;
     my ($worker) = $self->{node}->workers;
     my @pin     = -e '/sys/devices/system/cpu/cpu1' ? qw(taskset -c 1) : ();
-    my @command = (@pin, 'wrk', '-t1', '-c16', "-d$self->{seconds}s", '-s', $self->{script}, 'http://127.0.0.1:' . $self->{node}->port,
+    my @command = (@pin, 'wrk', '-t1', '-c16', "-d$self->{seconds}s", ($host ? "-H 'Host: $host'" : ()), '-s', $self->{script}, 'http://127.0.0.1:' . $self->{node}->port,
         '--', $path, $keys, $file // ());
     my $before = cpu_ns($worker);
     my $said   = qx(@command 2>&1);
@@ -122,6 +122,12 @@ CONF
 $zones
     server {
         listen 127.0.0.1:$port;
+        server_name counted;
+        status_zone counted;
+        location = /const { status_zone counted; return 200 "val0000000000000"; }
+    }
+    server {
+        listen 127.0.0.1:$port default_server;
         set \$lua "";
         location /api { api write=on; }
         location = /const { return 200 "val0000000000000"; }

@@ -172,7 +172,7 @@ sub bar {
 
 sub variant_names {
     my ($nginx) = @_;
-    return grep { $nginx->{$_} } 'constant', (map { ("keyval $_", "lua $_") } qw(1k 100k 1M)), 'keyval ip', 'geo';
+    return grep { $nginx->{$_} } 'constant', 'constant, counted by status_zone', (map { ("keyval $_", "lua $_") } qw(1k 100k 1M)), 'keyval ip', 'geo';
 }
 
 sub zone_label { my ($bytes) = @_; return $bytes >= 1 << 20 ? ($bytes >> 20) . ' MiB' : ($bytes >> 10) . ' KiB' }

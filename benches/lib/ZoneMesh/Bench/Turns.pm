@@ -84,6 +84,7 @@ sub new {
             }",
             http => "
                 keyval_zone zone=one:256m timeout=1h sync state=$folder/one.json;
+                keyval_zone zone=large:32m;
                 client_max_body_size 1g;
                 gzip_types application/json;
                 gzip_proxied any;
@@ -91,6 +92,7 @@ sub new {
                     listen 127.0.0.1:%%PORT%%;
                     location /api  { api write=on; }
                     location /gzip { api; gzip on; }
+                    location /kv/  { keyval_rest zone=large; }
                 }",
         );
         $node->{figures} = "$self->{folder}/figures$n";
@@ -104,6 +106,7 @@ sub new {
     # Lines to import, and the same pairs as one object.
     my @pairs = map { sprintf '"%skey%012d":"val%013d"', $_ % 2 ? 'o' : 'e', $_, $_ } 1 .. $records;
     write_file("$self->{folder}/lines", join '', map { "{$_}\n" } @pairs);
+    write_file("$self->{folder}/value", join '', map { chr } (0 .. 255) x 4096);
     write_file("$self->{folder}/object", '{' . join(',', @pairs) . '}');
     return $self;
 }
@@ -139,6 +142,10 @@ sub scenarios {
     $measure->('eight listings at once', sub { $one->curls(8, 200, $listed) }, $one);
     $measure->('eight listings with gzip at once', sub { $one->curls(8, 200, $listed =~ s/api/gzip/r, '--compressed') }, $one);
     $measure->('all to a new watcher', sub { $self->watch($one) }, $one);
+    $measure->('eight values of 1 MiB by keyval_rest', sub { $one->curl(201, "/kv/v$_", '-T', "$folder/value") for 1 .. 8 }, $one);
+    $measure->('listing of these', sub { $one->curl(200, $listed =~ s/one$/large/r) }, $one);
+    $measure->('listing of these, gzip', sub { $one->curl(200, $listed =~ s/one$/large/r =~ s/api/gzip/r, '--compressed') }, $one);
+    $measure->('export of these', sub { $one->curl(200, "$own?format=ndjson" =~ s/one\?/large?/r) }, $one);
     $measure->('figures', sub { $one->curl(200, "/api/9/$_") for qw(slabs zonemesh/metrics zonemesh/zones/one stream/zone_sync) }, $one);
     $measure->('a node joins', sub { $two->{start}->(); $filled->($two) }, $one, $two);
     $measure->('PUT of all pairs', sub { $one->curl(200, $own, '-T', "$folder/object"); $self->wait_for_sync }, $one, $two);
