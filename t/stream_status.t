@@ -5,7 +5,9 @@ use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 
 my $silent = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => port(), Listen => 64, ReuseAddr => 1) or die $!;
-my %port = map { uc $_ => port() } qw(hello deny pass down proxied peer udp);
+my %port = map { uc $_ => port() } qw(hello deny pass down proxied peer udp tls);
+my $ca = authority('the CA');
+my ($certificate, $key) = $ca->issue('node', ip => ['127.0.0.1']);
 my $stream = <<'CONF';
     server { listen 127.0.0.1:%%HELLO%%; status_zone hello; return hello; }
     server { listen 127.0.0.1:%%PEER%%;  status_zone hello; return there; }
@@ -13,13 +15,14 @@ my $stream = <<'CONF';
     server { listen 127.0.0.1:%%PASS%% reuseport; status_zone pass; proxy_pass 127.0.0.1:%%SILENT%%; }
     server { listen 127.0.0.1:%%DOWN%%;  status_zone down;  proxy_pass 127.0.0.1:1; }
     server { listen 127.0.0.1:%%PROXIED%% proxy_protocol; status_zone proxied; return "$proxy_protocol_addr"; }
+    server { listen 127.0.0.1:%%TLS%% ssl; status_zone tls; ssl_certificate %%CERTIFICATE%%; ssl_certificate_key %%KEY%%; return hello; }
     server { listen 127.0.0.1:%%UDP%% udp; status_zone udp; return pong; }
 CONF
 my $http = 'server { listen 127.0.0.1:%%PORT%%; status_zone hello; location /api { api write=on; } }';
 
 for my $order ([qw(stream zonemesh)], [qw(zonemesh stream)]) {
     my $with = "@$order";
-    my $node = node(modules => $order, workers => 2, vars => { %port, SILENT => $silent->sockport }, http => $http, stream => $stream);
+    my $node = node(modules => $order, workers => 2, vars => { %port, SILENT => $silent->sockport, CERTIFICATE => $certificate, KEY => $key }, http => $http, stream => $stream);
     $node->start;
     my $zone = sub { $node->get("/api/9/stream/server_zones/$_[0]")->json };
     my $talk = sub { my ($name, $say) = @_; my $socket = tcp($port{$name}); print {$socket} $say if defined $say; return (read_all($socket))[0] };
@@ -29,7 +32,7 @@ for my $order ([qw(stream zonemesh)], [qw(zonemesh stream)]) {
         { processing => 0, connections => 0, sessions => { '2xx' => 0, '4xx' => 0, '5xx' => 0, total => 0 }, discarded => 0, received => 0, sent => 0 },
         "$with: a zone without sessions"
     );
-    is_deeply($node->get('/api/9/stream/server_zones?fields=')->json, [qw(deny down hello pass proxied udp)], "$with: names");
+    is_deeply($node->get('/api/9/stream/server_zones?fields=')->json, [qw(deny down hello pass proxied tls udp)], "$with: names");
     is_deeply([ keys %{ $node->get('/api/9/http/server_zones')->json } ], ['hello'], "$with: one of the same name in http is another");
 
     is($talk->('HELLO'), 'hello', "$with: a session");
@@ -96,6 +99,15 @@ for my $order ([qw(stream zonemesh)], [qw(zonemesh stream)]) {
     is($zone->('pass')->{connections}, 9, "$with: ... and no other");
     ok($node->get('/api/9/http/server_zones/hello')->json->{requests} > 0, "$with: ... nor that of http");
     is($node->delete('/api/9/stream/server_zones/none')->json->{error}{code}, 'ServerZoneNotFound', "$with: one that is not there");
+    # Whatever becomes of a connection, it ends as a session: nginx makes one before anything can fail.
+    close tcp($port{$_}) for qw(PASS PROXIED TLS);
+    $silent->accept;
+    is($talk->('TLS', "no handshake\r\n"), '', "$with: a handshake that fails");
+    eventually_is { my $all = $zone->('tls'); [ @$all{qw(connections processing)}, $all->{sessions}{total} ] } [ 2, 0, 2 ],
+        "$with: is a session all the same";
+    eventually_is { my $all = $zone->('proxied'); [ @$all{qw(connections processing)}, $all->{sessions}{total} ] } [ 3, 0, 3 ],
+        "$with: so is a connection that is closed at once";
+    is_deeply([ map { $_->{discarded} } values %{ $node->get('/api/9/stream/server_zones')->json } ], [ (0) x 7 ], "$with: none is discarded");
     ok(defined $node->quit, "$with: ends when told to");
 }
 
