@@ -79,7 +79,7 @@ async fn live(
                 let ended = async { tokio::join!(sent, keeper.finish(states)).0 };
                 return tokio::select! { ended = ended => ended, never = alive(config) => never };
             }
-            Order::Stop => return farewell(&hub, dials.tasks).await,
+            Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
         }
         let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
         if asleep.is_some() && hub.distribute() {
@@ -94,7 +94,7 @@ async fn live(
         tokio::select! {
             () = change, if wake.is_some() => {}
             // The worker is gone if there is nobody to give orders: the next round stops.
-            told = orders.changed() => if told.is_err() { return farewell(&hub, dials.tasks).await },
+            told = orders.changed() => if told.is_err() { return stop(config, &hub, dials.tasks, &mut keeper).await },
             Ok(()) = found.changed() => {}
             Some(ended) = dials.tasks.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
@@ -103,6 +103,12 @@ async fn live(
             () = tokio::time::sleep(BEAT) => {}
         }
     }
+}
+
+/// Ends at once, but for what a disk has to do.
+async fn stop(config: &Config, hub: &Rc<Hub>, dials: JoinSet<()>, keeper: &mut Keeper) -> io::Result<()> {
+    let ended = async { tokio::join!(farewell(hub, dials), keeper.withdraw()).0 };
+    tokio::select! { ended = ended => ended, never = alive(config) => never }
 }
 
 /// Shows that the thread lives while something takes its time.

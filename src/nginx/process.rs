@@ -159,8 +159,11 @@ impl Worker {
                 self.take_lines();
                 self.running = None;
             }
-            Some(running) if newer => running.stop(),
             Some(running) => {
+                if newer {
+                    running.stop();
+                }
+                // Also one that is to stop: as long as it holds the lease nobody takes its place.
                 if !running.lives(self.control.last_beat()) {
                     self.give_up();
                 }
@@ -203,7 +206,11 @@ impl Worker {
     fn give_up(&mut self) {
         // SAFETY: a number of nginx's.
         let single = unsafe { sys::ngx_process } == sys::NGX_PROCESS_SINGLE as sys::ngx_uint_t;
-        let what = if single { "restart nginx" } else { "this worker exits and is replaced" };
+        let what = match single {
+            true => "restart nginx",
+            false if self.is_outdated() => "this worker exits, so that a new one can take its place",
+            false => "this worker exits and is replaced",
+        };
         log::cycle(
             log::ALERT,
             format_args!("the helper thread has shown no sign of life for {} s; {what}", SILENT_TICKS / 10),

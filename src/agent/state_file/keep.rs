@@ -127,10 +127,7 @@ impl Keeper {
             }
         }
         let in_time = self.running.is_empty();
-        self.licence.withdrawn.store(true, Ordering::Release);
-        while let Some(ended) = self.running.join_next().await {
-            self.ended(ended);
-        }
+        self.withdraw().await;
         for kept in &self.files {
             if kept.file.zone.state_is_stale() && (!in_time || kept.failure.is_some()) {
                 let StateFile { name, path, .. } = &kept.file;
@@ -139,6 +136,15 @@ impl Keeper {
                     path.display()
                 ));
             }
+        }
+    }
+
+    /// Has what is being written stop, and waits until it has: a disk may take its time.
+    pub async fn withdraw(&mut self) {
+        self.licence.withdrawn.store(true, Ordering::Release);
+        self.queue.clear();
+        while let Some(ended) = self.running.join_next().await {
+            self.ended(ended);
         }
     }
 
