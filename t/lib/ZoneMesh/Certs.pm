@@ -51,9 +51,29 @@ sub issue {
     return ("$folder/$name.pem", "$folder/$name.key");
 }
 
-# Revokes a certificate; gives the file of the revocation list.
+# An authority that this one answers for, one level below it.
+sub intermediate {
+    my ($self, $name) = @_;
+    my $folder = File::Temp->newdir('zonemesh-ca-XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{ZONEMESH_KEEP});
+    chmod 0755, "$folder";
+    my $below = bless { folder => $folder, name => $name, serial => 1, above => $self }, ref $self;
+    openssl(
+        qw(req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes), '-subj', "/CN=$name",
+        '-keyout', "$folder/ca.key", '-out', "$folder/ca.csr"
+    );
+    open my $extensions, '>', "$folder/ca.ext" or die "$folder/ca.ext: $!";
+    print {$extensions} "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n";
+    close $extensions;
+    openssl(
+        qw(x509 -req -sha256 -days 30), '-set_serial', ++$self->{serial}, '-CA', $self->file, '-CAkey', "$self->{folder}/ca.key",
+        '-in', "$folder/ca.csr", '-extfile', "$folder/ca.ext", '-out', "$folder/ca.pem"
+    );
+    return $below;
+}
+
+# Revokes a certificate; gives the file of the revocation list. `past => 1`: one that is out of date.
 sub revoke {
-    my ($self, $certificate) = @_;
+    my ($self, $certificate, %given) = @_;
     my $folder = $self->{folder};
     open my $config, '>', "$folder/ca.cnf" or die "$folder/ca.cnf: $!";
     print {$config} "[ca]\ndefault_ca=own\n[own]\ndatabase=$folder/index\ndefault_md=sha256\ndefault_crl_days=30\n"
@@ -66,7 +86,8 @@ sub revoke {
     close $number;
     my @as = ('-config', "$folder/ca.cnf", '-keyfile', "$folder/ca.key", '-cert', "$folder/ca.pem");
     openssl('ca', @as, '-revoke', $certificate);
-    openssl('ca', @as, '-gencrl', '-out', "$folder/crl.pem");
+    my @past = $given{past} ? qw(-crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z) : ();
+    openssl('ca', @as, '-gencrl', @past, '-out', "$folder/crl.pem");
     return "$folder/crl.pem";
 }
 
