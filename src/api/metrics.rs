@@ -15,6 +15,8 @@ struct Row<'a> {
     name: &'a str,
     stats: Stats,
     state: Option<StateFigures>,
+    /// Of shared zones.
+    joined: Option<bool>,
 }
 
 impl Row<'_> {
@@ -54,8 +56,12 @@ const OPERATIONS: [Operation; 4] = [
 
 /// The whole text.
 pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<&ZoneSync>, now: Millis) -> Vec<u8> {
-    let row =
-        |zone: &'a NamedZone| Row { name: &zone.name, stats: zone.zone.stats(), state: zone.zone.state_figures() };
+    let row = |NamedZone { name, zone, .. }: &'a NamedZone| Row {
+        name,
+        stats: zone.stats(),
+        state: zone.state_figures(),
+        joined: zone.params().sync.then(|| zone.joined()),
+    };
     let mut rows: Vec<Row<'_>> = zones.map(row).collect();
     rows.sort_unstable_by_key(|row| row.name);
     let mut text = Text(String::new());
@@ -85,6 +91,12 @@ fn of_zones(text: &mut Text, rows: &[Row<'_>]) {
         for (kind, value) in OPERATIONS {
             text.sample(name, &[("zone", row.name), ("operation", kind)], value(&row.stats));
         }
+    }
+    if rows.iter().any(|row| row.joined.is_some()) {
+        let name = "zonemesh_zone_joined";
+        text.family(name, "gauge", "Whether the shared zone has taken the full state of another node.");
+        let known = rows.iter().filter_map(|row| Some((row.name, row.joined?)));
+        known.for_each(|(zone, joined)| text.sample(name, &[("zone", zone)], u8::from(joined)));
     }
     let name = "zonemesh_zone_capacity_bytes";
     text.family(name, "gauge", "Memory for records.");

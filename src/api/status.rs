@@ -137,6 +137,16 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             .number("mended", stats.mended)
             .number("retired", stats.retired)
             .number("pending", stats.pending);
+        match params.sync {
+            true => object.member(b"joined", |out| json::boolean(out, zone.joined())),
+            false => object.null("joined"),
+        };
+        match zone.joining().filter(|_| params.sync) {
+            Some(joining) => object.object(b"joining", |object| {
+                object.number("records", joining.taken).number("of", joining.total);
+            }),
+            None => object.null("joining"),
+        };
         match zone.state_figures() {
             None => object.member(b"state", |out| out.extend_from_slice(b"null")),
             Some(state) => object.object(b"state", |object| state_into(object, &state, now)),

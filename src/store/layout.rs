@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -52,6 +52,9 @@ pub mod header {
     pub const CLOSED: usize = 64;
     /// Everything with a stamp at or below this was removed by emptying the zone.
     pub const CLEARED: usize = 128;
+    /// While a full state is taken: records that came, and how many there are about (0: the donor didn't say).
+    pub const JOIN_TAKEN: usize = 136;
+    pub const JOIN_TOTAL: usize = 144;
     /// A bit for each shard that changed since the agent last looked.
     pub const DIRTY: usize = 192;
     /// The lock of the page pool.

@@ -59,7 +59,7 @@ pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use matching::{MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
 pub use region::{Mapping, Region};
-pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
+pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
 pub use state::StateFigures;
 pub use survey::Surveyed;

@@ -25,6 +25,15 @@ pub enum Applied {
     Future,
 }
 
+/// How far a node is with taking the full state of another, in records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// That came.
+    pub taken: u64,
+    /// That there are, about; 0: the other node didn't say.
+    pub total: u64,
+}
+
 /// A walker's place in the change feed of every shard. Give it back with [`Zone::feed_close`].
 #[derive(Debug)]
 pub struct Cursor {
@@ -229,6 +238,21 @@ impl Zone {
     /// Says so.
     pub fn set_joined(&self) {
         self.region.store32(header::JOINED, 1, SeqCst);
+    }
+
+    /// How far this node is with taking the full state; `None`: it has joined, or hasn't begun.
+    pub fn joining(&self) -> Option<Joining> {
+        let joining = Joining {
+            taken: self.region.load64(header::JOIN_TAKEN, Relaxed),
+            total: self.region.load64(header::JOIN_TOTAL, Relaxed),
+        };
+        (!self.joined() && joining != Joining::default()).then_some(joining)
+    }
+
+    /// Says so.
+    pub fn set_joining(&self, joining: Joining) {
+        self.region.store64(header::JOIN_TAKEN, joining.taken, Relaxed);
+        self.region.store64(header::JOIN_TOTAL, joining.total, Relaxed);
     }
 
     /// Tries to be the one session that takes the full state, or to stay it: true if `token` (not 0) has the claim now.

@@ -8,10 +8,14 @@ use super::session::{Heard, Notes, Seldom};
 use super::write;
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
-use crate::store::{Applied, StoreError, Zone};
+use crate::store::{Applied, Joining, StoreError, Zone};
 
 /// First and longest wait before what was refused is asked for again, milliseconds.
 const AGAIN: (u64, u64) = (1_000, 30_000);
+/// Between two lines of the log about how far a full state is, milliseconds; and records between two times that the zone is
+/// told.
+const PROGRESS: u64 = 10_000;
+const TOLD_EVERY: u64 = 256;
 
 /// What a zone works with; belongs to the session.
 pub struct Context<'a> {
@@ -47,6 +51,8 @@ pub struct Incoming {
     begun: bool,
     /// The full state that this epoch asked for is on its way.
     filling: bool,
+    /// How far it is, if it is this node's first.
+    joining: Option<Progress>,
     /// Something was refused in this epoch: its positions don't count. Those of other origins neither, as the peer no
     /// longer has what the refused record replaced.
     held: bool,
@@ -67,6 +73,14 @@ pub struct Incoming {
     busy: Seldom,
     origins: Seldom,
     unknown: Seldom,
+}
+
+/// A full state that is being taken.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    now: Joining,
+    began: u64,
+    told: u64,
 }
 
 /// What the peer has of an origin.
@@ -90,6 +104,7 @@ impl Incoming {
             mode: Mode::None,
             begun: false,
             filling: false,
+            joining: None,
             held: false,
             again_at: None,
             again_after: AGAIN.0,
@@ -125,6 +140,9 @@ impl Incoming {
     /// Merges a record.
     pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+        if let Some(progress) = &mut self.joining {
+            progress.step(cx, name, zone);
+        }
         let applied = if self.admits(zone, record.version.origin, cx.now) {
             zone.apply(record, cx.now, cx.node.limits.max_drift)
         } else {
@@ -242,16 +260,29 @@ impl Incoming {
         self.mode = Mode::Own;
         if !zone.joined() {
             zone.set_joined();
+            let progress = self.joining.unwrap_or_else(|| Progress::new(cx.t));
+            let (records, millis) = (progress.now.taken, cx.t.saturating_sub(progress.began));
+            let peer = cx.peer;
             cx.notes.add(
                 NoteLevel::Notice,
-                format!("zone \"{name}\" has joined: the full state of node {} is here", cx.peer),
+                format!("zone \"{name}\" has joined: the full state of node {peer} is here ({records} records in {millis} ms)"),
             );
         }
+        self.joining = None;
         zone.release_donor(cx.token);
         let held = self.held;
         for have in self.have.iter_mut().filter(|have| have.relaying) {
             have.relaying = false;
             have.relayed = !held;
+        }
+    }
+
+    /// The peer says how many records its full state has.
+    pub fn total(&mut self, cx: &Context<'_>, epoch: u64, records: u64) {
+        let zone = cx.node.zones.get(self.index).filter(|_| epoch == self.epoch);
+        if let Some((progress, zone)) = self.joining.as_mut().zip(zone) {
+            progress.now.total = records;
+            zone.zone.set_joining(progress.now);
         }
     }
 
@@ -283,7 +314,7 @@ impl Incoming {
 
     /// Looks whether another subscription is due, and appends it.
     pub fn steer(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
-        let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
         let patience = cx.node.limits.timeout.max(1_000);
         if self.filling {
             // Who has lost the claim goes on: two full states at once cost time, not truth. Who sends nothing loses it.
@@ -299,6 +330,12 @@ impl Incoming {
         if full && zone.claim_donor(cx.token, cx.now, patience) {
             self.mark_relayed_origins(cx);
             self.subscribe(cx, Mode::Full, out);
+            if !joined {
+                zone.set_joining(Joining::default());
+                self.joining = Some(Progress::new(cx.t));
+                let text = format!("zone \"{name}\" joins: it takes the full state of node {}", cx.peer);
+                cx.notes.add(NoteLevel::Info, text);
+            }
             return;
         }
         let mode = if joined || !self.peer_joined { Mode::Own } else { Mode::None };
@@ -339,6 +376,7 @@ impl Incoming {
         self.mode = mode;
         self.filling = mode == Mode::Full;
         self.moved = cx.t;
+        self.joining = None;
         self.held = false;
         self.again_at = None;
         self.ack = None;
@@ -395,6 +433,29 @@ impl Incoming {
         for have in &mut self.have {
             have.relaying = have.entry.gone && lost(cx, &heard, have.entry.identity);
         }
+    }
+}
+
+impl Progress {
+    fn new(t: u64) -> Progress {
+        Progress { now: Joining::default(), began: t, told: t }
+    }
+
+    /// One more record.
+    fn step(&mut self, cx: &mut Context<'_>, name: &str, zone: &Zone) {
+        let Joining { taken, total } = &mut self.now;
+        *taken += 1;
+        if !taken.is_multiple_of(TOLD_EVERY) {
+            return;
+        }
+        let of = if *total > 0 { format!(" of about {total}") } else { String::new() };
+        if cx.t.saturating_sub(self.told) >= PROGRESS {
+            self.told = cx.t;
+            let text =
+                format!("zone \"{name}\" joins: {taken}{of} records of the full state of node {} are here", cx.peer);
+            cx.notes.add(NoteLevel::Notice, text);
+        }
+        zone.set_joining(self.now);
     }
 }
 

@@ -37,6 +37,7 @@ pub mod kind {
     pub const LISTED: u8 = OPTIONAL | 5;
     pub const WANT: u8 = OPTIONAL | 6;
     pub const SENT: u8 = OPTIONAL | 7;
+    pub const TOTAL: u8 = OPTIONAL | 8;
 }
 
 /// Highest number a dialer may give to a zone.
@@ -185,6 +186,11 @@ pub enum Message<'a> {
     Sent {
         zone: u64,
         round: u64,
+    },
+    Total {
+        zone: u64,
+        epoch: u64,
+        records: u64,
     },
     /// Of a later version, to be skipped.
     Unknown,
@@ -402,6 +408,7 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
             hashes: decode_items(r)?,
         },
         kind::SENT => Message::Sent { zone: r.varint()?, round: r.varint()? },
+        kind::TOTAL => Message::Total { zone: r.varint()?, epoch: r.varint()?, records: r.varint()? },
         optional if optional & kind::OPTIONAL != 0 => Message::Unknown,
         _ => return Err(Malformed::Value("a message of an unknown type")),
     })

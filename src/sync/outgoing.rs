@@ -82,6 +82,10 @@ pub struct Outgoing {
     /// A position of this epoch was sent.
     begun: bool,
     walked: u64,
+    /// Records of a full state that were sent.
+    given: u64,
+    /// A full state was sent whole, with so many records.
+    given_all: Option<u64>,
     /// Writes of this node before the last round that is complete.
     writes: u64,
     sent: Stamp,
@@ -149,6 +153,8 @@ impl Outgoing {
             round: None,
             begun: false,
             walked: 0,
+            given: 0,
+            given_all: None,
             writes: 0,
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
@@ -214,6 +220,7 @@ impl Outgoing {
         self.round = None;
         self.begun = false;
         self.walked = 0;
+        self.given = 0;
         self.rest_until = 0;
         // Who subscribes anew gives up what it compared.
         self.answer = Answer::default();
@@ -273,6 +280,11 @@ impl Outgoing {
     /// No walker could be had; told once.
     pub const fn lacks_walker(&mut self) -> bool {
         std::mem::replace(&mut self.no_walker, false)
+    }
+
+    /// A full state was sent: how many records that were; told once.
+    pub const fn gave_all(&mut self) -> Option<u64> {
+        self.given_all.take()
     }
 
     /// Gives the walker back.
@@ -337,7 +349,12 @@ impl Outgoing {
                 self.tell_cleared(cx, out);
                 return if out.len() > before { Step::Sent } else { Step::Idle };
             }
-            self.round = Some(self.begin_round(cx));
+            let round = self.begin_round(cx);
+            if round.others.is_some() {
+                let stats = cx.zone.stats();
+                write::total(out, cx.number, self.epoch, stats.records.saturating_add(stats.tombstones));
+            }
+            self.round = Some(round);
         }
         let walked = self.walk(cx, out);
         let done = match walked {
@@ -397,6 +414,9 @@ impl Outgoing {
         let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false }];
         positions.extend(round.others.into_iter().flatten().filter(|entry| entry.stamp > Stamp::ZERO));
         write::position(out, cx.bound, cx.number, self.epoch, complete, &positions);
+        if complete {
+            self.given_all = Some(self.given);
+        }
         self.begun = true;
         self.sent = round.until;
     }
@@ -417,6 +437,7 @@ impl Outgoing {
         let mut filter = Filter { positions: &mut self.filter, own: cx.own, others: self.full, until: round.until };
         // Past the first round of a full state only our own writes go on.
         filter.others &= !self.begun;
+        let filter_others = filter.others;
         let start = begin(out, kind::RECORDS);
         write::put_records_head(out, cx.number, self.epoch);
         let body = out.len();
@@ -445,6 +466,7 @@ impl Outgoing {
                     }
                 };
                 self.walked += u64::from(pass);
+                self.given += u64::from(pass && filter_others);
                 pass
             });
             match fed {

@@ -325,6 +325,10 @@ impl Pull {
                 let (incoming, (mut cx, _)) = self.expected(zone, None, peer, now)?;
                 incoming.compare.sent(&mut cx, round);
             }
+            Message::Total { zone, epoch, records } => {
+                let (incoming, (cx, _)) = self.expected(zone, Some(epoch), peer, now)?;
+                incoming.total(&cx, epoch, records);
+            }
             Message::Refuse { .. }
             | Message::Subscribe { .. }
             | Message::Ack { .. }

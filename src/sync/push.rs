@@ -465,6 +465,11 @@ impl Push {
                 self.answering = outgoing.answer.under_way().then_some(at);
             }
             outgoing.used += out.len() - before;
+            // To a peer that lacks little of a node that is gone, the full state is next to nothing.
+            if let Some(records) = outgoing.gave_all().filter(|records| *records > 0) {
+                let text = format!("zone \"{}\": {records} records of the full state were sent to it", zone.name);
+                self.notes.add(NoteLevel::Notice, text);
+            }
             if outgoing.lacks_walker() && self.lacked.happened(self.pace.t).is_some() {
                 let text =
                     format!("zone \"{}\" has no place for another walker of its changes; this peer waits", zone.name);

@@ -283,6 +283,15 @@ pub fn sent(out: &mut Vec<u8>, zone: u64, round: u64) {
     });
 }
 
+/// Appends how many records a full state has, about.
+pub fn total(out: &mut Vec<u8>, zone: u64, epoch: u64, records: u64) {
+    frame(out, kind::TOTAL, |out| {
+        put_varint(out, zone);
+        put_varint(out, epoch);
+        put_varint(out, records);
+    });
+}
+
 /// Hands parts of a list of things of `size` bytes that fit into frames of `bound` to `each`, with whether it is the last; at
 /// least one.
 fn split_list<T>(list: &[T], bound: usize, size: usize, mut each: impl FnMut(&[T], bool)) {

@@ -222,6 +222,7 @@ proptest! {
         write::chunk(&mut out, a, b, joined, !joined, 77, text.as_bytes());
         write::refuse(&mut out, a, &text);
         write::bye(&mut out, 3, &text);
+        write::total(&mut out, a, b, c);
         let mut at = 0;
         read(&out, 4096, |message| {
             match (at, message) {
@@ -245,11 +246,12 @@ proptest! {
                     assert_eq!(code, 3);
                     assert!(text.as_bytes().starts_with(got));
                 }
+                (9, Message::Total { zone, epoch, records }) => assert_eq!((zone, epoch, records), (a, b, c)),
                 (at, other) => panic!("{at}: {other:?}"),
             }
             at += 1;
         });
-        prop_assert_eq!(at, 9);
+        prop_assert_eq!(at, 10);
     }
 
     #[test]
