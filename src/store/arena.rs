@@ -245,15 +245,14 @@ impl Shard<'_> {
     }
 
     /// The pages that a record's blocks lie in.
-    pub fn pages_of(&self, at: usize) -> Vec<usize> {
-        let mut pages: Vec<usize> = self.zone.geometry.page_of(at).into_iter().collect();
-        let mut overflow = self.block(at).overflow();
-        while overflow != 0 && pages.len() < self.zone.geometry.pages {
-            let block = self.zone.geometry.offset(overflow);
-            pages.extend(self.zone.geometry.page_of(block));
-            overflow = self.zone.region.load32(block, Relaxed);
-        }
-        pages
+    pub fn pages_each(&self, at: usize, mut each: impl FnMut(usize)) {
+        let mut show = |block| {
+            if let Some(page) = self.zone.geometry.page_of(block) {
+                each(page);
+            }
+        };
+        show(at);
+        self.overflow_each(self.block(at).overflow(), show);
     }
 
     /// The block that a class keeps as its spare, if it does.

@@ -112,7 +112,12 @@ impl Shard<'_> {
 
     /// Gives up all records in those of this shard's pages that hold least, so that the pages can be cut anew.
     fn evict_pages(&self, keep: Option<usize>, count: usize) -> bool {
-        let kept: HashSet<usize> = keep.into_iter().flat_map(|at| self.pages_of(at)).collect();
+        let mut kept = HashSet::new();
+        if let Some(at) = keep {
+            self.pages_each(at, |page| {
+                kept.insert(page);
+            });
+        }
         let gave = self.give_empty_pages();
         let mut pages = self.own_pages();
         pages.retain(|(used, page)| *used > 0 && !kept.contains(page));
@@ -120,12 +125,19 @@ impl Shard<'_> {
         let chosen: HashSet<usize> = pages.into_iter().take(count).map(|(_, page)| page).collect();
         let mut doomed = Vec::new();
         self.feed_each(|at| {
-            if self.pages_of(at).iter().any(|page| chosen.contains(page)) {
+            if self.lies_in(at, &chosen) {
                 doomed.push(at);
             }
             true
         });
         doomed.into_iter().fold(gave, |any, at| self.give_up(at) | any)
+    }
+
+    /// Whether some block of a record lies in one of these pages.
+    fn lies_in(&self, at: usize, pages: &HashSet<usize>) -> bool {
+        let mut lies = false;
+        self.pages_each(at, |page| lies |= pages.contains(&page));
+        lies
     }
 
     fn give_up(&self, at: usize) -> bool {

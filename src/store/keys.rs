@@ -137,6 +137,10 @@ impl Zone {
         self.prepare_write(place, key.len() + value.len());
         let shard = self.shard(place.shard)?;
         let wish = Wish { place, key, payload: key.len() + value.len() };
+        // What isn't written costs nothing.
+        if self.is_bound() && !self.allows(condition, self.find_live(place, key, now).as_ref()) {
+            return Ok(Written::Unmet);
+        }
         shard.charge(wish.payload)?;
         shard.with_relief(now, true, &wish, || {
             let met = self.find(place, key);
@@ -161,8 +165,8 @@ impl Zone {
         self.check_key(key, &[])?;
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
-        let payload = self.find(place, key).map_or(0, |met| met.fields.payload());
-        let wish = Wish { place, key, payload };
+        let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
+        let wish = Wish { place, key, payload: met.fields.payload() };
         shard.charge(wish.payload)?;
         let mut payload = Vec::new();
         shard.with_relief(now, true, &wish, || {

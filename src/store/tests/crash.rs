@@ -14,22 +14,22 @@ const KEYS: u64 = 64;
 const RANDOM_KILLS: u64 = 3000;
 
 /// Memory in which a child notes what was acknowledged to it: for each key the last number written to it.
-struct Ledger {
+pub struct Ledger {
     region: Region,
     _mapping: Mapping,
 }
 
 impl Ledger {
-    fn new() -> Ledger {
+    pub fn new() -> Ledger {
         let mapping = Region::anonymous(4096).expect("memory");
         Ledger { region: mapping.region(), _mapping: mapping }
     }
 
-    fn noted(&self, key: u64) -> u64 {
+    pub fn noted(&self, key: u64) -> u64 {
         self.region.load64(key as usize * 8, SeqCst)
     }
 
-    fn note(&self, key: u64, n: u64) {
+    pub fn note(&self, key: u64, n: u64) {
         self.region.store64(key as usize * 8, n, SeqCst);
     }
 }
@@ -76,7 +76,7 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
 }
 
 /// Runs `child` in a process of its own.
-fn fork(child: impl FnOnce()) -> libc::pid_t {
+pub fn fork(child: impl FnOnce()) -> libc::pid_t {
     // SAFETY: the child touches shared memory and its own copy of this process, and ends without unwinding.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork");
@@ -89,7 +89,7 @@ fn fork(child: impl FnOnce()) -> libc::pid_t {
 }
 
 /// Sends a signal to a child and waits for its end; returns the signal that ended it, if one did.
-fn end(pid: libc::pid_t, signal: i32) -> Option<i32> {
+pub fn end(pid: libc::pid_t, signal: i32) -> Option<i32> {
     let mut status = 0;
     // SAFETY: a child of ours that wasn't waited for yet.
     unsafe {

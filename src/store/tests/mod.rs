@@ -16,6 +16,7 @@ mod read_model;
 mod replicate;
 mod resize;
 mod small;
+mod survivors;
 mod watch;
 
 use super::{Mapping, Params, Region, Zone};

@@ -309,6 +309,12 @@ fn beside_a_full_zone_old_writers_can_only_delete() {
     assert_eq!(old.set(&key(1), &[2; 30], Life::Default, Condition::Always, START), refused);
     assert_eq!(old.touch(&key(1), Life::For(5), START), refused);
     assert_eq!(old.stats().refused, 3);
+    // What wouldn't be written is no matter of room.
+    let unmet = Ok(Written::Unmet);
+    assert_eq!(old.set(b"more", b"v", Life::Default, Condition::Present, START), unmet);
+    assert_eq!(old.set(&key(1), b"v", Life::Default, Condition::Absent, START), unmet);
+    assert_eq!(old.touch(b"more", Life::For(5), START), unmet);
+    assert_eq!(old.stats().refused, 3);
     assert!(matches!(old.delete(&key(1), START), Ok(Written::Done(_))));
     // The zone itself takes updates, and what others can't have.
     (2..300).for_each(|n| set(&new, &key(n), &[3; 30], START));
