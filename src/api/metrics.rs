@@ -118,13 +118,26 @@ fn of_state_files(text: &mut Text, rows: &[Row<'_>]) {
     for (zone, state) in states() {
         text.sample(name, &[("zone", zone)], state.written as f64 / 1000.0);
     }
-    let figures: [Metric<StateFigures>; 4] = [
+    let name = "zonemesh_state_appended_timestamp_seconds";
+    text.family(name, "gauge", "When changes were last appended beside the state file; 0: never.");
+    for (zone, state) in states() {
+        text.sample(name, &[("zone", zone)], state.changes.appended as f64 / 1000.0);
+    }
+    let figures: [Metric<StateFigures>; 7] = [
         ("size_bytes", "gauge", "Size of the state file.", |state| state.bytes),
         ("writes_total", "counter", "How often the state file was written.", |state| state.writes),
         ("errors_total", "counter", "How often writing the state file failed.", |state| state.errors),
-        ("pending", "gauge", "Whether the zone has changed since the state file was written.", |state| {
-            state.pending.into()
+        (
+            "pending",
+            "gauge",
+            "Whether the zone has changes that neither the state file nor those beside it have.",
+            |state| state.pending.into(),
+        ),
+        ("appends_total", "counter", "How often changes were appended beside the state file.", |state| {
+            state.changes.appends
         }),
+        ("changes_files", "gauge", "Files of changes that follow the state file.", |state| state.changes.files),
+        ("changes_bytes", "gauge", "Size of the files of changes.", |state| state.changes.bytes),
     ];
     for (name, kind, help, value) in figures {
         let name = format!("zonemesh_state_{name}");

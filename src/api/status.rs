@@ -164,6 +164,13 @@ fn state_into(object: &mut Object<'_>, state: &StateFigures, now: Millis) {
         .number("writes", state.writes)
         .number("errors", state.errors)
         .member(b"pending", |out| json::boolean(out, state.pending));
+    let changes = &state.changes;
+    object.object(b"changes", |object| {
+        if changes.appended > 0 {
+            object.string("appended", &time::iso8601(changes.appended));
+        }
+        object.number("appends", changes.appends).number("files", changes.files).number("bytes", changes.bytes);
+    });
 }
 
 /// `/stream/zone_sync/`

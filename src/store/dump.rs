@@ -6,8 +6,10 @@ use super::shard::{Met, Shard};
 use super::{StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Version};
 
-/// Copied in one hold of a lock: so many records, and no further one after so many bytes.
+/// Copied in one hold of a lock: no further bucket after so many records, and no further record after so many more, or so
+/// many bytes. A bucket that is copied in one go needs nobody to remember what of it was copied.
 const RECORDS_A_HOLD: usize = 32;
+const MOST_A_HOLD: usize = 64;
 const BYTES_A_HOLD: usize = 256 * 1024;
 /// Buckets passed in one hold.
 const BUCKETS_A_HOLD: usize = 256;
@@ -53,7 +55,7 @@ impl Zone {
         let shard = self.shard(place.shard)?;
         let buckets = self.geometry.buckets_per_shard;
         let end = buckets.min(place.bucket + BUCKETS_A_HOLD);
-        while place.bucket < end && shard.copy_bucket(place, batch) {
+        while place.bucket < end && batch.heads.len() < RECORDS_A_HOLD && shard.copy_bucket(place, batch) {
             place.bucket += 1;
             place.copied.clear();
         }
@@ -125,11 +127,21 @@ impl Batch {
         })
     }
 
-    fn is_full(&self) -> bool {
-        self.heads.len() >= RECORDS_A_HOLD || self.bytes.len() >= BYTES_A_HOLD
+    /// Appends a record.
+    pub(super) fn push(&mut self, record: &Record<'_>, fields: &Fields) {
+        let value = record.value.unwrap_or_default();
+        self.bytes.extend_from_slice(record.key);
+        self.bytes.extend_from_slice(value);
+        // A record that was turned into a tombstone still has the length of its value.
+        self.heads.push((Fields { value_len: value.len(), ..*fields }, record.version.origin));
     }
 
-    fn clear(&mut self) {
+    /// Whether no further record is to be copied in this hold of a lock.
+    pub(super) fn is_full(&self) -> bool {
+        self.heads.len() >= MOST_A_HOLD || self.bytes.len() >= BYTES_A_HOLD
+    }
+
+    pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.heads.clear();
     }

@@ -141,9 +141,11 @@ impl Shard<'_> {
     }
 
     fn give_up(&self, at: usize) -> bool {
+        let fields = self.block(at).fields();
+        self.note_given_up(&fields);
         // First of all it is said that it goes: to other nodes, what is missing here for no reason was deleted here.
         if let Some(word) = self.zone.region.word64(header::EVICTED_STAMP) {
-            word.fetch_max(self.block(at).fields().stamp.0, SeqCst);
+            word.fetch_max(fields.stamp.0, SeqCst);
         }
         self.bump(shard::EVICTED);
         done(Step::GivenUpSoon);

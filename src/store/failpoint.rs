@@ -3,24 +3,29 @@
 //! Outside of tests nothing of this is left in the code.
 
 macro_rules! steps {
-    ($($name:ident),* $(,)?) => {
-        /// The steps of everything that changes a zone, each named after what has just been done.
+    (memory: $($name:ident),* ; files: $($file:ident),* $(,)?) => {
+        /// The steps of everything that changes a zone or its state files, each named after what has just been done.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
         pub enum Step {
             // Numbers begin at 1: 0 stands for none.
             #[allow(dead_code)]
             None,
-            $($name),*
+            $($name,)*
+            $($file),*
         }
 
-        /// Every step.
+        /// Every step of what changes a zone.
         #[cfg(test)]
         pub const ALL: &[Step] = &[$(Step::$name),*];
+        /// Every step of what changes state files.
+        #[cfg(test)]
+        pub const OF_FILES: &[Step] = &[$(Step::$file),*];
     };
 }
 
 steps! {
+    memory:
     PageOwned,
     PoolMoved,
     PageLinked,
@@ -57,7 +62,25 @@ steps! {
     OriginHalf,
     GivenUpSoon,
     GivenUp,
-    Sweeping,
+    Sweeping;
+    files:
+    NewFileMade,
+    NewFileBegun,
+    NewFileWritten,
+    NewFileSynced,
+    Renamed,
+    FolderSynced,
+    TrailMoved,
+    FileFollowed,
+    FileSaved,
+    OldChangesGone,
+    ChangesMade,
+    ChangesBegun,
+    ChangesWritten,
+    ChangesSynced,
+    ChangesReached,
+    ChangesCounted,
+    Sealed,
 }
 
 /// A step was done.

@@ -158,16 +158,20 @@ impl Zone {
         self.free_walker(cursor.slot);
     }
 
-    /// Takes the places of walkers of other owners, those of an agent that died, and of watchers that died.
+    /// Takes the places of walkers of other owners, those of an agent that died, and of watchers that died. The one that
+    /// stands where the state files do stays.
     pub fn feed_sweep(&self, owner: u64) {
-        self.sweep(|held_by| held_by != owner && watch::is_abandoned(held_by).unwrap_or(true));
+        self.sweep(|slot, held_by| match Zone::owns_trail(held_by) {
+            true => self.is_stray_trail(slot, held_by),
+            false => held_by != owner && watch::is_abandoned(held_by).unwrap_or(true),
+        });
     }
 
     /// Takes the places of those walkers whose owners are `gone`.
-    pub(super) fn sweep(&self, gone: impl Fn(u64) -> bool) {
+    pub(super) fn sweep(&self, gone: impl Fn(usize, u64) -> bool) {
         for slot in 0..self.geometry.walkers {
             let held_by = self.region.load64(self.geometry.walker(slot), SeqCst);
-            if held_by != 0 && gone(held_by) {
+            if held_by != 0 && gone(slot, held_by) {
                 self.free_walker(slot);
             }
         }
@@ -220,7 +224,7 @@ impl Zone {
 
     /// Takes a walker's markers out of the rings and frees its slot. A shard that is stuck keeps its marker, which costs
     /// a step to those who walk past, until the slot is used again or the shard is repaired.
-    fn free_walker(&self, slot: usize) {
+    pub(super) fn free_walker(&self, slot: usize) {
         for index in 0..self.geometry.shards {
             if let Ok(shard) = self.shard(index) {
                 shard.drop_marker(slot);

@@ -203,7 +203,7 @@ impl Zone {
         let version = Version { stamp: shard.stamp(now), origin: self.node() };
         shard.bump(super::layout::shard::DELETES);
         let sync = self.is_sync();
-        if sync || self.is_watched() {
+        if self.leaves_tombstones() {
             let retention = if sync { self.retention() } else { self.lapsed_retention() };
             let grave = Grave::of(version.stamp, self.own_origin(), now + retention);
             shard.bury(place, key, &met, &grave);

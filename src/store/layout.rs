@@ -117,8 +117,26 @@ pub mod header {
     pub const SWEEPER: usize = PLEDGE_ROUND + 8;
     /// A hash of the size under the secret.
     pub const SEAL: usize = SWEEPER + 8;
+    /// Where the state files stand in the feed: the walker (slot + 1; 0: nowhere); what was closed when it came there; how
+    /// often something went unseen, and up to which number that was mended. See `trail`.
+    pub const TRAIL: usize = SEAL + 8;
+    pub const TRAIL_CLOSED: usize = TRAIL + 8;
+    pub const TRAIL_MISSES: usize = TRAIL_CLOSED + 8;
+    pub const TRAIL_MENDED: usize = TRAIL_MISSES + 8;
+    /// Of the files of changes beside the state file: the number of the last, how many there are, their bytes, when one was
+    /// last appended to and how often; the emptying that is in them; and by which the state file is known that they follow:
+    /// its time in nanoseconds (0: unknown), the stamp of its pairs without one, its bytes.
+    pub const CHANGES_LAST: usize = TRAIL_MENDED + 8;
+    pub const CHANGES_FILES: usize = CHANGES_LAST + 8;
+    pub const CHANGES_BYTES: usize = CHANGES_FILES + 8;
+    pub const CHANGES_TIME: usize = CHANGES_BYTES + 8;
+    pub const CHANGES_APPENDS: usize = CHANGES_TIME + 8;
+    pub const CHANGES_CLEARED: usize = CHANGES_APPENDS + 8;
+    pub const FOLLOWED_TIME: usize = CHANGES_CLEARED + 8;
+    pub const FOLLOWED_STAMP: usize = FOLLOWED_TIME + 8;
+    pub const FOLLOWED_BYTES: usize = FOLLOWED_STAMP + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
-    pub const CHARGES: usize = SEAL + 8;
+    pub const CHARGES: usize = FOLLOWED_BYTES + 8;
     pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 

@@ -7,7 +7,7 @@
 //! - `lock`: locks that know their owner. `pool`, `arena`: pages and blocks. `block`: a record in memory.
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
-//!   `state`: what is known of the state file. `watch`: what those who follow changes need.
+//!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
@@ -20,7 +20,7 @@ mod drift;
 mod dump;
 mod evict;
 mod expiry;
-mod failpoint;
+pub(crate) mod failpoint;
 mod feed;
 mod hash;
 mod heard;
@@ -42,6 +42,7 @@ mod shard;
 mod state;
 mod survey;
 mod tally;
+mod trail;
 mod upkeep;
 mod watch;
 mod zone;
@@ -61,9 +62,10 @@ pub use merge::{Merge, Merging};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
-pub use state::StateFigures;
+pub use state::{Followed, StateChanges, StateFigures};
 pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};
+pub use trail::Walk;
 pub use watch::Change;
 pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
 

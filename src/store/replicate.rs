@@ -102,6 +102,8 @@ impl Zone {
                 && !shard.is_beaten(met, record)
             {
                 if shard.note_survivor(met, record) {
+                    // The feed doesn't tell of it.
+                    self.miss();
                     self.count_merged();
                 }
                 return Ok(Applied::Stale);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::Zone;
 use super::layout::{header, shard};
-use crate::record::Millis;
+use crate::record::{Millis, Stamp};
 
 /// Of a state that no file holds.
 const NOT_SAVED: u64 = u64::MAX;
@@ -22,8 +22,36 @@ pub struct StateFigures {
     pub writes: u64,
     /// How often that failed.
     pub errors: u64,
-    /// The zone has changed since.
+    /// The zone has changed since, and neither that nor the files of changes have it.
     pub pending: bool,
+    /// Of the files of changes beside it.
+    pub changes: StateChanges,
+}
+
+/// Figures of the files of changes that follow a state file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateChanges {
+    /// The number of the last one; 0: there is none.
+    pub last: u64,
+    /// How many there are.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When something was last appended to one; 0: never.
+    pub appended: Millis,
+    /// How often, since the zone was made.
+    pub appends: u64,
+}
+
+/// By which a state file is told from any other that may be in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// When it was modified, in nanoseconds since the epoch; not 0.
+    pub modified: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The stamp of its pairs without a version: above every emptying before they were read, below every later one.
+    pub stamp: Stamp,
 }
 
 impl Zone {
@@ -46,7 +74,14 @@ impl Zone {
         let file = file.unwrap_or(0);
         if self.region.load64(header::STATE_FILE, SeqCst) != file {
             self.state_lost();
-            for field in [header::STATE_TIME, header::STATE_BYTES, header::STATE_WRITES, header::STATE_ERRORS] {
+            for field in [
+                header::STATE_TIME,
+                header::STATE_BYTES,
+                header::STATE_WRITES,
+                header::STATE_ERRORS,
+                header::CHANGES_TIME,
+                header::CHANGES_APPENDS,
+            ] {
                 self.region.store64(field, 0, SeqCst);
             }
             self.region.store64(header::STATE_FILE, file, SeqCst);
@@ -68,9 +103,72 @@ impl Zone {
         self.count_state(header::STATE_WRITES);
     }
 
-    /// The file holds something else than was known of it.
+    /// The file and those of changes hold what the zone held when [`Zone::changes`] said `changes`.
+    pub fn state_covers(&self, changes: u64) {
+        self.region.store64(header::STATE_SAVED, changes, SeqCst);
+    }
+
+    /// The file holds something else than was known of it: no change can be appended to it.
     pub fn state_lost(&self) {
         self.region.store64(header::STATE_SAVED, NOT_SAVED, SeqCst);
+        self.state_unfollow();
+    }
+
+    /// Changes are appended to the file `followed`, which holds all that was there when the trail stood where it stands, up
+    /// to the emptying `cleared`; `changes` belong to it already.
+    pub fn state_follow(&self, followed: &Followed, cleared: Stamp, changes: &StateChanges) {
+        // Who is killed in between leaves a file that is none that is known: the next one writes all anew.
+        self.region.store64(header::FOLLOWED_TIME, 0, SeqCst);
+        self.region.store64(header::FOLLOWED_STAMP, followed.stamp.0, SeqCst);
+        self.region.store64(header::FOLLOWED_BYTES, followed.bytes, SeqCst);
+        self.state_appended(changes, cleared);
+        self.region.store64(header::FOLLOWED_TIME, followed.modified, SeqCst);
+    }
+
+    /// The file that changes are appended to. `None`: they aren't.
+    pub fn state_followed(&self) -> Option<Followed> {
+        let get = |field| self.region.load64(field, SeqCst);
+        let modified = get(header::FOLLOWED_TIME);
+        (modified != 0 && self.trail_stands()).then(|| Followed {
+            modified,
+            bytes: get(header::FOLLOWED_BYTES),
+            stamp: Stamp(get(header::FOLLOWED_STAMP)),
+        })
+    }
+
+    /// Changes aren't appended any more.
+    pub fn state_unfollow(&self) {
+        self.region.store64(header::FOLLOWED_TIME, 0, SeqCst);
+        let StateChanges { appended, appends, .. } = self.state_changes();
+        self.state_appended(&StateChanges { appended, appends, ..StateChanges::default() }, Stamp::ZERO);
+        self.trail_end();
+    }
+
+    /// Figures of the files of changes.
+    pub fn state_changes(&self) -> StateChanges {
+        let get = |field| self.region.load64(field, SeqCst);
+        StateChanges {
+            last: get(header::CHANGES_LAST),
+            files: get(header::CHANGES_FILES),
+            bytes: get(header::CHANGES_BYTES),
+            appended: get(header::CHANGES_TIME),
+            appends: get(header::CHANGES_APPENDS),
+        }
+    }
+
+    /// The last emptying that the file or those of changes know of.
+    pub fn state_cleared(&self) -> Stamp {
+        Stamp(self.region.load64(header::CHANGES_CLEARED, SeqCst))
+    }
+
+    /// Something was appended; `cleared`: the last emptying that is in it.
+    pub fn state_appended(&self, changes: &StateChanges, cleared: Stamp) {
+        self.region.store64(header::CHANGES_LAST, changes.last, SeqCst);
+        self.region.store64(header::CHANGES_FILES, changes.files, SeqCst);
+        self.region.store64(header::CHANGES_BYTES, changes.bytes, SeqCst);
+        self.region.store64(header::CHANGES_TIME, changes.appended, SeqCst);
+        self.region.store64(header::CHANGES_APPENDS, changes.appends, SeqCst);
+        self.region.store64(header::CHANGES_CLEARED, cleared.0, SeqCst);
     }
 
     /// The file could not be written.
@@ -92,6 +190,7 @@ impl Zone {
             writes: get(header::STATE_WRITES),
             errors: get(header::STATE_ERRORS),
             pending: self.state_is_stale(),
+            changes: self.state_changes(),
         })
     }
 

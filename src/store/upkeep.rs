@@ -86,6 +86,11 @@ impl Zone {
         self.retention().min(LAPSED_RETENTION)
     }
 
+    /// Whether a record that ends leaves a tombstone. State files know of its end, unless they haven't got it yet.
+    fn end_leaves_tombstone(&self, fields: &Fields) -> bool {
+        self.is_sync() || self.is_watched() || self.trail_may_lack(fields)
+    }
+
     /// Whether nothing that is there now ends before `until`.
     pub fn is_quiet(&self, until: Millis) -> bool {
         // Who was killed in the middle of a sweep may have left what is due next unsaid.
@@ -158,7 +163,7 @@ impl Shard<'_> {
     /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
     fn expire(&self, now: Millis, budget: &mut usize) {
         self.turn(now, budget, |at, fields| {
-            if fields.tombstone || !self.zone.leaves_tombstones() || fields.stamp <= self.zone.cleared() {
+            if fields.tombstone || !self.zone.end_leaves_tombstone(&fields) || fields.stamp <= self.zone.cleared() {
                 if fields.stamp > self.zone.cleared() {
                     self.forget(gone_since(self.zone, &fields, now));
                 }

@@ -61,9 +61,9 @@ impl Zone {
         }
     }
 
-    /// Whether what goes leaves a tombstone.
+    /// Whether what is deleted leaves a tombstone.
     pub(super) fn leaves_tombstones(&self) -> bool {
-        self.is_sync() || self.is_watched()
+        self.is_sync() || self.is_watched() || self.trail_stands()
     }
 
     /// A number that moves with every change in a shard, while the zone is watched.
@@ -140,7 +140,7 @@ impl Zone {
     /// Takes the places of walkers whose threads are dead.
     pub fn sweep_watchers(&self) {
         if self.is_watched() {
-            self.sweep(|owner| is_abandoned(owner) == Some(true));
+            self.sweep(|_, owner| is_abandoned(owner) == Some(true));
         }
     }
 }
@@ -161,7 +161,8 @@ impl Shard<'_> {
 
     /// Tombstones are about to go, the first ones in the feed; walkers that haven't come to them yet miss them.
     pub fn note_missed(&self, doomed: &[usize]) {
-        let (Some(last), true) = (doomed.last(), self.zone.is_watched()) else { return };
+        let followed = self.zone.is_watched() || self.zone.trail_stands();
+        let (Some(last), true) = (doomed.last(), followed) else { return };
         let geometry = &self.zone.geometry;
         let end = self.field(shard::FEED);
         let mut at = self.next(end);
@@ -173,12 +174,15 @@ impl Shard<'_> {
                 && let Some(missed) = self.zone.region.word64(geometry.walker(slot) + WALKER_MISSED)
             {
                 missed.fetch_or(1 << self.index, SeqCst);
+                if Zone::owns_trail(self.zone.region.load64(geometry.walker(slot), SeqCst)) {
+                    self.zone.miss();
+                }
             }
             at = self.next(at);
         }
     }
 
-    fn place_marker(&self, cursor: &mut Cursor, behind: usize, epoch: u64) {
+    pub(super) fn place_marker(&self, cursor: &mut Cursor, behind: usize, epoch: u64) {
         self.drop_marker(cursor.slot);
         self.feed_insert(self.zone.geometry.marker(self.index, cursor.slot), behind);
         if let Some(place) = cursor.epochs.get_mut(self.index as usize) {

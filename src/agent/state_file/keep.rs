@@ -1,11 +1,12 @@
 //! Decides when state files are written: soon after a change, not all the time, and at last when nginx ends.
 
-use super::StateFile;
+use super::changes::Journal;
 use super::write::{Licence, Saved, WriteError, sweep, write};
+use super::{StateFile, Terms};
 use crate::agent::Config;
 use crate::agent::log::Log;
 use crate::agent::upgrade::Upgrade;
-use std::collections::VecDeque;
+use crate::store::failpoint::{Step, done};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,14 +16,20 @@ use tokio::task::{JoinError, JoinSet};
 /// Between two looks for changes.
 const LOOK: Duration = Duration::from_millis(100);
 /// After a file was written, it rests: so long, or twice as long as that took if it took longer. So a file that is quickly
-/// written is at most a second behind, and one that isn't costs a third of one thread's time, however much is written.
+/// written is at most a second behind, and one that isn't costs a third of one thread's time, however much is written; its
+/// changes are appended beside it in the meantime, which rests no longer than this.
 const REST: Duration = Duration::from_millis(400);
-/// Files that are written at the same time: a large one mustn't hold up small ones.
+/// Files that are written at the same time, and as many that are appended to: a large one mustn't hold up small ones.
 const AT_ONCE: usize = 4;
 /// Writes of one file once nginx ends: others that still change the zone are followed by another agent.
 const LAST_WRITES: u32 = 3;
 /// After a failure, the next try; twice as long after the next one.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Files of changes for one state file: the next one that would be begun lets that be written anew.
+const CHANGES_FILES: u64 = 16;
+/// Bytes a second that a file is written with at least, as far as is known before it was written once.
+const SPEED: u64 = 50 << 20;
 
 /// Keeps the state files of the node.
 pub struct Keeper {
@@ -32,17 +39,23 @@ pub struct Keeper {
     outlived: bool,
     log: Rc<Log>,
     next_look: Instant,
-    /// Stale files that wait for their turn, longest first.
-    queue: VecDeque<usize>,
-    running: JoinSet<(usize, Result<Saved, WriteError>)>,
+    /// nginx ends, and waits until then.
+    until: Option<Instant>,
+    running: JoinSet<Ended>,
 }
 
 /// One file.
 struct Kept {
     file: StateFile,
-    /// It waits or is being written.
-    busy: bool,
+    /// What is being done with it.
+    busy: Option<Task>,
+    /// The file of changes that is open. It goes with the task.
+    journal: Journal,
+    /// How long it took to write all.
+    took: Option<Duration>,
     not_before: Instant,
+    /// The same for writing all.
+    whole_not_before: Instant,
     retry: Duration,
     /// What failed, as the log has it.
     failure: Option<String>,
@@ -52,13 +65,33 @@ struct Kept {
     last_writes: u32,
 }
 
+/// What can be done about a zone that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// Append what has changed.
+    Append,
+    /// Write all anew.
+    Whole,
+}
+
+/// What became of a task.
+struct Ended {
+    index: usize,
+    journal: Journal,
+    /// What was written anew; `None`: something was appended.
+    result: Result<Option<Saved>, WriteError>,
+}
+
 impl Keeper {
     pub fn new(config: &Config, log: Rc<Log>) -> Keeper {
         let now = Instant::now();
         let kept = |file: &StateFile| Kept {
             file: file.clone(),
-            busy: false,
+            busy: None,
+            journal: Journal::default(),
+            took: None,
             not_before: now,
+            whole_not_before: now,
             retry: RETRY.0,
             failure: None,
             swept: false,
@@ -75,7 +108,7 @@ impl Keeper {
             outlived: false,
             log,
             next_look: now,
-            queue: VecDeque::new(),
+            until: None,
             running: JoinSet::new(),
         }
     }
@@ -108,10 +141,11 @@ impl Keeper {
 
     /// Writes what has changed, at once, until `until` at most. Other workers change nothing any more, or not for long.
     pub async fn finish(&mut self, until: Instant) {
-        self.files.iter_mut().for_each(|kept| kept.not_before = Instant::now());
+        self.until = Some(until);
+        self.files.iter_mut().for_each(Kept::hurry);
         while Instant::now() < until {
             self.look(Instant::now());
-            if self.queue.is_empty() && self.running.is_empty() {
+            if self.running.is_empty() {
                 break;
             }
             tokio::select! {
@@ -120,9 +154,9 @@ impl Keeper {
             }
             for kept in &mut self.files {
                 // What fails now is left: nobody would wait for the next try.
-                if !kept.busy && kept.failure.is_none() && kept.last_writes < LAST_WRITES {
+                if kept.busy.is_none() && kept.failure.is_none() && kept.last_writes < LAST_WRITES {
                     kept.last_writes += 1;
-                    kept.not_before = Instant::now();
+                    kept.hurry();
                 }
             }
         }
@@ -142,54 +176,72 @@ impl Keeper {
     /// Has what is being written stop, and waits until it has: a disk may take its time.
     pub async fn withdraw(&mut self) {
         self.licence.withdrawn.store(true, Ordering::Release);
-        self.queue.clear();
         while let Some(ended) = self.running.join_next().await {
             self.ended(ended);
         }
     }
 
-    /// Begins to write what is stale and has rested.
+    /// Begins what is to be done and has rested.
     fn look(&mut self, now: Instant) {
-        if self.outlived {
+        if self.outlived || self.licence.withdrawn.load(Ordering::Acquire) {
             return;
         }
-        for (index, kept) in self.files.iter_mut().enumerate() {
-            if !kept.busy && kept.not_before <= now && kept.file.zone.state_is_stale() {
-                kept.busy = true;
-                self.queue.push_back(index);
+        let (files, until) = (&self.files, self.until);
+        let is_due = |at: &usize| files.get(*at).is_some_and(|kept| kept.task(now, until, true).is_some());
+        let mut due: Vec<usize> = (0..files.len()).filter(is_due).collect();
+        // Who has waited longest first.
+        due.sort_by_key(|at| files.get(*at).map(|kept| kept.not_before));
+        for index in due {
+            self.start(index, now);
+        }
+    }
+
+    fn start(&mut self, index: usize, now: Instant) {
+        let at_once = |task| self.files.iter().filter(|kept| kept.busy == Some(task)).count();
+        let (whole, append) = (at_once(Task::Whole) < AT_ONCE, at_once(Task::Append) < AT_ONCE);
+        let Some(kept) = self.files.get_mut(index) else { return };
+        let Some(task) = kept.task(now, self.until, whole).filter(|task| *task == Task::Whole || append) else {
+            return;
+        };
+        kept.busy = Some(task);
+        let (file, licence, mut journal) = (kept.file.clone(), self.licence.clone(), std::mem::take(&mut kept.journal));
+        let swept = std::mem::replace(&mut kept.swept, true);
+        self.running.spawn_blocking(move || {
+            if !swept {
+                sweep(&file.path);
             }
-        }
-        self.start();
+            let result = match task {
+                Task::Whole => write(&file, &licence, &mut journal).map(Some),
+                Task::Append => append_to(&file, &licence, &mut journal).map(|()| None),
+            };
+            Ended { index, journal, result }
+        });
     }
 
-    fn start(&mut self) {
-        while self.running.len() < AT_ONCE
-            && let Some(index) = self.queue.pop_front()
-        {
-            let Some(kept) = self.files.get_mut(index) else { continue };
-            let (file, licence, swept) = (kept.file.clone(), self.licence.clone(), kept.swept);
-            kept.swept = true;
-            self.running.spawn_blocking(move || {
-                if !swept {
-                    sweep(&file.path);
-                }
-                (index, write(&file, &licence))
-            });
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(usize, Result<Saved, WriteError>), JoinError>) {
+    fn ended(&mut self, ended: Result<Ended, JoinError>) {
         match ended {
-            Ok((index, result)) => {
+            Ok(Ended { index, journal, result }) => {
                 if let Some(kept) = self.files.get_mut(index) {
+                    kept.journal = journal;
                     kept.ended(result, &self.log);
                 }
-                self.start();
+                // Others may have waited for that.
+                self.look(Instant::now());
             }
             // The thread of the agent starts everything anew.
             Err(error) => crate::agent::node::pass_on_panic(Err(error)),
         }
     }
+}
+
+/// Appends what has changed; if that is all, the zone isn't stale any more.
+fn append_to(file: &StateFile, licence: &Licence, journal: &mut Journal) -> Result<(), WriteError> {
+    let round = journal.append(file, licence)?;
+    if round.all {
+        file.zone.state_covers(round.changes);
+        done(Step::FileSaved);
+    }
+    Ok(())
 }
 
 impl Drop for Keeper {
@@ -199,22 +251,79 @@ impl Drop for Keeper {
 }
 
 impl Kept {
-    fn ended(&mut self, result: Result<Saved, WriteError>, log: &Log) {
-        self.busy = false;
-        let StateFile { name, path, zone } = &self.file;
+    /// What is to be done now. `whole`: all may be written, others don't keep the disk busy.
+    fn task(&self, now: Instant, until: Option<Instant>, whole: bool) -> Option<Task> {
+        if self.busy.is_some() {
+            return None;
+        }
+        let stale = self.file.zone.state_is_stale();
+        if whole && self.whole_not_before <= now && self.is_whole_wanted(stale, now, until) {
+            return Some(Task::Whole);
+        }
+        (stale && self.not_before <= now && self.appends()).then_some(Task::Append)
+    }
+
+    fn is_whole_wanted(&self, stale: bool, now: Instant, until: Option<Instant>) -> bool {
+        if !self.appends() {
+            return stale;
+        }
+        let changes = self.file.zone.state_changes();
+        match until {
+            // In the end there is to be one file, if there is the time. What was appended is safe.
+            Some(until) => (stale || changes.files > 0) && now + 2 * self.expected() < until,
+            None => {
+                let Terms { fewest, most, .. } = self.file.terms;
+                let much = (self.bytes() / 2).clamp(fewest, most);
+                changes.bytes >= much || changes.files >= CHANGES_FILES || self.file.zone.trail_missed()
+            }
+        }
+    }
+
+    /// Whether changes are appended, and don't let all be written anew.
+    fn appends(&self) -> bool {
+        let Terms { slow, slow_bytes, .. } = self.file.terms;
+        let zone = &self.file.zone;
+        zone.state_followed().is_some()
+            && (zone.state_changes().files > 0 || self.took.map_or(self.bytes() >= slow_bytes, |took| took > slow))
+    }
+
+    /// How long it takes to write all.
+    fn expected(&self) -> Duration {
+        self.took.unwrap_or_else(|| Duration::from_millis(self.bytes().saturating_mul(1000) / SPEED))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.file.zone.state_figures().map_or(0, |figures| figures.bytes)
+    }
+
+    /// Rests no longer.
+    fn hurry(&mut self) {
+        (self.not_before, self.whole_not_before) = (Instant::now(), Instant::now());
+    }
+
+    fn ended(&mut self, result: Result<Option<Saved>, WriteError>, log: &Log) {
+        self.busy = None;
+        let now = Instant::now();
+        let StateFile { name, path, zone, .. } = &self.file;
+        self.not_before = now + REST;
         match result {
             Ok(saved) => {
-                self.not_before = Instant::now() + REST.max(saved.took * 2);
+                if let Some(saved) = saved {
+                    self.whole_not_before = now + REST.max(saved.took * 2);
+                    self.took = Some(saved.took);
+                }
                 self.retry = RETRY.0;
                 if self.failure.take().is_some() {
                     log.info(format!("keyval_zone \"{name}\": the state file \"{}\" is written again", path.display()));
                 }
             }
+            // All is written anew, when that has rested.
+            Err(WriteError::Lost) => {}
             // Who has it may give it back: not at once.
-            Err(WriteError::Withdrawn) => self.not_before = Instant::now() + REST,
+            Err(WriteError::Withdrawn) => self.whole_not_before = now + REST,
             Err(error) => {
                 zone.state_failed();
-                self.not_before = Instant::now() + self.retry;
+                (self.not_before, self.whole_not_before) = (now + self.retry, now + self.retry);
                 self.retry = (self.retry * 2).min(RETRY.1);
                 let text = error.to_string();
                 if self.failure.as_ref() != Some(&text) {

@@ -1,14 +1,14 @@
 //! Fills a new zone from its state file. In the master, while nginx reads its configuration.
 
-use super::number;
-use super::read::{Item, Pair, ReadError, Reader};
+use super::chain::{self, Chain, ChainError};
+use super::read::{About, Item, Pair, ReadError, Reader};
+use super::{Terms, changes, number};
 use crate::record::{Kind, Millis, Record, Stamp, Version};
-use crate::store::{Applied, MAX_KEY, Params, StoreError, Zone};
+use crate::store::{Applied, Followed, MAX_KEY, Params, StateChanges, StoreError, Zone};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 /// A version from so far ahead of the clock is a fault of a clock that was mended since: to keep it would let every later
 /// write of the zone, here and elsewhere, be from the future too.
@@ -27,6 +27,10 @@ pub struct Loaded {
     pub given_up: u64,
     /// Records with versions from the future, which were replaced.
     pub ahead: u64,
+    /// Files of changes that follow the state file.
+    pub changes: usize,
+    /// Files of changes that follow another state file than the one that is there.
+    pub left_out: usize,
 }
 
 /// Why a state file can't be loaded. The zone is of no use then.
@@ -45,6 +49,17 @@ pub enum LoadError {
         /// In words.
         why: String,
     },
+    /// A file of changes that may follow it can't be read.
+    #[error(
+        "is followed by \"{path}\", which {error}; mend it, or move all files of changes away to begin with the state file \
+         alone (they are left as they are)"
+    )]
+    Changes {
+        /// Which one.
+        path: String,
+        /// What is wrong.
+        error: ReadError,
+    },
     /// Not all of it fits.
     #[error(
         "has {records} records, of which {lost} don't fit into the zone; give the zone more memory, or add \"evict\" to \
@@ -62,8 +77,14 @@ impl From<ReadError> for LoadError {
     fn from(error: ReadError) -> LoadError {
         match error {
             ReadError::Io(error) => error.into(),
-            ReadError::Damaged { offset, why } => LoadError::Damaged { offset, why: why.to_owned() },
+            ReadError::Damaged { offset, why } => LoadError::Damaged { offset, why: why.into_owned() },
         }
+    }
+}
+
+impl From<ChainError> for LoadError {
+    fn from(ChainError { path, error }: ChainError) -> LoadError {
+        LoadError::Changes { path: path.display().to_string(), error }
     }
 }
 
@@ -81,29 +102,62 @@ pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, Loa
         }
         opened => opened?,
     };
-    let about = file.metadata()?;
-    let modified = about.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+    let mut found = changes::known_by(&file.metadata()?, Stamp::ZERO)?;
+    let modified = found.modified / 1_000_000;
+    let (chain, left_out) = chain::read(path, &found)?;
+    found.stamp = chain.as_ref().map_or(Stamp::at(modified.min(now)), |chain| chain.followed.stamp);
     let mut filling = Filling {
         zone,
         params: zone.params(),
         now,
-        unversioned: Stamp::at(modified.min(now)),
+        unversioned: found.stamp,
         value: Vec::new(),
         lost: 0,
-        loaded: Loaded::default(),
+        lives: 0,
+        loaded: Loaded {
+            changes: chain.as_ref().map_or(0, |chain| chain.paths().count()),
+            left_out,
+            ..Loaded::default()
+        },
     };
     let mut reader = Reader::new(file);
-    while let Some(item) = reader.item()? {
-        filling.take(item)?;
+    match &chain {
+        None => filling.state(&mut reader, |_| false)?,
+        Some(chain) => {
+            // First of all, so that it takes none of what came after it.
+            filling.clear(chain.cleared);
+            filling.state(&mut reader, |key| chain.knows(key))?;
+            filling.changes(chain)?;
+        }
     }
-    let Filling { mut loaded, lost, params, .. } = filling;
+    let Filling { mut loaded, lost, params, lives, .. } = filling;
     if lost > 0 && !params.evict {
         return Err(LoadError::Full { records: loaded.records + lost, lost });
     }
     loaded.given_up = lost + zone.stats().evicted;
     loaded.records -= zone.stats().evicted.min(loaded.records);
     zone.state_loaded(modified, reader.offset());
+    // What the files say another time must be what the zone has now.
+    if loaded.ahead == 0 && lives == 0 {
+        follow(zone, now, &found, chain.as_ref());
+    }
     Ok(Some(loaded))
+}
+
+/// What changes from now on can be appended to what was loaded.
+fn follow(zone: &Zone, now: Millis, found: &Followed, chain: Option<&Chain>) {
+    if chain.is_none() && found.bytes < Terms::ORDINARY.follow {
+        return;
+    }
+    let Some(mark) = zone.trail_mark(now) else { return };
+    zone.trail_reach(mark, true);
+    let changes = chain.map(|chain| StateChanges {
+        last: chain.last_number(),
+        files: chain.paths().count() as u64,
+        bytes: chain.bytes(),
+        ..StateChanges::default()
+    });
+    zone.state_follow(found, zone.cleared(), &changes.unwrap_or_default());
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -120,23 +174,47 @@ struct Filling<'z> {
     unversioned: Stamp,
     value: Vec<u8>,
     lost: u64,
+    /// Pairs that were given the zone's timeout.
+    lives: u64,
     loaded: Loaded,
 }
 
 impl Filling<'_> {
-    fn take(&mut self, item: Item) -> Result<(), LoadError> {
-        match item {
-            Item::Pair(pair) => self.pair(&pair),
-            Item::Zone { cleared } => {
-                // Nobody holds a lock of a zone that nobody uses.
-                let _ = self.zone.apply_clear(cleared, self.now, ANY_DRIFT);
-                Ok(())
+    /// Takes all of a state file, but for keys that are known otherwise.
+    fn state(&mut self, reader: &mut Reader<File>, known: impl Fn(&[u8]) -> bool) -> Result<(), LoadError> {
+        while let Some(item) = reader.item()? {
+            match item {
+                Item::Pair(pair) if known(&pair.key) => {}
+                Item::Pair(pair) => self.pair(&pair)?,
+                Item::About(About { cleared, .. }) => self.clear(cleared.unwrap_or_default()),
             }
         }
+        Ok(())
     }
 
-    fn pair(&mut self, pair: &Pair) -> Result<(), LoadError> {
-        let damage = |why: String| Err(LoadError::Damaged { offset: pair.offset, why });
+    /// Takes the lines that count.
+    fn changes(&mut self, chain: &Chain) -> Result<(), LoadError> {
+        for (file, path) in chain.paths().enumerate() {
+            let failed = |error| ChainError { path: path.to_path_buf(), error };
+            let mut reader = chain.open(file).map_err(|error| failed(error.into()))?;
+            while let Some(item) = reader.item().map_err(failed)? {
+                if let Item::Pair(pair) = item
+                    && chain.counts(file, &pair.key, pair.offset)
+                {
+                    self.pair(&pair).map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn clear(&self, cleared: Stamp) {
+        // Nobody holds a lock of a zone that nobody uses.
+        let _ = self.zone.apply_clear(cleared, self.now, ANY_DRIFT);
+    }
+
+    fn pair(&mut self, pair: &Pair) -> Result<(), ReadError> {
+        let damage = |why: String| Err(ReadError::Damaged { offset: pair.offset, why: why.into() });
         if matches!(self.zone.get(&pair.key, self.now, &mut self.value), Ok(Some(_))) {
             return damage("the key was there before".to_owned());
         }
@@ -153,7 +231,7 @@ impl Filling<'_> {
             key: &pair.key,
             value: pair.value.as_deref(),
             expires: match (&pair.value, pair.end) {
-                (Some(_), None) => self.params.timeout.map(|timeout| self.now.saturating_add(timeout)),
+                (Some(_), None) => self.life(),
                 (Some(_), end) => end,
                 (None, _) => None,
             },
@@ -171,6 +249,13 @@ impl Filling<'_> {
             Err(error) => return damage(error.to_string()),
         }
         Ok(())
+    }
+
+    /// When a pair ends that doesn't say it.
+    fn life(&mut self) -> Option<Millis> {
+        let timeout = self.params.timeout?;
+        self.lives += 1;
+        Some(self.now.saturating_add(timeout))
     }
 
     /// Whether the zone needs to know. A shared one remembers deletes and what has ended, for a while.

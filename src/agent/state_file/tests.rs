@@ -1,6 +1,7 @@
 //! What is written comes back, what is damaged is told with its place, and files follow their zones.
 
-use super::write::{Licence, folder_of, sweep, write};
+use super::changes::Journal;
+use super::write::{Licence, Saved, WriteError, sweep};
 use super::*;
 use crate::agent::sys::test_eventfd;
 use crate::agent::{Agent, Config, now};
@@ -15,6 +16,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+mod changes;
+mod crash;
 
 const NODE: Identity = Identity([1; 16]);
 const OTHER: Identity = Identity([0xa5; 16]);
@@ -68,7 +72,12 @@ fn licence() -> Licence {
 }
 
 fn state_file(zone: Zone, path: &Path) -> StateFile {
-    StateFile { name: "one".into(), zone, path: path.into() }
+    StateFile::new("one".into(), zone, path.into())
+}
+
+/// Writes all, as one who has no file of changes open.
+fn write(file: &StateFile, licence: &Licence) -> Result<Saved, WriteError> {
+    super::write::write(file, licence, &mut Journal::default())
 }
 
 type Contents = BTreeMap<Vec<u8>, (Option<Vec<u8>>, Option<Millis>, Version, bool)>;
@@ -314,7 +323,7 @@ fn versions_decide_and_those_from_far_ahead_are_replaced() {
     ));
     let (shared, plain) = (zone(true), zone(false));
     let told = load(&path, &shared, began).unwrap().unwrap();
-    assert_eq!(told, Loaded { records: 3, ended: 1, given_up: 0, ahead: 1 });
+    assert_eq!(told, Loaded { records: 3, ended: 1, ahead: 1, ..Loaded::default() });
     let there = contents(&shared);
     let of = |key: &[u8]| there[key].clone();
     assert_eq!(of(b"a").2, Version { stamp: Stamp::at(past), origin: OTHER });
@@ -399,12 +408,15 @@ mod keeping {
     }
 
     fn start(zones: &[(Zone, PathBuf)]) -> Running {
+        start_with(zones.iter().map(|(zone, path)| state_file(*zone, path)).collect())
+    }
+
+    fn start_with(states: Vec<StateFile>) -> Running {
         let control = Control::create(memory(CONTROL_SIZE)).unwrap();
         control.next_generation();
         let lease = control.try_lease(control.generation(), now()).unwrap();
-        let states: Vec<_> = zones.iter().map(|(zone, path)| state_file(*zone, path)).collect();
         states.iter().for_each(|state| state.zone.keep_state(Some(number(&state.path))));
-        let zones = zones.iter().map(|(zone, _)| *zone).collect();
+        let zones = states.iter().map(|state| state.zone).collect();
         let config = Config { control, lease, zones, handovers: Vec::new(), states, pid_files: None, cluster: None };
         let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
         Running { agent, lines, said: Vec::new() }
@@ -498,5 +510,66 @@ mod keeping {
         let next = start(&[(zone, path.clone())]);
         until("the next agent's write", || has(&path, "b"));
         next.agent.stop();
+    }
+
+    /// Changes are appended from the first, and the file is written anew after few of them.
+    fn eager(zone: Zone, path: &Path) -> StateFile {
+        let terms = Terms { slow: Duration::ZERO, follow: 0, fewest: 2000, ..Terms::ORDINARY };
+        StateFile { terms, ..state_file(zone, path) }
+    }
+
+    #[test]
+    fn changes_of_a_slow_file_are_appended_until_there_are_many() {
+        let folder = Folder::new();
+        for sync in [false, true] {
+            let (zone, path) = (zone(sync), folder.0.join(format!("{sync}.json")));
+            set(&zone, "first");
+            let mut running = start_with(vec![eager(zone, &path)]);
+            until("the first file", || !zone.state_is_stale());
+            let writes = || zone.state_figures().unwrap().writes;
+            assert_eq!(writes(), 1);
+            set(&zone, "appended");
+            zone.delete(b"first", now()).unwrap();
+            until("an append", || !zone.state_is_stale());
+            let changes = zone.state_changes();
+            assert_eq!((writes(), changes.files), (1, 1));
+            assert!(changes.bytes > 0 && changes.appended > 0 && changes.appends > 0);
+            assert!(has(&path, "first") && !has(&path, "appended"), "the file is as it was");
+            // Another agent goes on with it.
+            running.agent.stop();
+            assert!(running.agent.join(PATIENCE));
+            set(&zone, "between");
+            running = start_with(vec![eager(zone, &path)]);
+            until("the other agent's append", || !zone.state_is_stale());
+            assert_eq!((writes(), zone.state_changes().files), (1, 2));
+            let there = loaded(&path, sync).unwrap();
+            assert!(there.contains_key(&b"between"[..]) && there.contains_key(&b"appended"[..]));
+            assert!(there.get(&b"first"[..]).is_none_or(|first| first.0.is_none()));
+            for n in 0..100 {
+                set(&zone, &format!("one of many {n}"));
+            }
+            until("the next file", || writes() >= 2 && !zone.state_is_stale());
+            assert!(has(&path, "one of many 7"));
+            set(&zone, "last");
+            running.agent.finish(Duration::ZERO, PATIENCE);
+            assert!(running.agent.join(PATIENCE));
+            assert!(has(&path, "last"), "in the end all is in one file");
+            assert_eq!(folder.names().iter().filter(|name| name.contains(".changes")).count(), 0);
+            assert_eq!(running.says("state file"), 0, "{:?}", running.said);
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_put_there_is_written_anew_and_not_appended_to() {
+        let folder = Folder::new();
+        let (zone, path) = (zone(false), folder.0.join("one.json"));
+        let running = start_with(vec![eager(zone, &path)]);
+        set(&zone, "a");
+        until("the first file", || !zone.state_is_stale());
+        fs::write(&path, "{}").unwrap();
+        set(&zone, "b");
+        until("the next file", || has(&path, "b") && !zone.state_is_stale());
+        assert!(has(&path, "a"));
+        running.agent.stop();
     }
 }

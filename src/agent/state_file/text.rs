@@ -1,9 +1,9 @@
-//! A pair as text.
+//! Pairs, and what belongs to a file as a whole, as text.
 
 use super::FORMAT;
 use crate::base64;
 use crate::record::{Stamp, Version};
-use crate::store::Dumped;
+use crate::store::{Dumped, Followed};
 use std::io::Write;
 
 /// What comes before the first pair. `cleared`: of a shared zone, its last emptying.
@@ -17,8 +17,48 @@ pub fn opening(out: &mut Vec<u8>, cleared: Option<Stamp>) {
 
 /// Appends a record; `first`: nothing stands before it. `shared`: with its version.
 pub fn pair(out: &mut Vec<u8>, dumped: &Dumped<'_>, first: bool, shared: bool) {
-    let record = &dumped.record;
     out.extend_from_slice(if first { b"\n" } else { b",\n" });
+    member(out, dumped, shared);
+}
+
+/// What comes after the last pair.
+pub fn closing(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\n}\n");
+}
+
+/// The first line of a file of changes. `continues`: it goes on from the file of this number.
+pub fn changes(out: &mut Vec<u8>, number: u64, continues: Option<u64>) {
+    let _ = write!(out, "{{\"\":{{\"zonemesh\":{FORMAT},\"changes\":{number}");
+    if let Some(last) = continues {
+        let _ = write!(out, ",\"continues\":{last}");
+    }
+    out.extend_from_slice(b"}}\n");
+}
+
+/// In a file of changes: all of it comes after what this state file has.
+pub fn follows(out: &mut Vec<u8>, file: &Followed) {
+    let Followed { modified, bytes, stamp } = file;
+    let _ = writeln!(
+        out,
+        "{{\"\":{{\"follows\":{{\"modified\":{modified},\"bytes\":{bytes},\"stamp\":\"{:016x}\"}}}}}}",
+        stamp.0
+    );
+}
+
+/// In a file of changes: the zone was emptied.
+pub fn cleared(out: &mut Vec<u8>, cleared: Stamp) {
+    let _ = writeln!(out, "{{\"\":{{\"cleared\":\"{:016x}\"}}}}", cleared.0);
+}
+
+/// A record as a line of a file of changes.
+pub fn line(out: &mut Vec<u8>, dumped: &Dumped<'_>) {
+    out.push(b'{');
+    member(out, dumped, true);
+    out.extend_from_slice(b"}\n");
+}
+
+fn member(out: &mut Vec<u8>, dumped: &Dumped<'_>, shared: bool) {
+    let record = &dumped.record;
     let name = std::str::from_utf8(record.key);
     match name {
         Ok(name) => string(out, name),
@@ -45,7 +85,8 @@ pub fn pair(out: &mut Vec<u8>, dumped: &Dumped<'_>, first: bool, shared: bool) {
         None => out.extend_from_slice(b"\"deleted\":true"),
     }
     if let Some(end) = dumped.end {
-        let _ = write!(out, ",\"expire\":{end}");
+        out.extend_from_slice(b",\"expire\":");
+        number(out, end);
     }
     if shared {
         if record.shortened {
@@ -58,22 +99,31 @@ pub fn pair(out: &mut Vec<u8>, dumped: &Dumped<'_>, first: bool, shared: bool) {
     out.push(b'}');
 }
 
-/// What comes after the last pair.
-pub fn closing(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"\n}\n");
-}
-
 fn version(out: &mut Vec<u8>, version: &Version) {
-    hex(out, &version.stamp.0.to_be_bytes());
+    hex(out, version.stamp.0.to_be_bytes());
     out.push(b'.');
-    hex(out, &version.origin.0);
+    hex(out, version.origin.0);
 }
 
-fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+/// At most 16 bytes in hexadecimal digits.
+fn hex<const N: usize>(out: &mut Vec<u8>, bytes: [u8; N]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
+    out.extend_from_slice(digits.get(..2 * N).unwrap_or_default());
+}
+
+/// Without the formatter: nearly every pair of a zone with a timeout has an end.
+fn number(out: &mut Vec<u8>, mut number: u64) {
+    let (mut digits, mut at) = ([0; 20], 20);
+    while at == 20 || number > 0 {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 fn encoded(out: &mut Vec<u8>, bytes: &[u8]) {

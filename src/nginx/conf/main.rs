@@ -367,9 +367,10 @@ impl MainConf {
         });
         let zones = self.zones.iter().filter_map(|zone| zone.zone).collect();
         let handovers = resize::handovers(&self.zones);
-        let states = self.zones.iter().filter_map(|zone| {
-            Some(StateFile { name: zone.name.clone(), zone: zone.zone?, path: zone.state.clone()? })
-        });
+        let states = self
+            .zones
+            .iter()
+            .filter_map(|zone| Some(StateFile::new(zone.name.clone(), zone.zone?, zone.state.clone()?)));
         Some(Config {
             control: self.control?,
             lease,

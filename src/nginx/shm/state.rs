@@ -77,9 +77,16 @@ pub fn load(zone: &KeyvalZone) -> Result<(), String> {
     let of = || format!("keyval_zone \"{}\" in {}", zone.name, zone.place);
     let loaded = state_file::load(path, store, ffi::now())
         .map_err(|error| format!("{}: the state file \"{}\" {error}", of(), path.display()))?;
-    let Some(Loaded { records, ended, given_up, ahead }) = loaded else { return Ok(()) };
+    let Some(Loaded { records, ended, given_up, ahead, changes, left_out }) = loaded else { return Ok(()) };
     let path = path.display();
     log::cycle(log::NOTICE, format_args!("{}: {records} records were read from \"{path}\", {ended} had ended", of()));
+    if changes > 0 {
+        log::cycle(log::NOTICE, format_args!("{}: with the changes of {changes} files that follow \"{path}\"", of()));
+    }
+    if left_out > 0 {
+        let text = "beside it follow another state file than the one that is there, and were left out";
+        log::cycle(log::WARN, format_args!("{}: \"{path}\": {left_out} files of changes {text}", of()));
+    }
     if given_up > 0 {
         log::cycle(log::WARN, format_args!("{}: {given_up} records of \"{path}\" didn't fit and were given up", of()));
     }
