@@ -34,4 +34,34 @@ $nodes[1]->stop;
 eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 0 } '... and when a peer is gone';
 ok(value($nodes[0], "zonemesh_sync_peer_since_timestamp_seconds{$peer}") > $since, '... since when');
 
+# State files.
+{
+    my $node = node(name => 'keeper', workers => 1, http => <<'CONF');
+    keyval_zone zone=kept:1m state=state/kept.json;
+    keyval_zone zone=loose:1m;
+    server { listen 127.0.0.1:%%PORT%%; location /api { api write=on; } }
+CONF
+    my $folder = $node->worker_folder('state');
+    $node->start;
+    my $state = sub { return value($node, "zonemesh_state_$_[0]" . '{zone="kept"}') };
+    is($state->('written_timestamp_seconds'), 0, 'a state file that was never written');
+    my $before = time;
+    $node->add('kept', 'a', 'v');
+    eventually { $state->('writes_total') == 1 && $state->('pending') == 0 } '... is written';
+    cmp_ok(abs($state->('written_timestamp_seconds') - $before), '<', 10, '... at a time that is shown');
+    is($state->('size_bytes'), -s "$folder/kept.json", '... with its size');
+    is($state->('errors_total'), 0, '... without errors');
+    is($state->($_), 0, "... and small as it is, $_ is 0") for qw(appends_total changes_files changes_bytes appended_timestamp_seconds);
+    is(value($node, 'zonemesh_state_pending{zone="loose"}'), undef, 'a zone without a state file has none of these');
+    SKIP: {
+        skip 'only root can take the folder away from the workers', 1 unless $> == 0;
+        allow_log(qr/can't be written and stays as it is/);
+        chown 0, 0, $folder;
+        $node->add('kept', 'b', 'v');
+        eventually { $state->('errors_total') >= 1 && $state->('pending') == 1 } 'a failure is counted, and the change pending', 10;
+        chown((getpwnam 'nobody')[ 2, 3 ], $folder);
+    }
+    eventually { $state->('pending') == 0 } 'all is written again', 10;
+}
+
 done_testing;
