@@ -310,6 +310,8 @@ impl Kept {
             Ok(saved) => {
                 if let Some(saved) = saved {
                     self.whole_not_before = now + REST.max(saved.took * 2);
+                    // What has changed since the last round may be appended at once.
+                    self.not_before = now;
                     self.took = Some(saved.took);
                 }
                 self.retry = RETRY.0;
