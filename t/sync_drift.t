@@ -4,6 +4,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Wire;
 
 # What a node shows of zones that it doesn't share with its peer, as "zone: by: reason".
 sub refused {
@@ -62,5 +63,17 @@ eventually_is { refused($second) } ["typed: this node: $missing"], '... and on t
 $first->reload(http => "$alike keyval_zone zone=apart:64k sync; keyval_zone zone=lacking:64k sync;");
 eventually_is { refused($_) } [], $_->name . ': nothing differs any more' for @nodes;
 unlike($first->get('/api/9/zonemesh/metrics')->body, qr/zone_refused/, '... nor is there a metric of it');
+
+# A zone of a kind that this version doesn't have.
+{
+    my $socket = tcp($first->sync);
+    print {$socket} hello(), zone(1, 'one', kind => 99);
+    ok(scalar $first->wait_log(qr/\[warn\].*zone "one" of the peer is not synchronized: on this node the zone of this name is of another kind.*client: 127\.0\.0\.1/),
+        'a zone of another kind: the log says so');
+    my ($said) = read_all($socket, 0.5);
+    my ($refusal) = grep { $_->[0] == $TYPE{REFUSE} } frames($said);
+    like($refusal->[1], qr/is of another kind$/, '... and so does the answer, for the log of the other node');
+    is($first->keyvals('one')->{k}, 'v', '... the zone is as it was');
+}
 
 done_testing;

@@ -22,6 +22,7 @@ use ZoneMesh::Wire;
     my $socket = tcp($node->sync);
     print {$socket} hello(), zone(1, 'one');
     my ($bytes, $epoch) = ('');
+    ok(scalar $node->wait_log(qr/\[info\].*session of node [0-9a-f]{16} began while.*client: 127\.0\.0\.1/), 'the log tells of a node that dials');
     ok(wait_for(sub {
         $bytes .= (read_all($socket, 0.05))[0];
         my ($asked) = grep { $_->[0] == $TYPE{SUBSCRIBE} && ord(substr $_->[1], 2, 1) == 2 } frames($bytes);

@@ -250,6 +250,8 @@ pub(super) struct Link {
     pub(super) pending: RefCell<Vec<u64>>,
     /// When the oldest change of each zone was made that it hasn't confirmed.
     behind: Box<[Cell<Option<Millis>>]>,
+    /// It is shown to lack something.
+    lacks: Cell<bool>,
     marks: Box<[Cell<ShardMask>]>,
     marked: Cell<bool>,
     waker: Cell<Option<Waker>>,
@@ -273,6 +275,7 @@ impl Link {
             shared: Cell::new(false),
             pending: RefCell::new(vec![0; zones]),
             behind: (0..zones).map(|_| Cell::new(Some(behind))).collect(),
+            lacks: Cell::new(false),
             marks: (0..zones).map(|_| Cell::new(0)).collect(),
             marked: Cell::new(false),
             waker: Cell::new(None),
@@ -299,6 +302,7 @@ impl Link {
         (figures.state, figures.node) = (state, self.peer.get());
         figures.pending = self.pending.borrow().iter().sum();
         figures.behind = self.behind.iter().filter_map(Cell::get).min().filter(|_| state != LinkState::Itself);
+        self.lacks.set(figures.behind.is_some());
         figures.clone()
     }
 
@@ -390,12 +394,11 @@ impl Link {
 
     /// Shards of a zone have changed. `true`: a peer that isn't connected lacks something, and lacked nothing before.
     fn mark(&self, zone: usize, shards: ShardMask) -> bool {
-        let was_behind = self.behind.iter().any(|behind| behind.get().is_some());
         if let Some(behind) = self.behind.get(zone) {
             behind.set(behind.get().or_else(|| Some(now())));
         }
         if self.state.get() != State::Connected {
-            return !was_behind;
+            return !self.lacks.replace(true);
         }
         if let Some(mark) = self.marks.get(zone) {
             mark.set(mark.get() | shards);

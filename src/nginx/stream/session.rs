@@ -169,8 +169,11 @@ impl Session {
         self.tell();
         // SAFETY: as above; both events belong to the live connection.
         unsafe {
-            if !self.greeted && self.pull.established() {
+            if !self.greeted
+                && let Some(peer) = self.pull.peer()
+            {
                 self.greeted = true;
+                log::write(c.log, log::INFO, format_args!("session of node {peer} began"));
                 sys::ngx_reusable_connection(c, 0);
             }
             if more {
