@@ -44,7 +44,7 @@ sub filed {
             # One that ends may be seen beside the next; one that goes on is seen twice.
             my @seen = agents($first);
             next if @seen < 2;
-            sleep 0.05;
+            sleep 0.2;
             my %now = map { $_ => 1 } agents($first);
             $two = join ' ', @seen if 1 < grep { $now{$_} } @seen;
         }
