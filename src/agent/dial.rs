@@ -64,7 +64,7 @@ impl Dial {
         let mut tries = 0;
         let over = |hub: &Hub| hub.ending() || link.is_over();
         while !over(&self.hub) {
-            let began = Instant::now();
+            let (began, greetings) = (Instant::now(), self.hub.greetings());
             let connected = tokio::select! {
                 connected = self.connect() => connected,
                 () = self.hub.until(over) => return,
@@ -123,7 +123,7 @@ impl Dial {
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hub.until(over) => return,
+                () = self.hub.until(|hub| over(hub) || hub.greetings() != greetings) => {}
             }
         }
     }

@@ -9,11 +9,15 @@ use crate::record::{Identity, Millis};
 use crate::store::{Certificate, Control, LINKS, LinkFigures, LinkState, Pulse, ShardMask, Traffic, control::Lease};
 use crate::sync::{NoteLevel, SyncZone};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+
+/// A node that says hello here is dialled at once, but not again and again if that fails.
+const GREET_AGAIN: Duration = Duration::from_secs(1);
 
 /// Shared by the node's main loop and the tasks of its peers.
 pub(super) struct Hub {
@@ -28,6 +32,10 @@ pub(super) struct Hub {
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
+    /// Nodes that have said hello here while no session leads to them, and when that was noticed.
+    newcomers: RefCell<BTreeMap<Identity, Instant>>,
+    /// How often there was one.
+    greetings: Cell<u64>,
     /// Somebody waits for `finishing`, `ending` or a link to change.
     changed: Notify,
 }
@@ -37,7 +45,9 @@ impl Hub {
         let (links, before) = (RefCell::new(Vec::new()), control.links());
         (0..LINKS).for_each(|slot| control.hide_link(slot));
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
-        Hub { control, lease, log, zones, links, before, finishing, ending, upgrade, changed: Notify::new() }
+        let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
+        let changed = Notify::new();
+        Hub { control, lease, log, zones, links, before, finishing, ending, upgrade, newcomers, greetings, changed }
     }
 
     /// A link for one more peer. `beside`: that of another session to the same address, if this one looks for a second
@@ -82,6 +92,32 @@ impl Hub {
         self.announce();
         self.count_online();
         self.count_pending();
+    }
+
+    /// Notices nodes that have said hello to this one while it waits to dial: one of those that couldn't be reached is there now.
+    pub(super) fn greet(&self) {
+        let links = self.links.borrow();
+        if links.iter().all(|link| link.state.get() != State::Dialling) {
+            return;
+        }
+        let (at, wall) = (Instant::now(), now());
+        let mut newcomers = self.newcomers.borrow_mut();
+        newcomers.retain(|_, noticed| at.duration_since(*noticed) < GREET_AGAIN);
+        let patience = GREET_AGAIN.as_millis() as Millis;
+        for (node, heard) in self.control.heard_of() {
+            let new = wall.saturating_sub(heard) < patience
+                && links.iter().all(|link| link.peer.get() != Some(node))
+                && newcomers.insert(node, at).is_none();
+            if new {
+                self.greetings.set(self.greetings.get() + 1);
+                self.announce();
+            }
+        }
+    }
+
+    /// Counts newcomers: who waits to dial again needn't wait when this changes.
+    pub(super) fn greetings(&self) -> u64 {
+        self.greetings.get()
     }
 
     /// Whether the lease is still ours. Without it nothing may be touched any more.

@@ -65,6 +65,7 @@ async fn live(
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
         dials.meet_seconds();
+        hub.greet();
         if looked.is_none_or(|at| at.elapsed() >= BEAT) {
             let upgrade = config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default();
             hub.set_upgrade(upgrade);

@@ -59,13 +59,17 @@ impl TestNode {
     }
 
     fn start(&self, ports: &[u16]) -> Started {
+        self.start_trying_every(40, ports)
+    }
+
+    fn start_trying_every(&self, retry_interval: u64, ports: &[u16]) -> Started {
         let lease = self.node.control.try_lease(self.node.control.generation(), now()).unwrap();
         let peers = ports.iter().map(|port| peer(*port));
         let cluster = Cluster {
             node: self.node.clone(),
             peers: peers.collect(),
             connect_timeout: 2000,
-            retry_interval: 40,
+            retry_interval,
             interval: None,
             tls: None,
         };
@@ -258,6 +262,22 @@ fn a_peer_that_is_not_there_is_dialled_until_it_is_and_told_of_once() {
     // About 25 tries a second went on meanwhile.
     let refusals = agent.all().iter().filter(|line| line.contains("can't be reached")).count();
     assert!(refusals <= 2, "{:?}", agent.said);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+}
+
+#[test]
+fn a_peer_that_says_hello_is_dialled_at_once() {
+    let (near, far) = (TestNode::new(), TestNode::new());
+    let port = Acceptor::new(&far.node, 0).port;
+    near.set("key", "1");
+    let mut agent = near.start_trying_every(600_000, &[port]);
+    agent.says("can't be reached");
+    let _acceptor = Acceptor::new(&far.node, port);
+    // As a session does that it begins here.
+    near.node.control.heard(far.node.control.identity(), now(), &crate::store::Traffic::default());
+    near.eventfd.signal();
+    wait("what waited for it", || far.value("key").is_some());
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
 }

@@ -175,6 +175,8 @@ impl Session {
                 self.greeted = true;
                 log::write(c.log, log::INFO, format_args!("session of node {peer} began"));
                 sys::ngx_reusable_connection(c, 0);
+                // The agent dials who has just come, if it waits to do so.
+                wake::agent(&self.node.control);
             }
             if more {
                 self.place.take(run, self.connection.cast());
