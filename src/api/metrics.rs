@@ -41,7 +41,7 @@ const OF_ZONES: [Metric<Stats>; 10] = [
     ("evictions_total", "counter", "Records given up for others in a full zone.", |stats| stats.evicted),
     ("refusals_total", "counter", "Writes refused because the zone was full.", |stats| stats.refused),
     ("expired_total", "counter", "Records whose time was over.", |stats| stats.expired),
-    ("incomplete_total", "counter", "Records of other nodes that did not fit.", |stats| stats.incomplete),
+    ("incomplete_total", "counter", "Records of other nodes that did not fit.", |stats| stats.left_out),
     ("future_total", "counter", "Records refused because they came from too far in the future.", |stats| stats.future),
     ("mended_total", "counter", "Records that comparing with other nodes brought.", |stats| stats.mended),
     ("retired_total", "counter", "Records that comparing with other nodes took away.", |stats| stats.retired),

@@ -16,7 +16,7 @@ use super::conf::{Conf, Fault};
 use super::ffi::{self, ERROR, OK, guard};
 use super::log;
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Control, Region, Zone};
+use crate::store::{Control, Params, Region, Zone};
 use nginx_sys as sys;
 use std::ffi::c_void;
 
@@ -166,7 +166,10 @@ unsafe fn make(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -> Resul
         let size = (*pool).pfree * sys::ngx_pagesize;
         let base = block(pool, size)?;
         let region = Region::new(base, size);
-        let made = Zone::create(region, &zone.params(control)).map_err(|error| error.to_string())?;
+        // A reload may bring a zone back that there was before, and that this node wrote to.
+        let born = (control.generation() > 0).then(ffi::now);
+        let params = Params { born, ..zone.params(control) };
+        let made = Zone::create(region, &params).map_err(|error| error.to_string())?;
         (zone.region, zone.zone) = (Some(region), Some(made));
     }
     Ok(())

@@ -48,8 +48,9 @@ const KEY_MASK: u32 = LARGE | TAG_MASK << TAG_SHIFT | LENGTH_MASK;
 const LONG_KEY_BITS: u32 = 17;
 const LONG_KEY_MASK: u64 = (1 << LONG_KEY_BITS) - 1;
 const LONG_VALUE_MASK: u64 = (1 << 21) - 1;
-// Meta: 48 bits of the end, 10 of the origin, 4 of the kind, and two flags.
-const MILLIS_MASK: u64 = (1 << 48) - 1;
+// Meta: 47 bits of the end, a flag, 10 bits of the origin, 4 of the kind, and two flags.
+const MILLIS_MASK: u64 = (1 << 47) - 1;
+const UNSETTLED: u64 = 1 << 47;
 const ORIGIN_SHIFT: u32 = 48;
 const ORIGIN_MASK: u16 = 0x3ff;
 const KIND_SHIFT: u32 = 58;
@@ -72,6 +73,8 @@ pub struct Fields {
     pub shortened: bool,
     /// Of a tombstone: the record's end had come, nobody deleted it.
     pub lapsed: bool,
+    /// It won over a version that its origin hadn't promised yet: that one may come again.
+    pub unsettled: bool,
     pub key_len: usize,
     pub value_len: usize,
     /// Some bits of the key's hash.
@@ -168,6 +171,7 @@ impl<'a> Block<'a> {
             tombstone: meta & TOMBSTONE != 0,
             shortened: meta & (TOMBSTONE | SHORTENED) == SHORTENED,
             lapsed: meta & (TOMBSTONE | SHORTENED) == TOMBSTONE | SHORTENED,
+            unsettled: meta & UNSETTLED != 0,
             key_len,
             value_len,
             tag: (lengths >> TAG_SHIFT & TAG_MASK) as u16,
@@ -211,7 +215,8 @@ impl<'a> Block<'a> {
             | u64::from(fields.origin & ORIGIN_MASK) << ORIGIN_SHIFT
             | u64::from(fields.kind & KIND_MASK) << KIND_SHIFT
             | if fields.tombstone { TOMBSTONE } else { 0 }
-            | if marked { SHORTENED } else { 0 };
+            | if marked { SHORTENED } else { 0 }
+            | if fields.unsettled { UNSETTLED } else { 0 };
         self.region.store64(self.at + META, meta, Release);
     }
 

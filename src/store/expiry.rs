@@ -26,6 +26,11 @@ pub const fn millis(tick: u64) -> Millis {
     (tick + 1) << TICK_SHIFT
 }
 
+/// The time at which a tick begins.
+pub const fn begins(tick: u64) -> Millis {
+    tick << TICK_SHIFT
+}
+
 /// Whether a wheel whose `NEXT_DUE` is `next_due` has something to do at `now`.
 pub fn is_due(next_due: u64, now: Millis) -> bool {
     next_due <= now >> TICK_SHIFT

@@ -419,6 +419,7 @@ impl Shard<'_> {
             tombstone: false,
             shortened: self.is_shortened(expires, met),
             lapsed: false,
+            unsettled: met.is_some_and(|met| self.zone.may_come_again(&met.fields)),
             key_len: key.len(),
             value_len: value.len(),
             tag: place.tag,
@@ -450,6 +451,7 @@ impl Shard<'_> {
             tombstone: true,
             shortened: false,
             lapsed: grave.lapsed,
+            unsettled: self.zone.may_come_again(&met.fields),
             value_len: 0,
             tag: place.tag,
             ..met.fields

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use super::block::Fields;
 use super::layout::header;
+use super::replicate::Via;
 use super::resize::{ANY_DRIFT, Promise, need_of};
 use super::{Applied, Cursor, FeedEnd, Handover, ShardMask, Source, StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
@@ -174,14 +176,14 @@ impl Place {
         let (mut changed, mut lost) = (0, 0);
         let Some(cursor) = &mut self.cursor else { return (0, 0) };
         let (own, floor, known) = (new.node(), self.source.floor, &self.known);
-        let mut merge = |record: &Record<'_>| {
+        let mut merge = |record: &Record<'_>, fields: &Fields| {
             let origin = record.version.origin;
             let had = if origin == own { floor } else { known.get(&origin).copied().unwrap_or_default() };
             if record.version.stamp <= had {
                 return true;
             }
             let need = need_of(record, now).filter(|_| origin == own);
-            match new.merge(record, now, ANY_DRIFT, need) {
+            match new.merge(record, now, ANY_DRIFT, Via::memory(need, fields)) {
                 Ok(Applied::Newer) if origin == own => changed |= 1 << new.place(record.key).shard,
                 Ok(Applied::Full) => lost += u64::from(need.is_some()),
                 Err(StoreError::Busy) => return false,
@@ -193,7 +195,7 @@ impl Place {
             if self.todo & 1 << index == 0 {
                 continue;
             }
-            if let Ok(FeedEnd::Drained) = self.source.old.feed(cursor, index, &mut merge) {
+            if let Ok(FeedEnd::Drained) = self.source.old.feed_with_fields(cursor, index, &mut merge) {
                 self.todo &= !(1 << index);
             }
         }

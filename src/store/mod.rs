@@ -31,6 +31,7 @@ mod lock;
 mod matching;
 mod merge;
 mod origins;
+mod past;
 mod pledge;
 mod pool;
 pub mod region;

@@ -12,6 +12,8 @@ use crate::record::{Identity, Millis, Stamp};
 
 const POSITION: usize = 16;
 const STATE: usize = 24;
+/// The greatest stamp of a record of it that was met; see `past`.
+pub const MET: usize = 32;
 
 /// Between two searches for an entry that can go, as far as peers cause them, milliseconds: each looks at all records.
 const SEARCH_PAUSE: Millis = 60_000;
@@ -83,6 +85,7 @@ impl Zone {
             self.region.write(at, &origin.0);
             done(Step::OriginHalf);
             self.region.store64(at + POSITION, 0, Relaxed);
+            self.region.store64(at + MET, 0, Relaxed);
             self.set_state(index, USED);
             Ok(index as u16)
         })?
@@ -149,8 +152,28 @@ impl Zone {
         Identity(bytes)
     }
 
-    fn position_at(&self, index: usize) -> Stamp {
+    pub(super) fn position_at(&self, index: usize) -> Stamp {
         Stamp(self.region.load64(self.geometry.origin(index) + POSITION, Acquire))
+    }
+
+    /// Position and greatest stamp met of all other origins.
+    pub(super) fn origins_met(&self) -> impl Iterator<Item = (Stamp, Stamp)> {
+        let own = usize::from(self.own_origin());
+        let others = (0..self.geometry.origins).filter(move |index| *index != own && self.state(*index) == USED);
+        others.map(|index| (self.position_at(index), self.met_of(index)))
+    }
+
+    /// Notes what another zone of this node met, for which all its records are copied here.
+    pub(super) fn meet_as(&self, other: &Zone) {
+        for index in (0..other.geometry.origins).filter(|index| other.state(*index) == USED) {
+            if let Ok(here) = self.origin_for(other.identity_at(index)) {
+                self.note_met(here, other.met_of(index));
+            }
+        }
+    }
+
+    fn met_of(&self, index: usize) -> Stamp {
+        Stamp(self.region.load64(self.geometry.origin(index) + MET, Acquire))
     }
 
     fn state(&self, index: usize) -> u32 {

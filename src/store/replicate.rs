@@ -34,6 +34,36 @@ pub struct Joining {
     pub total: u64,
 }
 
+/// Where a record that is merged comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Via {
+    /// Another node, or a file.
+    Peer,
+    /// Other memory of this node. `need`: who may have the last pages, if that isn't to follow from what is there.
+    Memory { need: Option<Need>, unsettled: bool },
+}
+
+impl Via {
+    pub(super) const fn memory(need: Option<Need>, fields: &Fields) -> Via {
+        Via::Memory { need, unsettled: fields.unsettled }
+    }
+
+    const fn is_peer(self) -> bool {
+        matches!(self, Via::Peer)
+    }
+
+    const fn is_unsettled(self) -> bool {
+        matches!(self, Via::Memory { unsettled: true, .. })
+    }
+
+    const fn need(self) -> Option<Need> {
+        match self {
+            Via::Peer => None,
+            Via::Memory { need, .. } => need,
+        }
+    }
+}
+
 /// A walker's place in the change feed of every shard. Give it back with [`Zone::feed_close`].
 #[derive(Debug)]
 pub struct Cursor {
@@ -66,16 +96,16 @@ impl Zone {
     ///
     /// `BadKey`, `BadValue` or `Busy`; what doesn't fit is `Applied::Full`.
     pub fn apply(&self, record: &Record<'_>, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
-        self.merge(record, now, max_drift, None)
+        self.merge(record, now, max_drift, Via::Peer)
     }
 
-    /// The same; `need`: who may have the last pages, if that isn't to follow from what is there.
+    /// The same, from wherever.
     pub(super) fn merge(
         &self,
         record: &Record<'_>,
         now: Millis,
         max_drift: Millis,
-        need: Option<Need>,
+        via: Via,
     ) -> Result<Applied, StoreError> {
         self.check_key(record.key, record.value.unwrap_or_default())?;
         let origin = self.origin_for(record.version.origin);
@@ -91,9 +121,10 @@ impl Zone {
         // Between then and now the entry may have been given to somebody else.
         let origin = origin.ok().filter(|index| self.origin_identity(*index) == Some(record.version.origin));
         let Some(origin) = origin else {
-            shard.bump(shard::INCOMPLETE);
+            shard.leave_out(record.version.stamp);
             return Ok(Applied::Full);
         };
+        self.note_met(origin, record.version.stamp);
         let payload = record.key.len() + record.value.map_or(0, <[u8]>::len);
         let wish = Wish { place, key: record.key, payload };
         let merged = shard.with_relief(now, false, &wish, || {
@@ -101,15 +132,23 @@ impl Zone {
             if let Some(met) = &met
                 && !shard.is_beaten(met, record)
             {
-                if shard.note_survivor(met, record) {
+                if shard.note_loser(met, record, origin) {
                     // The feed doesn't tell of it.
                     self.miss();
                     self.count_merged();
                 }
                 return Ok(Applied::Stale);
             }
+            let is_past = via.is_peer()
+                && self.is_past(origin, record.version.stamp)
+                && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version))
+                && !self.ended_early(record, now);
+            if is_past && met.is_none() {
+                return Ok(Applied::Stale);
+            }
             let lapsed = record.expires.is_some_and(|end| end <= now);
-            let value = record.value.filter(|_| !lapsed);
+            // What is past takes with it what it once won over.
+            let value = record.value.filter(|_| !lapsed && !is_past);
             let shortened = record.shortened || shard.is_shortened(record.expires, met.as_ref());
             let expires = match value {
                 Some(_) => record.expires,
@@ -124,6 +163,7 @@ impl Zone {
                 tombstone: value.is_none(),
                 shortened,
                 lapsed,
+                unsettled: via.is_unsettled() || met.as_ref().is_some_and(|met| self.may_come_again(&met.fields)),
                 key_len: record.key.len(),
                 value_len: value.map_or(0, <[u8]>::len),
                 tag: place.tag,
@@ -135,7 +175,8 @@ impl Zone {
                     shard.bury(place, record.key, met, &grave);
                 }
                 _ => {
-                    let need = need.unwrap_or_else(|| met.as_ref().map_or(Need::Growth, |met| shard.freed_by(met)));
+                    let need =
+                        via.need().unwrap_or_else(|| met.as_ref().map_or(Need::Growth, |met| shard.freed_by(met)));
                     let at = shard.make(record.key, value.unwrap_or_default(), need)?;
                     self.count_merged();
                     shard.publish(place, at, &fields, met.as_ref());
@@ -146,7 +187,7 @@ impl Zone {
         });
         match merged {
             Err(StoreError::NoMemory) => {
-                shard.bump(shard::INCOMPLETE);
+                shard.leave_out(record.version.stamp);
                 Ok(Applied::Full)
             }
             done => done,
@@ -280,6 +321,11 @@ impl Zone {
 }
 
 impl Shard<'_> {
+    /// Whether what was met has this version.
+    fn is_of(&self, met: &Met, version: Version) -> bool {
+        met.fields.stamp == version.stamp && self.zone.origin_identity(met.fields.origin) == Some(version.origin)
+    }
+
     /// Whether `record` takes the place of what was met.
     fn is_beaten(&self, met: &Met, record: &Record<'_>) -> bool {
         let fields = &met.fields;
@@ -301,15 +347,20 @@ impl Shard<'_> {
         beats(record, &old)
     }
 
-    /// `record` lost against what was met, but would have outlived it: where it is still held, the winner's end must not
-    /// bring it back. Returns whether this is news.
-    fn note_survivor(&self, met: &Met, record: &Record<'_>) -> bool {
+    /// `record`, of this origin, lost against what was met, and must not come back when that is over: neither where it would
+    /// have outlived it and is still held, nor if it is sent again. Returns whether there is something new to tell others.
+    fn note_loser(&self, met: &Met, record: &Record<'_>, origin: u16) -> bool {
         let fields = &met.fields;
-        let Some(end) = fields.expires.filter(|_| !fields.tombstone && !fields.shortened) else { return false };
+        let end = fields.expires.filter(|_| !fields.tombstone && !fields.shortened);
+        let is_older = record.version.stamp < fields.stamp;
         let survives =
-            record.value.is_some() && record.version.stamp < fields.stamp && record.expires.is_none_or(|old| old > end);
-        if survives {
-            self.block(met.at).set_meta(&Fields { shortened: true, ..*fields });
+            is_older && record.value.is_some() && end.is_some_and(|end| record.expires.is_none_or(|old| old > end));
+        let again = !fields.unsettled
+            && !self.is_of(met, record.version)
+            && !self.zone.is_promised(origin, record.version.stamp);
+        if survives || again {
+            let (shortened, unsettled) = (fields.shortened || survives, fields.unsettled || again);
+            self.block(met.at).set_meta(&Fields { shortened, unsettled, ..*fields });
         }
         survives
     }

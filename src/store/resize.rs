@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use super::arena::Need;
 use super::block::Fields;
 use super::layout::{MAGIC, header};
+use super::replicate::Via;
 use super::shard::{Met, Shard};
 use super::{Applied, AttachError, Params, Region, ShardMask, StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
@@ -109,7 +110,8 @@ impl Zone {
     fn copy_records(&self, new: &Zone, now: Millis, need: Option<Need>) -> Result<Copied, StoreError> {
         new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
         new.forget_as(self)?;
-        for field in [header::PURGE_FLOOR, header::EVICTED_STAMP] {
+        new.meet_as(self);
+        for field in [header::PURGE_FLOOR, header::EVICTED_STAMP, header::BORN, header::LACKED] {
             new.region.store64(field, self.region.load64(field, SeqCst), SeqCst);
         }
         let mut copied = Copied::default();
@@ -119,7 +121,7 @@ impl Zone {
             }
             shard.show(met.at, scratch, &mut |record, _| {
                 copied.records += 1;
-                let merged = new.merge(record, now, ANY_DRIFT, need);
+                let merged = new.merge(record, now, ANY_DRIFT, Via::memory(need, &met.fields));
                 copied.lost += u64::from(!matches!(merged, Ok(Applied::Newer | Applied::Stale)));
                 true
             });
@@ -135,7 +137,7 @@ impl Zone {
         self.buckets_each(|shard, met, scratch| {
             if is_over(&met.fields, now) {
                 shard.show(met.at, scratch, &mut |record, _| {
-                    let _ = new.merge(record, now, ANY_DRIFT, None);
+                    let _ = new.merge(record, now, ANY_DRIFT, Via::memory(None, &met.fields));
                     true
                 });
             }
@@ -157,7 +159,7 @@ impl Zone {
                 return;
             }
             shard.show(met.at, scratch, &mut |record, _| {
-                match self.merge(record, now, ANY_DRIFT, need_of(record, now)) {
+                match self.merge(record, now, ANY_DRIFT, Via::memory(need_of(record, now), &met.fields)) {
                     Ok(Applied::Newer) => self.mark_changed(1 << self.place(record.key).shard),
                     Ok(Applied::Full) if !is_over(&met.fields, now) => failed = Some(StoreError::NoMemory),
                     Err(error) => failed = Some(error),

@@ -64,7 +64,7 @@ impl Zone {
             counted.iter().fold(0, |sum: u64, field| sum.wrapping_add(shard.get(*field)))
         });
         // Each of them only grows, so that no two changes make up for each other.
-        let others = [header::MERGED, header::CLEARED].map(|field| self.region.load64(field, SeqCst));
+        let others = [header::MERGED, header::CLEARED, header::RETIRED].map(|field| self.region.load64(field, SeqCst));
         shards.chain(others).fold(0, u64::wrapping_add)
     }
 

@@ -128,13 +128,6 @@ impl Zone {
         Stamp(self.region.load64(header::EVICTED_STAMP, SeqCst))
     }
 
-    /// Something that others have was left out for another reason than want of room: nothing may be promised any more.
-    pub fn count_incomplete(&self) {
-        if let Ok(shard) = self.shard(0) {
-            shard.bump(shard::INCOMPLETE);
-        }
-    }
-
     fn add(&self, counter: usize) {
         if let Some(word) = self.region.word64(counter) {
             word.fetch_add(1, Relaxed);

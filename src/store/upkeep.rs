@@ -162,7 +162,12 @@ impl Shard<'_> {
 
     /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
     fn expire(&self, now: Millis, budget: &mut usize) {
+        let mut is_unsettled = None;
         self.turn(now, budget, |at, fields| {
+            let waits = fields.tombstone && fields.unsettled && fields.stamp > self.zone.cleared();
+            if waits && *is_unsettled.get_or_insert_with(|| self.zone.is_unsettled()) {
+                return self.put_off(at, &fields, now + self.zone.lapsed_retention());
+            }
             if fields.tombstone || !self.zone.end_leaves_tombstone(&fields) || fields.stamp <= self.zone.cleared() {
                 if fields.stamp > self.zone.cleared() {
                     self.forget(gone_since(self.zone, &fields, now));
@@ -205,6 +210,14 @@ impl Shard<'_> {
             *budget = budget.saturating_sub(doomed.len() + usize::from(bucket.is_multiple_of(BUCKETS_A_STEP)));
         }
         self.set(shard::PURGED, cleared.0);
+    }
+
+    /// Keeps a tombstone for longer.
+    fn put_off(&self, at: usize, fields: &Fields, until: Millis) {
+        let later = Fields { expires: Some(until), ..*fields };
+        self.timer_remove(at, fields);
+        self.block(at).set_meta(&later);
+        self.timer_insert(at, &later);
     }
 
     fn lapse(&self, at: usize, fields: &Fields, until: Millis) {

@@ -34,12 +34,22 @@ pub struct Params {
     pub evict: bool,
     /// How long tombstones are kept.
     pub retention: Millis,
+    /// When a zone's memory is made and this node may have written to other memory of it before: now.
+    pub born: Option<Millis>,
 }
 
 impl Params {
     /// Those of a plain zone of a node: no timeout, not shared, exact keys, no eviction, tombstones for an hour.
     pub const fn new(node: Identity) -> Params {
-        Params { node, timeout: None, sync: false, matching: Matching::Exact, evict: false, retention: RETENTION }
+        Params {
+            node,
+            timeout: None,
+            sync: false,
+            matching: Matching::Exact,
+            evict: false,
+            retention: RETENTION,
+            born: None,
+        }
     }
 }
 
@@ -92,8 +102,10 @@ pub struct Stats {
     pub tombstones: u64,
     /// Writes refused because the zone was full.
     pub refused: u64,
-    /// Remote records that did not fit.
+    /// Remote records that did not fit, since comparing last brought all that had been left out; 0: none is missing.
     pub incomplete: u64,
+    /// Remote records that did not fit, ever.
+    pub left_out: u64,
     /// Remote records refused because their stamp was too far ahead of the clock.
     pub future: u64,
     /// Records taken away because their end had come.
@@ -171,6 +183,12 @@ impl Zone {
             }
         }
         zone.set_params(params)?;
+        if let Some(born) = params.born {
+            // Every stamp that is given here comes after it.
+            for field in [header::BORN, header::CLOSED] {
+                region.store64(field, Stamp::at(born).0, Relaxed);
+            }
+        }
         region.store64(header::MAGIC, MAGIC, Release);
         Ok(zone)
     }
@@ -203,6 +221,7 @@ impl Zone {
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
             retention: self.retention(),
+            born: None,
         }
     }
 
@@ -210,11 +229,13 @@ impl Zone {
     pub fn stats(&self) -> Stats {
         let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
         let free = u64::from(self.free_pages());
+        let left_out = self.left_out();
         Stats {
             records: sum(shard::RECORDS),
             tombstones: sum(shard::TOMBSTONES),
             refused: sum(shard::REFUSED),
-            incomplete: sum(shard::INCOMPLETE),
+            incomplete: left_out.saturating_sub(self.region.load64(header::MADE_UP, Relaxed)),
+            left_out,
             future: sum(shard::FUTURE),
             expired: sum(shard::EXPIRED),
             evicted: sum(shard::EVICTED),

@@ -59,14 +59,7 @@ impl Answer {
     }
 
     /// A question for versions. `None`: of a part that there isn't.
-    pub fn list(
-        &mut self,
-        cx: &Zone,
-        own: Entry,
-        round: u64,
-        more: bool,
-        parts: impl Iterator<Item = u16>,
-    ) -> Option<()> {
+    pub fn list(&mut self, zone: &Zone, round: u64, more: bool, parts: impl Iterator<Item = u16>) -> Option<()> {
         let Some(terms) = self.terms.filter(|_| round == self.round) else { return Some(()) };
         for part in parts {
             // Nobody asks for one twice.
@@ -77,13 +70,8 @@ impl Answer {
         }
         if !more {
             // Read before the walk: what a position covers was here then, or something newer of its key.
-            let mut positions: Vec<Entry> = cx
-                .positions()
-                .into_iter()
-                .filter(|(identity, stamp)| *identity != own.identity && *stamp > Stamp::ZERO)
-                .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
-                .collect();
-            positions.push(own);
+            let claims = zone.claims().into_iter().filter(|(_, stamp)| *stamp > Stamp::ZERO);
+            let positions = claims.map(|(identity, stamp)| Entry { identity, stamp, gone: false }).collect();
             let ranges = std::mem::take(&mut self.ranges);
             self.begin(Job::Asked { ranges, positions });
         }
@@ -197,8 +185,9 @@ impl Answer {
                 }
                 // What has ended here, by a clock that is or was ahead, isn't deleted.
                 let expired_to = cx.zone.expired_to().max(cx.now);
-                let trusted = cx.zone.joined() && cx.zone.stats().incomplete == 0 && expired_to <= terms.ends;
-                write::listed(out, cx.bound, number, round, trusted, cx.zone.evicted(), positions);
+                let trusted = cx.zone.joined() && expired_to <= terms.ends;
+                let silent = cx.zone.evicted().max(cx.zone.lacked());
+                write::listed(out, cx.bound, number, round, trusted, silent, positions);
                 Ok(Next::Over)
             }
             Job::Fetch { wanted, pass, keys } => {

@@ -56,8 +56,14 @@ struct Round {
     asked: Vec<bool>,
     /// Parts that differ were left for another comparison.
     left: bool,
+    /// What this node lacked for want of room when it began; zero: nothing.
+    lacked: Stamp,
+    /// There was no room for what is missing.
+    crowded: bool,
     listed: HashMap<u64, Told>,
     positions: Vec<(Identity, Stamp)>,
+    /// What this node had before it looks at what it has.
+    ours: Positions,
     /// The peer vouches for what it lacks.
     trusted: bool,
     evicted: Stamp,
@@ -74,7 +80,7 @@ enum Phase {
     /// Waits for versions.
     Listing,
     /// Looks what is unlike.
-    Matching { pass: Pass, positions: Positions },
+    Matching { pass: Pass, theirs: Positions },
     /// Waits for records.
     Fetching,
 }
@@ -150,8 +156,11 @@ impl Compare {
             phase: Phase::Asked,
             asked: Vec::new(),
             left: false,
+            lacked: zone.lacked(),
+            crowded: false,
             listed: HashMap::new(),
             positions: Vec::new(),
+            ours: Positions::default(),
             trusted: false,
             evicted: Stamp::ZERO,
             wanted: HashSet::new(),
@@ -210,8 +219,12 @@ impl Compare {
             asked.push(range as u16);
             last = range;
         }
+        self.most = asked.len();
+        // Who lacks something has to hear from the peer that it lacks nothing.
+        if asked.is_empty() && round.lacked > Stamp::ZERO {
+            asked.push(last as u16);
+        }
         if asked.is_empty() {
-            self.most = 0;
             return self.end(cx, zone);
         }
         self.next = last + 1;
@@ -221,7 +234,6 @@ impl Compare {
                 *place = true;
             }
         }
-        self.most = asked.len();
         round.phase = Phase::Listing;
         (round.digests.all, round.theirs) = (Vec::new(), Vec::new());
         write::list(out, cx.bound, round.zone, self.round, &asked);
@@ -277,8 +289,11 @@ impl Compare {
         round.positions.extend(positions.take(room).map(|entry| (entry.identity, entry.stamp)));
         if !more {
             (round.trusted, round.evicted) = (trusted, evicted);
-            let positions = Positions::new(std::mem::take(&mut round.positions).into_iter());
-            round.phase = Phase::Matching { pass: Pass::default(), positions };
+            let theirs = Positions::new(std::mem::take(&mut round.positions).into_iter());
+            if let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) {
+                round.ours = Positions::new(zone.claims().into_iter());
+            }
+            round.phase = Phase::Matching { pass: Pass::default(), theirs };
             self.at = cx.t;
         }
         Some(())
@@ -289,6 +304,11 @@ impl Compare {
         round.want_missing(&zone.zone);
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
+            if round.made_up(cx.own) {
+                zone.zone.made_up(round.lacked);
+                let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
+                cx.notes.add(NoteLevel::Notice, text);
+            }
             return self.end(cx, zone);
         }
         let mut hashes: Vec<u64> = round.wanted.iter().copied().collect();
@@ -355,7 +375,7 @@ impl Compare {
 impl Round {
     /// Looks at some of this node's records; `true`: that was all.
     fn match_some(&mut self, zone: &Zone, now: Millis) -> Result<bool, StoreError> {
-        let Phase::Matching { pass, positions } = &mut self.phase else { return Ok(true) };
+        let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
         let (trusted, evicted) = (self.trusted, self.evicted);
         let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
@@ -372,16 +392,16 @@ impl Round {
                     }
                     return;
                 }
-                if !told.tombstone {
+                if told.version == record.version {
                     return;
                 }
             }
-            // The peer has nothing of this key, or the tombstone of something older.
+            // The peer has nothing of this key, or something older.
             let version = record.version;
             if trusted
                 && terms.settled(record)
                 && version.stamp > evicted
-                && version.stamp <= positions.get(version.origin)
+                && version.stamp <= theirs.get(version.origin)
             {
                 gone.push((record.key.to_vec(), version));
             }
@@ -394,20 +414,34 @@ impl Round {
         complete
     }
 
+    /// Whether this node, which wants nothing more of the peer, lacks nothing any more: the peer has all that this node may
+    /// have left out, or knows that it is over.
+    fn made_up(&mut self, own: Identity) -> bool {
+        let Phase::Matching { theirs, .. } = &mut self.phase else { return false };
+        let (lacked, until) = (self.lacked, self.digests.terms.until);
+        let asked_all = !self.left && !self.crowded && lacked <= until;
+        lacked > Stamp::ZERO
+            && asked_all
+            && self.trusted
+            && self.evicted == Stamp::ZERO
+            && self.ours.all().all(|(origin, stamp)| origin == own || theirs.get(origin) >= stamp.min(lacked))
+    }
+
     /// Of what the peer has and this node lacks, what was not deleted here.
     fn want_missing(&mut self, zone: &Zone) {
         let stats = zone.stats();
-        let complete = stats.incomplete == 0;
         // Something was left out for want of room: asked for again when there is some.
-        if !complete && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
+        if zone.lacked() > Stamp::ZERO && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
+            self.crowded = true;
             return;
         }
-        let mut positions = Positions::new(zone.positions().into_iter());
-        let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
+        // A clock that was ahead may have let something go, which only its end tells.
+        let early = zone.expired_to() > self.digests.terms.ends;
+        let (until, floor, lacked) = (self.digests.terms.until, zone.evicted().max(zone.cleared()), zone.lacked());
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
             let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
-            if news && (!complete || stamp > positions.get(origin)) {
+            if news && (early || stamp <= lacked || stamp > self.ours.get(origin)) {
                 self.wanted.insert(*hash);
             }
         }

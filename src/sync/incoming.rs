@@ -146,7 +146,7 @@ impl Incoming {
         let applied = if self.admits(zone, record.version.origin, cx.now) {
             zone.apply(record, cx.now, cx.node.limits.max_drift)
         } else {
-            zone.count_incomplete();
+            zone.count_lacked(record.version.stamp);
             Ok(Applied::Full)
         };
         match applied {
@@ -181,7 +181,7 @@ impl Incoming {
             // Keys and values were measured when they were decoded; what the store refuses for another reason it
             // refuses again.
             Err(error) => {
-                zone.count_incomplete();
+                zone.count_lacked(record.version.stamp);
                 if self.unknown.happened(cx.t).is_some() {
                     cx.notes
                         .add(NoteLevel::Error, format!("zone \"{name}\": a record of a peer was left out: {error}"));
@@ -194,7 +194,7 @@ impl Incoming {
     pub fn skipped(&mut self, cx: &mut Context<'_>) {
         if let Some(zone) = cx.node.zones.get(self.index) {
             // What others have and this node can't hold must not pass for deleted.
-            zone.zone.count_incomplete();
+            zone.zone.count_lacked(Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift)));
             let Some(count) = self.unknown.happened(cx.t) else { return };
             let text =
                 format!("zone \"{}\": {count} records of a kind that this version lacks were skipped", zone.name);
@@ -383,11 +383,9 @@ impl Incoming {
         let positions: Vec<Entry> = match mode {
             Mode::None => Vec::new(),
             Mode::Own => vec![(cx.peer, zone.position(cx.peer))],
-            Mode::Full => zone.positions(),
+            Mode::Full => zone.claims(),
         }
         .into_iter()
-        // A zone made anew under an old identity, by a reload with another size, lacks what this node wrote before.
-        .filter(|(identity, _)| zone.joined() || *identity != cx.own)
         .filter(|(_, stamp)| *stamp > Stamp::ZERO)
         .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
         .collect();

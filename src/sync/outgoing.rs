@@ -15,6 +15,9 @@ use crate::store::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
 const CALLS_A_STEP: u32 = 256;
+/// Positions of living origins that are told at once. They speak for themselves; what others know of them is of use to who
+/// can't hear them, and can wait. In a full mesh whatever each tells each of everybody grows with the cube of the nodes.
+const LIVING_AT_ONCE: usize = 4;
 /// How long a zone rests that is busy or has no walker to spare, milliseconds.
 const REST: u64 = 100;
 
@@ -91,6 +94,8 @@ pub struct Outgoing {
     sent: Stamp,
     acked: Stamp,
     told: Vec<Entry>,
+    /// Living origins up to this one have had their turn.
+    told_to: Option<Identity>,
     rest_until: u64,
     no_walker: bool,
     /// Bytes appended in the present call of fill.
@@ -159,6 +164,7 @@ impl Outgoing {
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
             told: Vec::new(),
+            told_to: None,
             rest_until: 0,
             no_walker: false,
             used: 0,
@@ -299,28 +305,30 @@ impl Outgoing {
         if matches!(self.state, State::Refused) {
             return;
         }
-        let mut changed = Vec::new();
-        for entry in known(cx.zone, cx.own) {
-            let entry = Entry { gone: gone(entry.identity), ..entry };
-            if entry.identity == peer {
-                continue;
-            }
+        let others = known(cx.zone, cx.own).into_iter().filter(|entry| entry.identity != peer);
+        let others = others.map(|entry| Entry { gone: gone(entry.identity), ..entry });
+        let changed = others.filter(|entry| self.told_of(entry.identity) != Some(entry));
+        // Who is gone, or isn't any more, at once; the others by turns.
+        let (mut tell, mut living): (Vec<Entry>, Vec<Entry>) =
+            changed.partition(|entry| entry.gone || self.told_of(entry.identity).is_some_and(|told| told.gone));
+        living.sort_unstable_by_key(|entry| (Some(entry.identity) <= self.told_to, entry.identity));
+        living.truncate(LIVING_AT_ONCE);
+        self.told_to = living.last().map(|entry| entry.identity);
+        tell.append(&mut living);
+        for entry in &tell {
             match self.told.binary_search_by_key(&entry.identity, |told| told.identity) {
-                Ok(at) => {
-                    if let Some(told) = self.told.get_mut(at).filter(|told| **told != entry) {
-                        *told = entry;
-                        changed.push(entry);
-                    }
-                }
-                Err(at) => {
-                    self.told.insert(at, entry);
-                    changed.push(entry);
-                }
+                Ok(at) => self.told.get_mut(at).into_iter().for_each(|told| *told = *entry),
+                Err(at) => self.told.insert(at, *entry),
             }
         }
-        if !changed.is_empty() {
-            write::have(out, cx.bound, cx.number, &changed);
+        if !tell.is_empty() {
+            write::have(out, cx.bound, cx.number, &tell);
         }
+    }
+
+    fn told_of(&self, origin: Identity) -> Option<&Entry> {
+        let at = self.told.binary_search_by_key(&origin, |told| told.identity).ok()?;
+        self.told.get(at)
     }
 
     /// Appends at most one frame of records, and what else is due before and after it; of answers if nothing else waits and
@@ -502,7 +510,7 @@ fn writes(zone: &Zone) -> u64 {
 
 /// What this node has of other origins; nothing may be promised of them if records didn't fit here.
 fn known(zone: &Zone, own: Identity) -> Vec<Entry> {
-    let complete = zone.stats().incomplete == 0;
+    let complete = zone.lacked() == Stamp::ZERO;
     let positions = zone.positions().into_iter().filter(|(identity, _)| *identity != own);
     positions
         .map(|(identity, stamp)| Entry { identity, stamp: if complete { stamp } else { Stamp::ZERO }, gone: false })

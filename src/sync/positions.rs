@@ -23,6 +23,11 @@ impl Positions {
         Positions { sorted, last: None }
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = (Identity, Stamp)> {
+        self.sorted.iter().copied()
+    }
+
     /// The position of an origin; zero if there is none.
     pub fn get(&mut self, identity: Identity) -> Stamp {
         if let Some((last, stamp)) = self.last

@@ -2,7 +2,7 @@
 
 use super::digest::Terms;
 use super::frame::{self, Input};
-use super::message::{self, Entry, MAX_RANGE_BITS, Message, Mode, Pong};
+use super::message::{self, MAX_RANGE_BITS, Message, Mode, Pong};
 use super::outgoing::{Context, Outgoing, State, Step, Subscription, frame_bound};
 use super::positions::Numbers;
 use super::records::Large;
@@ -314,11 +314,9 @@ impl Push {
                 }
             }
             (Message::List { zone, round, more, ranges }, _) => {
-                let own = self.own;
                 if let Some((outgoing, zone)) = self.answering(zone)? {
-                    let own = Entry { identity: own, stamp: zone.position(own), gone: false };
                     let ranges = ranges.map(|range| u16::from_le_bytes(*range));
-                    let taken = outgoing.answer.list(zone, own, round, more, ranges);
+                    let taken = outgoing.answer.list(zone, round, more, ranges);
                     taken.ok_or_else(|| Ending::protocol("a part of the zone that there isn't"))?;
                 }
             }

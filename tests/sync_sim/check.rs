@@ -4,6 +4,7 @@
 use crate::node::{SimNode, ZONES};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
 use zonemesh::store::{ScanPlace, StoreError};
 
@@ -13,6 +14,12 @@ pub struct Live {
     pub value: Vec<u8>,
     pub version: Version,
     pub expires: Option<Millis>,
+}
+
+impl Live {
+    fn is_there(&self, now: Millis) -> bool {
+        self.expires.is_none_or(|end| end > now)
+    }
 }
 
 impl fmt::Debug for Live {
@@ -118,9 +125,10 @@ impl History {
             let own = |by: &usize| *by == node;
             let emptied =
                 self.clears.iter().any(|(z, stamp, by)| *z == zone && own(by) && *stamp >= record.version.stamp);
-            let acts = self.acts.get(&(zone, key.clone())).into_iter().flatten();
-            let mut later = acts.filter(|act| own(&act.by) && act.version > record.version);
-            if emptied || later.any(|act| !self.forgotten(zone, key, act, record.version, now)) {
+            let acts = self.acts.get(&(zone, key.clone())).map_or(&[][..], Vec::as_slice);
+            let last =
+                acts.iter().filter(|act| own(&act.by) && act.version > record.version).map(|act| act.version).max();
+            if emptied || last.is_some_and(|last| !self.forgotten(zone, acts, last, record.version, now)) {
                 return Err(format!("node {node} shows {record:?} for key {key:?} again, which was over for it"));
             }
         }
@@ -141,7 +149,7 @@ impl History {
             let Some(last) = acts.iter().filter(|act| act.by != NOBODY).max_by_key(|act| act.version) else { continue };
             match live.get(key) {
                 Some(record) if record.version >= last.version => {}
-                Some(record) if self.forgotten(zone, key, last, record.version, now) => {}
+                Some(record) if self.forgotten(zone, acts, last.version, record.version, now) => {}
                 Some(record) => {
                     return Err(format!("key {key:?}: {last:?} was acknowledged, and {record:?} is there"));
                 }
@@ -164,17 +172,23 @@ impl History {
         Ok(())
     }
 
-    /// Whether an act that is over for longer than it is remembered has to make way for something older that its node
-    /// didn't know of, or of whose author nobody knows how much there was.
-    fn forgotten(&self, zone: usize, key: &[u8], act: &Acknowledged, older: Version, now: Millis) -> bool {
-        let remembered = match act.act {
-            Act::Delete => self.retention,
-            Act::Put { .. } => self.retention.min(60_000),
-        };
-        let forgotten = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
-        let acts = self.acts.get(&(zone, key.to_vec())).into_iter().flatten();
-        let author_lives = acts.filter(|other| other.version == older).any(|other| other.by != NOBODY);
-        forgotten && (!act.knew(older) || !author_lives)
+    /// Whether what was done at `last` has to make way for something older: it, or what came after it, is over for longer
+    /// than that is remembered, by a node that didn't know of the older or lost its memory. A zone without room remembers
+    /// nothing.
+    fn forgotten(&self, zone: usize, acts: &[Acknowledged], last: Version, older: Version, now: Millis) -> bool {
+        acts.iter().filter(|act| act.version >= last).any(|act| {
+            let remembered = match act.act {
+                _ if ZONES[zone].is_tight => 0,
+                Act::Delete => self.retention,
+                Act::Put { .. } => self.retention.min(60_000),
+            };
+            let is_over = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
+            is_over && (!act.knew(older) || act.by == NOBODY || ZONES[zone].is_tight && !self.author_lives(acts, older))
+        })
+    }
+
+    fn author_lives(&self, acts: &[Acknowledged], version: Version) -> bool {
+        acts.iter().any(|act| act.version == version && act.by != NOBODY)
     }
 
     /// Whether something at or after `version` says that the record is gone.
@@ -184,42 +198,57 @@ impl History {
     }
 }
 
+/// What a zone held when its changes were counted last.
+pub type Seen = Option<(u64, Rc<BTreeMap<Vec<u8>, Live>>)>;
+
 /// All live records of a zone.
 pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<BTreeMap<Vec<u8>, Live>, StoreError> {
+    let held = held(node, zone)?;
+    Ok(held.iter().filter(|(_, live)| live.is_there(now)).map(|(key, live)| (key.clone(), live.clone())).collect())
+}
+
+/// All records of a zone that are no tombstones, also such as have ended. Looked at again only if the zone has changed.
+fn held(node: &SimNode, zone: usize) -> Result<Rc<BTreeMap<Vec<u8>, Live>>, StoreError> {
+    let changes = node.zone(zone).changes();
+    if let Some((then, held)) = &*node.seen[zone].borrow()
+        && *then == changes
+    {
+        return Ok(held.clone());
+    }
     let mut records = BTreeMap::new();
     let mut place = Some(ScanPlace::default());
     while let Some(at) = place {
         let mut met = Vec::new();
         place =
-            node.zone(zone).scan(at, now, &mut |key, value, found| met.push((key.to_vec(), value.to_vec(), found)))?;
+            node.zone(zone).scan(at, 0, &mut |key, value, found| met.push((key.to_vec(), value.to_vec(), found)))?;
         for (key, value, found) in met {
             let live = Live { value, version: node.zone(zone).version(&found), expires: found.expires };
             let again = records.insert(key.clone(), live);
             assert!(again.is_none(), "a listing met the key {key:?} twice");
         }
     }
-    Ok(records)
+    let held = Rc::new(records);
+    *node.seen[zone].borrow_mut() = Some((changes, held.clone()));
+    Ok(held)
 }
 
 /// The records that all nodes hold, by zone, or where two differ. Zones that evict may differ.
 pub fn agreed(nodes: &[SimNode], now: Millis) -> Result<Vec<BTreeMap<Vec<u8>, Live>>, String> {
     let mut all = Vec::new();
     for (zone, kind) in ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict) {
-        let mut common: Option<BTreeMap<Vec<u8>, Live>> = None;
-        for (at, node) in nodes.iter().enumerate() {
-            let records = contents(node, zone, now).map_err(|error| error.to_string())?;
-            let Some(first) = &common else {
-                common = Some(records);
-                continue;
-            };
-            if *first != records {
+        let text = |error: StoreError| error.to_string();
+        let first = contents(&nodes[0], zone, now).map_err(text)?;
+        for (at, node) in nodes.iter().enumerate().skip(1) {
+            let records = held(node, zone).map_err(text)?;
+            if !first.iter().eq(records.iter().filter(|(_, live)| live.is_there(now))) {
+                let records = contents(node, zone, now).map_err(text)?;
                 let keys = first.keys().chain(records.keys());
                 let key = keys.into_iter().find(|key| first.get(*key) != records.get(*key));
                 let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
                 return Err(format!("zone {}, key {key:?}: node 0 holds {a:?} and node {at} {b:?}", kind.name));
             }
         }
-        all.push(common.unwrap_or_default());
+        all.push(first);
     }
     Ok(all)
 }

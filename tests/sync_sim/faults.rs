@@ -72,7 +72,8 @@ impl World {
                 }
             }
         }
-        self.links.iter_mut().for_each(|link| link.due = now);
+        self.look_at_all_links();
+        self.lost = true;
         true
     }
 
@@ -94,7 +95,7 @@ impl World {
         }
         for from in 0..self.nodes.len() {
             for to in (0..self.nodes.len()).filter(|to| lost(from, *to) || lost(*to, from)) {
-                self.dial_at[from][to] = self.dial_at[from][to].max(until);
+                self.no_dial_until[from][to] = self.no_dial_until[from][to].max(until);
             }
         }
     }

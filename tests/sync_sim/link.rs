@@ -65,21 +65,56 @@ pub struct Link {
     pub black_back: bool,
     /// Until then the dialled node takes little at a time.
     pub slow_until: Millis,
-    /// When something happens next.
-    pub due: Millis,
 }
 
-/// What a link did, for the counts.
-#[derive(Default)]
+/// Kinds of frames, for the counts.
+pub const FRAME_NAMES: [&str; 8] =
+    ["records", "parts of records", "positions", "have", "subscriptions", "acknowledgements", "comparing", "others"];
+
+/// What links did, for the counts.
+#[derive(Clone, Debug, Default)]
 pub struct Moved {
     pub bytes: u64,
     pub pieces: u64,
+    /// Frames and their bytes, by the index of their kind.
+    pub frames: [(u64, u64); FRAME_NAMES.len()],
     /// Log lines, and whose.
     pub notes: Vec<(usize, String)>,
 }
 
+impl Moved {
+    pub fn add(&mut self, other: &Moved) {
+        self.bytes += other.bytes;
+        self.pieces += other.pieces;
+        for (sum, (frames, bytes)) in self.frames.iter_mut().zip(other.frames) {
+            *sum = (sum.0 + frames, sum.1 + bytes);
+        }
+    }
+
+    fn count(&mut self, out: &[u8]) {
+        self.bytes += out.len() as u64;
+        let mut rest = out;
+        while let Some((prefix, body)) = rest.split_first_chunk::<4>() {
+            let length = u32::from_le_bytes(*prefix) as usize;
+            let kind = match body[0] {
+                9 => 0,
+                10 => 1,
+                12 => 2,
+                14 => 3,
+                7 => 4,
+                13 => 5,
+                0x80.. => 6,
+                _ => 7,
+            };
+            self.frames[kind].0 += 1;
+            self.frames[kind].1 += 4 + length as u64;
+            rest = &body[length..];
+        }
+    }
+}
+
 impl Link {
-    pub fn new(from: usize, to: usize, push: Push, pull: Pull, delay: Millis, now: Millis) -> Link {
+    pub fn new(from: usize, to: usize, push: Push, pull: Pull, delay: Millis) -> Link {
         Link {
             from,
             to,
@@ -92,7 +127,6 @@ impl Link {
             black_forth: false,
             black_back: false,
             slow_until: 0,
-            due: now,
         }
     }
 
@@ -153,7 +187,7 @@ impl Link {
                 Some(lie) => lie.tell(rng, out),
                 None => out,
             };
-            moved.bytes += out.len() as u64;
+            moved.count(&out);
             if !self.black_forth {
                 self.forth.send(rng, now, self.delay, &out);
             }
@@ -184,7 +218,7 @@ impl Link {
                 result = pull.tick(&mut out, there);
             }
             moved.notes.extend(pull.notes().into_iter().map(|note| (self.to, note.text)));
-            moved.bytes += out.len() as u64;
+            moved.count(&out);
             if !self.black_back {
                 self.back.send(rng, now, self.delay, &out);
             }

@@ -1,6 +1,8 @@
 //! A node: real zones and a real control region in memory, and a clock that is wrong.
 
+use crate::check::Seen;
 use crate::rng::Rng;
+use std::cell::RefCell;
 use std::sync::Arc;
 use zonemesh::record::{Identity, Kind, Millis, Record, Version};
 use zonemesh::store::control::CONTROL_SIZE;
@@ -13,13 +15,15 @@ pub struct ZoneKind {
     size: usize,
     timeout: Option<Millis>,
     pub evict: bool,
+    /// What is written to it doesn't fit.
+    pub is_tight: bool,
 }
 
 /// By name. One gives its records a life, one is too small for what is written to it.
 pub const ZONES: [ZoneKind; 3] = [
-    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true },
-    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false },
-    ZoneKind { name: "passing", size: 128 * 1024, timeout: Some(20_000), evict: false },
+    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, is_tight: true },
+    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, is_tight: false },
+    ZoneKind { name: "passing", size: 128 * 1024, timeout: Some(20_000), evict: false, is_tight: false },
 ];
 
 /// A record in a state file.
@@ -41,6 +45,8 @@ pub struct SimNode {
     /// What its state files hold, by zone; some time old.
     pub saved: Vec<Vec<Saved>>,
     tokens: u64,
+    /// What checks have seen, by zone.
+    pub seen: [RefCell<Seen>; ZONES.len()],
     // Unmapped after the handles above are gone.
     _memory: Vec<zonemesh::store::region::Mapping>,
 }
@@ -76,6 +82,7 @@ impl SimNode {
             no_agent_until: 0,
             saved: vec![Vec::new(); ZONES.len()],
             tokens: 0,
+            seen: Default::default(),
             _memory: memory,
         }
     }

@@ -24,8 +24,7 @@ pub struct Counts {
     pub acknowledged: u64,
     pub faults: [u64; FAULT_NAMES.len()],
     pub sessions: u64,
-    pub bytes: u64,
-    pub pieces: u64,
+    pub moved: Moved,
     /// Records that comparing brought or took away.
     pub mended: u64,
     /// Milliseconds from the last operation or fault until all agreed.
@@ -37,8 +36,18 @@ pub struct World {
     pub now: Millis,
     pub nodes: Vec<SimNode>,
     pub links: Vec<Link>,
-    /// By dialer and dialled: when to dial next.
+    /// By link: when something happens next. Apart from the links, as it is looked through at each step.
+    due: Vec<Millis>,
+    /// By dialer and dialled: when to dial next; `Millis::MAX` while they are connected.
     pub dial_at: Vec<Vec<Millis>>,
+    /// Nobody dials before then, whatever is lost.
+    pub no_dial_until: Vec<Vec<Millis>>,
+    /// Before then nobody dials.
+    next_dial: Millis,
+    /// Dialers may have lost connections.
+    pub lost: bool,
+    /// By node: it has written since its agent last looked.
+    written: Vec<bool>,
     pub limits: Limits,
     /// How long tombstones are kept.
     pub retention: Millis,
@@ -81,7 +90,14 @@ impl World {
             nodes: nodes.collect(),
             now: EPOCH,
             links: Vec::new(),
-            dial_at: vec![vec![EPOCH; size]; size],
+            due: Vec::new(),
+            no_dial_until: vec![vec![0; size]; size],
+            next_dial: EPOCH,
+            lost: false,
+            written: vec![false; size],
+            dial_at: (0..size)
+                .map(|from| (0..size).map(|to| if from == to { Millis::MAX } else { EPOCH }).collect())
+                .collect(),
             limits,
             retention,
             reach,
@@ -129,10 +145,8 @@ impl World {
 
     /// Everything heals; then all must agree within some time, and go on agreeing.
     fn quiet(&mut self) -> Result<(), String> {
-        for link in &mut self.links {
-            link.held_until = 0;
-            link.due = self.now;
-        }
+        self.links.iter_mut().for_each(|link| link.held_until = 0);
+        self.look_at_all_links();
         let begun = self.now;
         for node in &mut self.nodes {
             node.down_until = node.down_until.min(begun + 500);
@@ -242,21 +256,23 @@ impl World {
     }
 
     fn next_event(&self) -> Millis {
-        let links = self.links.iter().map(|link| link.due);
-        let dials = self.dial_at.iter().flatten().copied().filter(|at| *at > self.now);
-        links.chain(dials).min().unwrap_or(Millis::MAX)
+        self.due.iter().copied().fold(self.next_dial.max(self.now + 1), Millis::min)
+    }
+
+    /// After a fault each may have something to do.
+    pub fn look_at_all_links(&mut self) {
+        self.due.iter_mut().for_each(|due| *due = self.now);
     }
 
     /// Does all that is due now.
     fn settle(&mut self) -> Result<(), String> {
+        self.dial_all();
         for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                self.dial(from, to);
-            }
             self.announce_changes(from);
         }
-        let mut moved = Moved::default();
-        for link in self.links.iter_mut().filter(|link| link.due <= self.now) {
+        let (mut moved, mut dead) = (Moved::default(), false);
+        for (link, due) in self.links.iter_mut().zip(&mut self.due).filter(|(_, due)| **due <= self.now) {
+            let pushes = link.push.is_some();
             let clocks = (self.nodes[link.from].clock(self.now), self.nodes[link.to].clock(self.now));
             let result = link.step(&mut self.rng, self.now, clocks, self.lie, &mut moved);
             if let Err(SessionError::Protocol(text)) = result
@@ -267,47 +283,81 @@ impl World {
                     link.from, link.to
                 ));
             }
-            link.due = link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew));
+            *due = link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew));
+            self.lost |= pushes && link.push.is_none();
+            dead |= link.dead();
         }
-        for (at, text) in moved.notes {
+        for (at, text) in std::mem::take(&mut moved.notes) {
             self.trace(|| format!("node {at} logs: {text}"));
         }
-        self.counts.bytes += moved.bytes;
-        self.counts.pieces += moved.pieces;
-        self.links.retain(|link| !link.dead());
+        self.counts.moved.add(&moved);
+        if dead {
+            let mut links = self.links.iter();
+            self.due.retain(|_| links.next().is_some_and(|link| !link.dead()));
+            self.links.retain(|link| !link.dead());
+        }
         Ok(())
     }
 
     /// The agent's part: what has changed, to every session.
     fn announce_changes(&mut self, from: usize) {
-        if !self.nodes[from].has_agent(self.now) {
+        if !self.written[from] || !self.nodes[from].has_agent(self.now) {
             return;
         }
+        self.written[from] = false;
         for zone in 0..ZONES.len() {
             let mask = self.nodes[from].zone(zone).take_dirty();
             if mask == 0 {
                 continue;
             }
-            for link in self.links.iter_mut().filter(|link| link.from == from) {
+            for (link, due) in self.links.iter_mut().zip(&mut self.due).filter(|(link, _)| link.from == from) {
                 if let Some(push) = link.push.as_mut() {
                     push.mark(zone, mask);
-                    link.due = self.now;
+                    *due = self.now;
                 }
             }
         }
     }
 
-    fn dial(&mut self, from: usize, to: usize) {
-        if from == to || self.now < self.dial_at[from][to] {
+    /// Every node dials all others that it isn't connected to.
+    fn dial_all(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            let mut connected = vec![vec![false; self.nodes.len()]; self.nodes.len()];
+            for link in self.links.iter().filter(|link| link.push.is_some()) {
+                connected[link.from][link.to] = true;
+            }
+            for (from, to) in self.pairs() {
+                if from != to && !connected[from][to] && self.dial_at[from][to] == Millis::MAX {
+                    self.dial_later(from, to);
+                }
+            }
+        }
+        if self.now < self.next_dial {
             return;
         }
-        self.dial_at[from][to] = self.now + self.rng.between(100, 400);
-        if self.links.iter().any(|link| link.from == from && link.to == to && link.push.is_some()) {
-            return;
+        for (from, to) in self.pairs() {
+            if self.dial_at[from][to] > self.now {
+                continue;
+            }
+            let may_dial = self.now >= self.no_dial_until[from][to];
+            if may_dial && self.nodes[from].has_agent(self.now) && self.nodes[to].up(self.now) {
+                self.dial_at[from][to] = Millis::MAX;
+                self.connect(from, to);
+            } else {
+                self.dial_later(from, to);
+            }
         }
-        if self.nodes[from].has_agent(self.now) && self.nodes[to].up(self.now) {
-            self.connect(from, to);
-        }
+        self.next_dial = self.dial_at.iter().flatten().copied().min().unwrap_or(Millis::MAX);
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let count = self.nodes.len();
+        (0..count).flat_map(move |from| (0..count).map(move |to| (from, to)))
+    }
+
+    fn dial_later(&mut self, from: usize, to: usize) {
+        self.dial_at[from][to] = self.no_dial_until[from][to].max(self.now + self.rng.between(100, 400));
+        self.next_dial = self.next_dial.min(self.dial_at[from][to]);
     }
 
     pub fn connect(&mut self, from: usize, to: usize) {
@@ -316,7 +366,8 @@ impl World {
         let token = self.nodes[to].token();
         let pull = Pull::new(self.nodes[to].node.clone(), token, there);
         let delay = if self.rng.one_in(4) { self.rng.between(1, 400) } else { self.rng.between(1, 15) };
-        self.links.push(Link::new(from, to, push, pull, delay, self.now));
+        self.links.push(Link::new(from, to, push, pull, delay));
+        self.due.push(self.now);
         self.counts.sessions += 1;
     }
 
@@ -327,6 +378,7 @@ impl World {
             return false;
         }
         self.counts.operations += 1;
+        self.written[at] = true;
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);

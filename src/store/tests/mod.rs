@@ -11,6 +11,7 @@ mod generations;
 mod geometry;
 mod matching;
 mod model;
+mod past;
 mod processes;
 mod read_model;
 mod replicate;

@@ -137,6 +137,8 @@ fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
     together(&a, &b, after + LONG);
     assert_eq!(keys(&a, after).len(), 100);
     assert_eq!(keys(&a, after), keys(&b, after));
+    assert_eq!((zone(&b).stats().incomplete, zone(&b).lacked()), (0, crate::record::Stamp::ZERO), "nothing is missing");
+    assert!(zone(&b).stats().left_out > 0);
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! What is past: records that were here and are over don't come back, whatever is still remembered of them.
+
+use super::check::check;
+use super::*;
+use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::{Applied, Condition, Life};
+
+const DRIFT: Millis = 60_000;
+const HOUR: Millis = 3_600_000;
+
+fn stamp(count: u64) -> Stamp {
+    Stamp(Stamp::at(START).0 + count)
+}
+
+fn record(value: Option<&'static [u8]>, count: u64, node: u8) -> Record<'static> {
+    let version = Version { stamp: stamp(count), origin: identity(node) };
+    Record { kind: Kind::Register, version, key: b"k", value, expires: None, shortened: false }
+}
+
+#[test]
+fn what_positions_cover_and_is_not_there_is_over() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let apply = |record, now| zone.apply(&record, now, DRIFT).expect("applied");
+    assert_eq!(apply(record(Some(b"a"), 5, 7), START), Applied::Newer);
+    zone.advance(identity(7), stamp(9));
+    zone.delete(b"k", START).expect("deleted");
+    let later = START + 2 * HOUR;
+    zone.upkeep(later, 1000);
+    assert_eq!(zone.stats().tombstones, 0, "nothing tells of it any more");
+    assert_eq!(apply(record(Some(b"a"), 5, 7), later), Applied::Stale);
+    assert_eq!(apply(record(None, 6, 7), later), Applied::Stale, "a tombstone of it is of no use either");
+    assert_eq!(value(&zone, b"k", later), None);
+    // Something older that nobody knew of makes way for what was over before.
+    assert_eq!(apply(record(Some(b"older"), 3, 8), later), Applied::Newer);
+    assert_eq!(apply(record(Some(b"a"), 5, 7), later), Applied::Newer);
+    assert_eq!(value(&zone, b"k", later), None);
+    assert_eq!(apply(record(Some(b"new"), 10, 7), later), Applied::Newer, "what came later is news");
+    check(&zone);
+}
+
+#[test]
+fn what_found_no_room_may_come_again() {
+    let zone = Fixture::new(64 << 10, None, true);
+    zone.advance(identity(7), stamp(9));
+    zone.count_lacked(stamp(6));
+    assert_eq!((zone.stats().incomplete, zone.stats().left_out), (1, 1));
+    let apply = |record| zone.apply(&record, START, DRIFT).expect("applied");
+    assert_eq!(apply(Record { key: b"other", ..record(Some(b"a"), 7, 7) }), Applied::Stale);
+    assert_eq!(apply(record(Some(b"a"), 6, 7)), Applied::Newer);
+    // What is left out meanwhile keeps it from being made up for.
+    zone.count_lacked(stamp(8));
+    zone.made_up(stamp(6));
+    assert_eq!(zone.lacked(), stamp(8));
+    zone.made_up(stamp(8));
+    assert_eq!((zone.lacked(), zone.stats().incomplete, zone.stats().left_out), (Stamp::ZERO, 0, 2));
+}
+
+#[test]
+fn a_delete_of_what_is_not_promised_yet_is_remembered_until_it_is() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let apply = |record, now| zone.apply(&record, now, DRIFT).expect("applied");
+    // Replaced first, and deleted then; and the other way round, a record that comes when the delete is here.
+    apply(record(Some(b"a"), 5, 7), START);
+    zone.set(b"k", b"mine", Life::Default, Condition::Always, START).expect("room");
+    zone.delete(b"k", START).expect("deleted");
+    let late = Record { key: b"late", ..record(Some(b"a"), 4, 7) };
+    apply(Record { key: b"late", ..record(None, 6, 8) }, START);
+    zone.advance(identity(8), stamp(6));
+    assert_eq!(apply(late, START), Applied::Stale);
+    let day = START + 24 * HOUR;
+    (START..day).step_by(HOUR as usize).for_each(|now| _ = zone.upkeep(now, 1000));
+    assert_eq!(zone.stats().tombstones, 2, "its origin may not have lived to promise it");
+    assert_eq!(apply(record(Some(b"a"), 5, 7), day), Applied::Stale);
+    assert_eq!(apply(late, day), Applied::Stale);
+    zone.advance(identity(7), stamp(5));
+    (day..day + 3 * HOUR).step_by(HOUR as usize).for_each(|now| _ = zone.upkeep(now, 1000));
+    assert_eq!(zone.stats().tombstones, 0);
+    assert_eq!(apply(record(Some(b"a"), 5, 7), day + HOUR), Applied::Stale);
+    check(&zone);
+}
+
+#[test]
+fn memory_made_anew_takes_its_nodes_older_writes_back() {
+    let born = Some(START + 1000);
+    let zone = Fixture::with(64 << 10, Params { sync: true, born, ..Params::new(identity(1)) });
+    assert!(zone.claims().is_empty());
+    assert_eq!(zone.apply(&record(Some(b"mine"), 5, 1), START + 2000, DRIFT), Ok(Applied::Newer));
+    // The clock was set back: stamps come after the beginning all the same.
+    zone.set(b"new", b"v", Life::Default, Condition::Always, START).expect("room");
+    let mut found = Vec::new();
+    let version = zone.get(b"new", START, &mut found).expect("a look-up").map(|found| zone.version(&found));
+    assert!(version.is_some_and(|version| version.stamp > Stamp::at(START + 1000)));
+    zone.close(START);
+    zone.delete(b"new", START).expect("deleted");
+    zone.upkeep(START + 2 * HOUR, 1000);
+    let again = Record { key: b"new", version: version.expect("found"), ..record(Some(b"v"), 0, 1) };
+    assert_eq!(zone.apply(&again, START + 2 * HOUR, DRIFT), Ok(Applied::Stale), "that was written and deleted here");
+}
+
+#[test]
+fn what_a_clock_ahead_let_go_may_come_again() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let mortal = Record { expires: Some(START + HOUR), ..record(Some(b"a"), 5, 7) };
+    assert_eq!(zone.apply(&mortal, START, DRIFT), Ok(Applied::Newer));
+    zone.advance(identity(7), stamp(9));
+    (1..4).for_each(|hours| _ = zone.upkeep(START + hours * HOUR, 1000));
+    assert_eq!(zone.stats().tombstones, 0);
+    assert_eq!(zone.apply(&mortal, START, DRIFT), Ok(Applied::Newer));
+    assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"a"[..]));
+}
