@@ -18,11 +18,24 @@ const DIGITS: [u8; 256] = {
 /// Appends `bytes` as text.
 pub fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
     out.reserve(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let at = |index: usize| u32::from(group.get(index).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        let digit = |index: usize| ALPHABET[(bits >> (18 - 6 * index)) as usize & 63];
-        out.extend((0..4).map(|index| if index <= group.len() { digit(index) } else { b'=' }));
+    let digits = |[one, two, three]: [u8; 3]| {
+        let bits = u32::from(one) << 16 | u32::from(two) << 8 | u32::from(three);
+        [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift) as usize & 63])
+    };
+    let (groups, rest) = bytes.as_chunks();
+    for group in groups {
+        out.extend_from_slice(&digits(*group));
+    }
+    match *rest {
+        [one] => {
+            let [first, second, ..] = digits([one, 0, 0]);
+            out.extend_from_slice(&[first, second, b'=', b'=']);
+        }
+        [one, two] => {
+            let [first, second, third, _] = digits([one, two, 0]);
+            out.extend_from_slice(&[first, second, third, b'=']);
+        }
+        _ => {}
     }
 }
 

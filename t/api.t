@@ -57,7 +57,7 @@ subtest 'headers' => sub {
     my $get = $node->get('/api/9/nginx');
     like($get->header('Content-Type'), qr{^application/json\b}, 'the type of an answer');
     is($get->header('Content-Length'), length $get->body, 'its length');
-    like($get->header('Cache-Control') // $get->header('Expires') // '', qr/no-cache|no-store|Thu, 01 Jan 1970/i, 'not for caches');
+    is($get->header('Cache-Control'), 'no-store', 'not for caches');
     my $head = $node->request('HEAD', "$kv/one");
     is($head->status, 200, 'HEAD answers');
     is($head->body,   '',  'without a body');

@@ -32,7 +32,7 @@ my @writers = map {
         local $SIG{TERM} = sub { $stop = 1 };
         until ($stop) {
             $i++;
-            my $value = 'v' x (($i * 7_919) % 30_000);
+            my $value = 'v' x (40_000 + ($i * 7_919) % 30_000);
             eval { $node->change('one', "w$writer", $value) == 404 and $node->add('one', "w$writer", $value) };
         }
         POSIX::_exit(0);

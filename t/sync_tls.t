@@ -32,7 +32,7 @@ my $alien = authority('another CA');
         is($said, '', "$name: it says hello, and nothing is said to it");
         cmp_ok($took, '<', 2, "$name: its connection is closed");
     }
-    my ($said) = s_client($a, [ '-cert', $right, '-key', $right_key ], 0.5);
+    my ($said) = s_client($a, [ '-cert', $right, '-key', $right_key ], 2);
     is((frames($said))[0][0], $TYPE{HELLO}, 'the right certificate: it is greeted');
 
     my $socket = tcp($a->sync);

@@ -4,6 +4,7 @@
 //! case.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 /// The value of the first argument `name`, decoded. An argument without `=` has none and is passed over.
 pub(super) fn first<'a>(args: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
@@ -47,7 +48,7 @@ pub(super) enum Fields {
     /// `fields=`: only the names, as an array.
     Names,
     /// `fields=a,b`.
-    Only(Vec<Vec<u8>>),
+    Only(BTreeSet<Vec<u8>>),
 }
 
 impl Fields {
@@ -63,7 +64,7 @@ impl Fields {
     /// Whether a member of this name is shown.
     pub(super) fn keep(&self, name: &[u8]) -> bool {
         match self {
-            Fields::Only(names) => names.iter().any(|kept| kept == name),
+            Fields::Only(names) => names.contains(name),
             Fields::All | Fields::Names => true,
         }
     }
@@ -106,7 +107,7 @@ mod tests {
     fn reads_fields() {
         assert_eq!(Fields::of(""), Fields::All);
         assert_eq!(Fields::of("fields="), Fields::Names);
-        let only = Fields::Only(vec![b"a".to_vec(), b"b".to_vec()]);
+        let only = Fields::Only([b"a".to_vec(), b"b".to_vec()].into());
         assert_eq!(Fields::of("fields=a,b"), only);
         assert_eq!(Fields::of("fields=a%2Cb"), only);
         assert!(only.keep(b"b") && !only.keep(b"c"));

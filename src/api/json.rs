@@ -359,8 +359,8 @@ mod tests {
             String::from_utf8(body).unwrap()
         };
         assert_eq!(show(Fields::All), r#"{"n":1,"s":"t","o":{"n":2}}"#);
-        assert_eq!(show(Fields::Only(vec![b"s".to_vec(), b"o".to_vec()])), r#"{"s":"t","o":{"n":2}}"#);
-        assert_eq!(show(Fields::Only(Vec::new())), "{}");
+        assert_eq!(show(Fields::Only([b"s".to_vec(), b"o".to_vec()].into())), r#"{"s":"t","o":{"n":2}}"#);
+        assert_eq!(show(Fields::Only([].into())), "{}");
         assert_eq!(show(Fields::Names), r#"["n","s","o"]"#);
     }
 }

@@ -115,8 +115,8 @@ impl Reading {
     fn take_member(&mut self) -> Result<(), NotJson> {
         let (name, json) = self.members.member()?;
         if self.wrong.is_none() {
-            let added = (self.understand)(name, json).and_then(|pair| self.packed.add(&pair));
-            self.wrong = added.err().map(Error::from);
+            let pair = (self.understand)(name, json).map_err(Error::from);
+            self.wrong = pair.and_then(|pair| self.packed.add(&pair)).err();
         }
         Ok(())
     }
@@ -124,11 +124,11 @@ impl Reading {
     /// A text that is taken as a whole.
     fn take_whole(&mut self) -> Result<(), NotJson> {
         let json = self.members.whole()?;
-        let added = match self.is_object {
+        let pair = match self.is_object {
             true => Err(FormatError::NotObject),
-            false => (self.understand)(Cow::Borrowed(""), json).and_then(|pair| self.packed.add(&pair)),
+            false => (self.understand)(Cow::Borrowed(""), json),
         };
-        self.wrong = added.err().map(Error::from);
+        self.wrong = pair.map_err(Error::from).and_then(|pair| self.packed.add(&pair)).err();
         Ok(())
     }
 

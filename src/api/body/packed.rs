@@ -1,15 +1,22 @@
 //! Pairs that wait until all of a body is checked, packed into parcels: so that millions of them are kept, and let go, in
 //! small steps and little memory.
+//!
+//! Parcels are mapped apart from the heap. What is freed there is given back to the system when the last bit at the end of it
+//! is, all at once: tens of milliseconds for what a million pairs take.
 
-use crate::api::error::FormatError;
+use crate::api::error::{Error, FormatError};
+use crate::record::Millis;
 use crate::store::Life;
+use memmap2::MmapMut;
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasher;
 
-/// A parcel takes no further pair after so many bytes.
-const PARCEL: usize = 64 * 1024;
+/// The first parcel is on the heap, as it is nearly always the only one; it and the others have so many bytes, or what one
+/// pair needs.
+const FIRST: usize = 16 * 1024;
+const PARCEL: usize = 256 * 1024;
 /// Above so many keys they are spread over shelves: a set grows by moving all that it has at once.
 const A_SHELF: usize = 1024;
 const SHELVES: usize = 1024;
@@ -39,54 +46,118 @@ pub(in crate::api) struct Packed {
     keys: Keys,
 }
 
-#[derive(Default)]
 struct Parcel {
-    /// Keys, each followed by its value if it has one.
-    bytes: Vec<u8>,
-    heads: Vec<Head>,
+    room: Room,
+    used: usize,
 }
 
-#[derive(Clone, Copy)]
-struct Head {
-    key: usize,
-    what: What,
+enum Room {
+    Heap(Vec<u8>),
+    Mapped(MmapMut),
 }
 
-#[derive(Clone, Copy)]
-enum What {
-    Set { value: usize, life: Life },
-    Touch(Life),
-    Delete,
+/// What stands before a key and its value: their lengths, and what the pair is for.
+const HEAD: usize = 24;
+const SET: u64 = 0;
+const TOUCH: u64 = 1;
+const DELETE: u64 = 2;
+
+impl Parcel {
+    fn new(is_first: bool, needed: usize) -> Result<Parcel, Error> {
+        let room = match is_first {
+            true => Room::Heap(Vec::with_capacity(needed.min(FIRST))),
+            false => Room::Mapped(MmapMut::map_anon(PARCEL.max(needed)).map_err(|_| Error::BodyRead)?),
+        };
+        Ok(Parcel { room, used: 0 })
+    }
+
+    /// Appends a pair; `false`: it doesn't fit.
+    fn add(&mut self, head: [u64; 3], key: &[u8], value: &[u8]) -> bool {
+        let end = self.used + HEAD + key.len() + value.len();
+        let head = head.map(u64::to_ne_bytes);
+        match &mut self.room {
+            Room::Heap(bytes) => {
+                if end > FIRST && self.used > 0 {
+                    return false;
+                }
+                bytes.extend_from_slice(head.as_flattened());
+                bytes.extend_from_slice(key);
+                bytes.extend_from_slice(value);
+            }
+            Room::Mapped(map) => {
+                let Some(mut room) = map.get_mut(self.used..end) else { return false };
+                for part in [head.as_flattened(), key, value] {
+                    let Some((here, rest)) = room.split_at_mut_checked(part.len()) else { return false };
+                    here.copy_from_slice(part);
+                    room = rest;
+                }
+            }
+        }
+        self.used = end;
+        true
+    }
+
+    /// The pair that begins at this byte, and where the next one does.
+    fn pair(&self, at: usize) -> Option<(Pair<'_>, usize)> {
+        let bytes = match &self.room {
+            Room::Heap(bytes) => bytes.as_slice(),
+            Room::Mapped(map) => map,
+        };
+        let mut rest = bytes.get(at..self.used)?;
+        let mut number = || {
+            let (number, after) = rest.split_first_chunk()?;
+            rest = after;
+            Some(u64::from_ne_bytes(*number))
+        };
+        let (lengths, kind, life) = (number()?, number()?, number()?);
+        // Both lengths are far below 4 GiB.
+        let (key, value) = ((lengths >> 32) as usize, (lengths & 0xffff_ffff) as usize);
+        let (key, rest) = rest.split_at_checked(key)?;
+        let change = match kind {
+            SET => Change::Set { value: Cow::Borrowed(rest.get(..value)?), life: life_of(life) },
+            TOUCH => Change::Touch(life_of(life)),
+            _ => Change::Delete,
+        };
+        Some((Pair { key: Cow::Borrowed(key), change }, at + HEAD + key.len() + value))
+    }
+}
+
+/// A life as a number, and back. Bodies give lives of a millisecond or more, or none.
+fn number_of(life: Life) -> Millis {
+    match life {
+        Life::For(millis) => millis,
+        Life::Default | Life::Keep => 0,
+    }
+}
+
+fn life_of(number: Millis) -> Life {
+    if number > 0 { Life::For(number) } else { Life::Default }
 }
 
 /// Where a walk stands. The default is the beginning.
 #[derive(Clone, Copy, Default)]
 pub(in crate::api) struct Place {
     parcel: usize,
-    pair: usize,
     byte: usize,
 }
 
 impl Packed {
     /// Appends a pair.
-    pub(super) fn add(&mut self, pair: &Pair<'_>) -> Result<(), FormatError> {
+    pub(super) fn add(&mut self, pair: &Pair<'_>) -> Result<(), Error> {
         if !self.keys.insert(&pair.key) {
-            return Err(FormatError::KeyTwice);
+            return Err(FormatError::KeyTwice.into());
         }
-        if self.parcels.back().is_none_or(|last| last.bytes.len() >= PARCEL) {
-            self.parcels.push_back(Parcel::default());
-        }
-        let Some(parcel) = self.parcels.back_mut() else { return Ok(()) };
-        parcel.bytes.extend_from_slice(&pair.key);
-        let what = match &pair.change {
-            Change::Set { value, life } => {
-                parcel.bytes.extend_from_slice(value);
-                What::Set { value: value.len(), life: *life }
-            }
-            Change::Touch(life) => What::Touch(*life),
-            Change::Delete => What::Delete,
+        let (value, kind, life) = match &pair.change {
+            Change::Set { value, life } => (&**value, SET, number_of(*life)),
+            Change::Touch(life) => (&[][..], TOUCH, number_of(*life)),
+            Change::Delete => (&[][..], DELETE, 0),
         };
-        parcel.heads.push(Head { key: pair.key.len(), what });
+        let head = [(pair.key.len() as u64) << 32 | value.len() as u64, kind, life];
+        if !self.parcels.back_mut().is_some_and(|last| last.add(head, &pair.key, value)) {
+            let mut parcel = Parcel::new(self.parcels.is_empty(), HEAD + pair.key.len() + value.len())?;
+            parcel.add(head, &pair.key, value);
+            self.parcels.push_back(parcel);
+        }
         self.count += 1;
         Ok(())
     }
@@ -104,24 +175,13 @@ impl Packed {
     /// The next one of a walk.
     pub(in crate::api) fn next(&self, place: &mut Place) -> Option<Pair<'_>> {
         let mut parcel = self.parcels.get(place.parcel)?;
-        if place.pair >= parcel.heads.len() {
-            *place = Place { parcel: place.parcel + 1, ..Place::default() };
+        if place.byte >= parcel.used {
+            *place = Place { parcel: place.parcel + 1, byte: 0 };
             parcel = self.parcels.get(place.parcel)?;
         }
-        let head = *parcel.heads.get(place.pair)?;
-        let rest = parcel.bytes.get(place.byte..)?;
-        let (key, rest) = rest.split_at_checked(head.key)?;
-        place.pair += 1;
-        place.byte += head.key;
-        let change = match head.what {
-            What::Set { value, life } => {
-                place.byte += value;
-                Change::Set { value: Cow::Borrowed(rest.get(..value)?), life }
-            }
-            What::Touch(life) => Change::Touch(life),
-            What::Delete => Change::Delete,
-        };
-        Some(Pair { key: Cow::Borrowed(key), change })
+        let (pair, next) = parcel.pair(place.byte)?;
+        place.byte = next;
+        Some(pair)
     }
 
     /// Lets go of the parcels that a walk has passed.
@@ -142,18 +202,18 @@ impl Packed {
     }
 }
 
-/// Hashes of the keys that there are: so wide that two keys share one never.
+/// Hashes of the keys that there are, under a secret of their own: of a million bodies with a million keys each, two keys
+/// share one in some three of a hundred.
 #[derive(Default)]
 struct Keys {
-    shelves: Vec<HashSet<u128>>,
-    hashers: (RandomState, RandomState),
+    shelves: Vec<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 impl Keys {
     /// `false`: it is there already.
     fn insert(&mut self, key: &[u8]) -> bool {
-        let (high, low) = (self.hashers.0.hash_one(key), self.hashers.1.hash_one(key));
-        let hash = u128::from(high) << 64 | u128::from(low);
+        let hash = self.hasher.hash_one(key);
         if self.shelves.is_empty() {
             self.shelves.push(HashSet::new());
         }
@@ -169,9 +229,9 @@ impl Keys {
         self.put(hash)
     }
 
-    fn put(&mut self, hash: u128) -> bool {
+    fn put(&mut self, hash: u64) -> bool {
         // Of the modulus, so it fits.
-        let shelf = (hash % self.shelves.len().max(1) as u128) as usize;
+        let shelf = (hash % self.shelves.len().max(1) as u64) as usize;
         self.shelves.get_mut(shelf).is_some_and(|shelf| shelf.insert(hash))
     }
 
@@ -189,7 +249,7 @@ mod tests {
     #[test]
     fn pairs_come_out_as_they_went_in() {
         let mut packed = Packed::default();
-        let all: Vec<Pair<'_>> = (0..5000)
+        let mut all: Vec<Pair<'_>> = (0..5000)
             .map(|n| Pair {
                 key: format!("key {n}").into_bytes().into(),
                 change: match n % 4 {
@@ -204,10 +264,16 @@ mod tests {
             packed.add(pair).unwrap();
         }
         assert_eq!(packed.len(), 5000);
-        assert!(packed.parcels.len() > 10);
+        assert!(packed.parcels.len() > 8);
         for n in [0, 1, 4999] {
-            assert_eq!(packed.add(&all[n]), Err(FormatError::KeyTwice));
+            assert_eq!(packed.add(&all[n]), Err(FormatError::KeyTwice.into()));
         }
+        let large = Pair {
+            key: vec![b'k'; 60_000].into(),
+            change: Change::Set { value: vec![b'v'; 1 << 20].into(), life: Life::Default },
+        };
+        packed.add(&large).unwrap();
+        all.push(large);
         let mut place = Place::default();
         for pair in &all {
             assert_eq!(packed.next(&mut place).as_ref(), Some(pair));

@@ -215,7 +215,7 @@ unsafe fn wait_until_writable(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t
     }
 }
 
-/// The client took all: `send_timeout` is over.
+/// The client took all: `send_timeout` is over, and nginx needn't tell any more that it takes more.
 unsafe fn stop_waiting(r: *mut sys::ngx_http_request_t) {
     // SAFETY: the caller hands over a live request.
     unsafe {
@@ -223,6 +223,8 @@ unsafe fn stop_waiting(r: *mut sys::ngx_http_request_t) {
         let write = (*connection).write;
         if (*connection).data == r.cast() && (*write).timer_set() != 0 && (*write).delayed() == 0 {
             sys::ngx_del_timer(write);
+            // Where nginx waits by poll or select it would tell so without end.
+            sys::ngx_handle_write_event(write, 0);
         }
     }
 }
