@@ -19,11 +19,12 @@ pub struct ZoneKind {
     pub is_tight: bool,
 }
 
-/// By name. One gives its records a life, one is too small for what is written to it.
+/// By name. One gives its records a life, one is too small for what is written to it. The others have a table of origins
+/// for the 50 nodes of the largest clusters, and for their incarnations.
 pub const ZONES: [ZoneKind; 3] = [
     ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, is_tight: true },
     ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, is_tight: false },
-    ZoneKind { name: "passing", size: 128 * 1024, timeout: Some(20_000), evict: false, is_tight: false },
+    ZoneKind { name: "passing", size: 256 * 1024, timeout: Some(20_000), evict: false, is_tight: false },
 ];
 
 /// A record in a state file.
