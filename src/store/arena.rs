@@ -16,11 +16,16 @@ use super::{Slot, StoreError};
 pub enum Need {
     /// A new record: of each size a free block stays in each shard that uses it, and of the pool the reserve.
     Growth,
-    /// A new version of a record, or a tombstone, whose older blocks are freed right after: it may have the last of those
+    /// A new version of a record whose older blocks are freed right after: it may have the last of those
     /// sizes that are freed.
     Replacement(Freed),
+    /// The tombstone of a record whose blocks are freed right after, and which can do without what is kept in the shard.
+    Burial(Freed),
     /// A record that the memory in which it was written has an allowance for: whatever is left.
     Moved,
+    /// One of many that fitted before, in some order: whatever is left, and rather a larger block than another page. What is
+    /// larger comes first.
+    Packed,
 }
 
 /// What becomes free once a record is replaced.
@@ -51,16 +56,26 @@ impl Shard<'_> {
     pub fn allocate(&self, len: usize, need: Need) -> Result<usize, StoreError> {
         let class = self.zone.geometry.class_for(len).ok_or(StoreError::NoMemory)?;
         self.class_add(class, REQUESTS, 1);
+        if need == Need::Packed
+            && let Some(block) =
+                (class..self.zone.geometry.classes).find_map(|class| self.take_block(class, Need::Growth))
+        {
+            return Ok(block);
+        }
         if need == Need::Moved && !self.may_take(class, Need::Growth) {
             // For the next version of some record, if there is room that isn't kept for others.
             let _ = self.take_page(class, Need::Growth);
         }
-        if let Some(block) = self.take_block(class, need) {
+        if need != Need::Packed
+            && let Some(block) = self.take_block(class, need)
+        {
             return Ok(block);
         }
         let block = match self.take_page(class, need) {
             Ok(()) => self.take_block(class, need),
-            Err(StoreError::NoMemory) => self.take_larger_block(class, need),
+            Err(StoreError::NoMemory) => {
+                self.take_larger_block(class, need).or_else(|| self.take_any_block(class, need))
+            }
             Err(error) => return Err(error),
         };
         block.ok_or_else(|| {
@@ -70,7 +85,7 @@ impl Shard<'_> {
     }
 
     /// What replacing a record frees.
-    pub fn freed_by(&self, met: &Met) -> Need {
+    pub fn freed_by(&self, met: &Met) -> Freed {
         let mut freed = Freed { classes: 0, pages: 0 };
         let mut add = |at| {
             if let Some((_, class)) = self.page_and_class(at) {
@@ -80,15 +95,15 @@ impl Shard<'_> {
         };
         add(met.at);
         self.overflow_each(self.block(met.at).overflow(), add);
-        Need::Replacement(freed)
+        freed
     }
 
     /// Whether a block of a class may be taken: of a size that lies in a page with others, each shard that uses it keeps one
     /// for the next version of some record, so that updates don't fail in a full zone. Whole pages are kept by the reserve.
     fn may_take(&self, class: usize, need: Need) -> bool {
         match need {
-            Need::Moved => return true,
-            Need::Replacement(freed) if freed.classes >> class & 1 == 1 => return true,
+            Need::Moved | Need::Packed => return true,
+            Need::Replacement(freed) | Need::Burial(freed) if freed.classes >> class & 1 == 1 => return true,
             _ => {}
         }
         let blocks = self.blocks_a_page(class);
@@ -125,6 +140,18 @@ impl Shard<'_> {
         let most = CLASS_SIZES[class] + CLASS_SIZES[class] / 4;
         (class + 1..self.zone.geometry.classes)
             .take_while(|class| CLASS_SIZES[*class] <= most)
+            .find_map(|class| self.take_block(class, need))
+    }
+
+    /// The block that what is replaced leaves behind, be it ever so large; or whichever is left.
+    fn take_any_block(&self, class: usize, need: Need) -> Option<usize> {
+        let any = match need {
+            Need::Replacement(freed) => freed.classes,
+            Need::Packed => u64::MAX,
+            _ => 0,
+        };
+        (class..self.zone.geometry.classes)
+            .filter(|class| any >> class & 1 == 1)
             .find_map(|class| self.take_block(class, need))
     }
 
@@ -231,10 +258,11 @@ impl Shard<'_> {
             }
             self.set_usage(descriptor, used, free as u16);
             self.class_add(class, USED, i64::from(used));
-            if (used != 0 || !self.give_page(page)) && free != 0 {
+            if free != 0 {
                 self.link_page(class, page);
             }
         }
+        self.give_empty_pages();
     }
 
     /// The pages of this shard, with how many blocks of each are in use.
@@ -310,9 +338,8 @@ impl Shard<'_> {
     /// An empty page goes back if the class has another with room, or the pool runs low; else it would soon be asked for.
     fn can_return(&self, class: usize, page: usize) -> bool {
         let free = self.zone.free_pages();
-        let is_low = || {
-            u64::from(free) <= self.zone.withheld(Need::Growth, class) || (free as usize) < self.zone.geometry.pages / 4
-        };
+        let is_low =
+            || u64::from(free) <= self.zone.withheld(Need::Growth) || (free as usize) < self.zone.geometry.pages / 4;
         !self.is_alone(class, page) || (!self.is_kept(class, page) && is_low())
     }
 
@@ -360,7 +387,7 @@ impl Shard<'_> {
 
     /// The pages of a class that have free blocks, but for those that are kept for others.
     fn usable_pages(&self, class: usize, need: Need) -> impl Iterator<Item = usize> {
-        let round = if need == Need::Moved { 0 } else { self.zone.pledge_round() };
+        let round = if matches!(need, Need::Moved | Need::Packed) { 0 } else { self.zone.pledge_round() };
         let mut next = self.partial(class);
         // A list can't be longer than there are pages.
         let pages = (0..self.zone.geometry.pages).map_while(move |_| {

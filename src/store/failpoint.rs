@@ -101,6 +101,9 @@ pub mod armed {
     static COUNTDOWN: AtomicU32 = AtomicU32::new(0);
     static SIGNAL: AtomicU32 = AtomicU32::new(0);
 
+    /// In place of a signal: a panic.
+    pub const UNWIND: i32 = -1;
+
     /// From now on this process gets `signal` when it does `step` for the `nth` time (from 1).
     pub fn arm(step: Step, nth: u32, signal: i32) {
         SIGNAL.store(signal as u32, SeqCst);
@@ -111,8 +114,10 @@ pub mod armed {
     pub fn reach(step: Step) {
         if STEP.load(SeqCst) == step as u32 && COUNTDOWN.fetch_sub(1, SeqCst) == 1 {
             STEP.store(0, SeqCst);
+            let signal = SIGNAL.load(SeqCst).cast_signed();
+            assert_ne!(signal, UNWIND, "a failpoint");
             // SAFETY: a signal to this process itself, which is a child that a test made for this.
-            unsafe { libc::kill(libc::getpid(), SIGNAL.load(SeqCst) as i32) };
+            unsafe { libc::kill(libc::getpid(), signal) };
         }
     }
 }

@@ -408,7 +408,7 @@ impl Shard<'_> {
         now: Millis,
     ) -> Result<Version, StoreError> {
         met.inspect(|met| self.prepare(met));
-        let need = met.map_or(Need::Growth, |met| self.freed_by(met));
+        let need = met.map_or(Need::Growth, |met| Need::Replacement(self.freed_by(met)));
         let at = self.make(key, value, need)?;
         let stamp = self.stamp(now);
         let fields = Fields {
@@ -456,7 +456,7 @@ impl Shard<'_> {
             tag: place.tag,
             ..met.fields
         };
-        if let Ok(at) = self.make(key, &[], self.freed_by(met)) {
+        if let Ok(at) = self.make(key, &[], Need::Burial(self.freed_by(met))) {
             self.publish(place, at, &fields, Some(met));
             return;
         }

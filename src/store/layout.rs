@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -68,6 +68,10 @@ pub mod header {
     pub const ORIGINS_LOCK: usize = 320;
     /// When a peer last had this node look for an entry of that table that can go, milliseconds.
     pub const ORIGINS_SOUGHT: usize = 328;
+    /// The lock of those pages of the pool that next versions of records count on; who has it has a shard's, too.
+    pub const BORROW_LOCK: usize = 336;
+    /// Random: another zone, or one made anew, has another.
+    pub const MARK: usize = 344;
     /// The session that takes the full state, and when it last said so.
     pub const DONOR: usize = 384;
     pub const DONOR_TIME: usize = 392;

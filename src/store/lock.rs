@@ -75,9 +75,9 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Gives the lock back.
+/// Gives the lock back, if it is the calling thread's.
 pub fn unlock(word: &AtomicU64) {
-    word.store(0, SeqCst);
+    let _ = word.compare_exchange(this_thread(), 0, SeqCst, Relaxed);
 }
 
 /// Looks for some microseconds: a running owner is done by then.
@@ -262,6 +262,16 @@ mod tests {
         });
         assert_eq!(waited.0, Err(StoreError::Busy));
         assert!(waited.1 < PATIENCE / 3, "{:?} of {PATIENCE:?}", waited.1);
+    }
+
+    #[test]
+    fn only_the_owner_gives_a_lock_back() {
+        let word = AtomicU64::new(0);
+        assert_eq!(lock(&word), Ok(Obtained::Clean));
+        thread::scope(|scope| scope.spawn(|| unlock(&word)).join().expect("a thread"));
+        assert_eq!(word.load(SeqCst), this_thread());
+        unlock(&word);
+        assert_eq!(word.load(SeqCst), 0);
     }
 
     /// Of the calling thread.

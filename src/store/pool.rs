@@ -15,13 +15,59 @@ const ROUND_SHIFT: u32 = 24;
 impl Shard<'_> {
     /// Takes a page for a class.
     pub fn take_from_pool(&self, class: usize, need: Need) -> Result<usize, StoreError> {
+        match self.take_free_page(class, need) {
+            Err(StoreError::NoMemory) if self.may_borrow(need) => {
+                self.borrow()?;
+                self.take_free_page(class, need)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Whether there may be pages once nobody else borrows: there are some now, or somebody does.
+    pub fn may_borrow(&self, need: Need) -> bool {
+        let zone = self.zone;
+        let is_borrowed = || zone.region.load64(header::BORROW_LOCK, Relaxed) != 0;
+        !self.borrows.get()
+            && !matches!(need, Need::Moved | Need::Packed)
+            && (u64::from(zone.free_pages()) > zone.withheld(need) || is_borrowed())
+    }
+
+    /// Waits until nobody else borrows pages that next versions count on. Then this may, as long as it has the shard: by the
+    /// end of that they are back.
+    pub fn borrow(&self) -> Result<(), StoreError> {
+        let word = self.zone.region.word64(header::BORROW_LOCK).ok_or(StoreError::Busy)?;
+        if self.pool_stuck.get() {
+            return Err(StoreError::Busy);
+        }
+        let obtained = lock::lock(word).inspect_err(|_| self.pool_stuck.set(true))?;
+        self.borrows.set(true);
+        if obtained == Obtained::FromTheDead {
+            // What the dead one borrowed is in the shard that it had.
+            self.zone.repair_others(self.index);
+        }
+        Ok(())
+    }
+
+    /// What was borrowed is back.
+    pub fn end_borrowing(&self) {
+        if self.borrows.get()
+            && let Some(word) = self.zone.region.word64(header::BORROW_LOCK)
+        {
+            lock::unlock(word);
+        }
+    }
+
+    fn take_free_page(&self, class: usize, need: Need) -> Result<usize, StoreError> {
         let zone = self.zone;
         self.with_pool(|| {
             if !zone.is_free_page(zone.region.load32(header::POOL_HEAD, Relaxed)) {
                 zone.rebuild_pool();
             }
             let (head, free) = (zone.region.load32(header::POOL_HEAD, Relaxed), zone.free_pages());
-            if head == 0 || u64::from(free) <= zone.withheld(need, class) {
+            let others_count_on = u64::from(free) <= zone.pledge() + u64::from(zone.reserve_for_largest());
+            let is_refused = others_count_on && !self.borrows.get() && !matches!(need, Need::Moved | Need::Packed);
+            if head == 0 || u64::from(free) <= zone.withheld(need) || is_refused {
                 return Err(StoreError::NoMemory);
             }
             let page = head as usize - 1;
@@ -89,13 +135,15 @@ impl Zone {
         self.region.load64(header::LARGEST, Relaxed).max(1).min(self.geometry.pages as u64 / 2) as u32
     }
 
-    /// Pages of the pool that writes of this need, for a block of this class, can't have.
-    pub(super) fn withheld(&self, need: Need, class: usize) -> u64 {
+    /// Pages of the pool that writes of this need can't have.
+    pub(super) fn withheld(&self, need: Need) -> u64 {
         match need {
             Need::Growth => u64::from(self.reserve()) + self.pledge(),
-            Need::Replacement(freed) if freed.classes >> class & 1 == 1 => self.pledge(),
-            Need::Replacement(_) => u64::from(self.reserve_for_largest()) + self.pledge(),
-            Need::Moved => 0,
+            // What it frees makes up for what it takes: so the pool has never less than the largest afterwards.
+            Need::Replacement(freed) | Need::Burial(freed) => {
+                u64::from(self.reserve_for_largest()).saturating_sub(freed.pages) + self.pledge()
+            }
+            Need::Moved | Need::Packed => 0,
         }
     }
 

@@ -37,8 +37,10 @@ pub struct Joining {
 /// Where a record that is merged comes from.
 #[derive(Clone, Copy)]
 pub(super) enum Via {
-    /// Another node, or a file.
+    /// Another node.
     Peer,
+    /// The zone's state file.
+    File(Need),
     /// Other memory of this node. `need`: who may have the last pages, if that isn't to follow from what is there.
     Memory { need: Option<Need>, unsettled: bool },
 }
@@ -49,7 +51,7 @@ impl Via {
     }
 
     const fn is_peer(self) -> bool {
-        matches!(self, Via::Peer)
+        matches!(self, Via::Peer | Via::File(_))
     }
 
     const fn is_unsettled(self) -> bool {
@@ -59,6 +61,7 @@ impl Via {
     const fn need(self) -> Option<Need> {
         match self {
             Via::Peer => None,
+            Via::File(need) => Some(need),
             Via::Memory { need, .. } => need,
         }
     }
@@ -97,6 +100,16 @@ impl Zone {
     /// `BadKey`, `BadValue` or `Busy`; what doesn't fit is `Applied::Full`.
     pub fn apply(&self, record: &Record<'_>, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
         self.merge(record, now, max_drift, Via::Peer)
+    }
+
+    /// Merges a record that a zone of this size held before this one was made in its place: what is kept for later is for it,
+    /// too. `packed`: as tightly as can be, for which larger records have to come before smaller ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::apply`].
+    pub fn restore(&self, record: &Record<'_>, now: Millis, packed: bool) -> Result<Applied, StoreError> {
+        self.merge(record, now, Millis::MAX, Via::File(if packed { Need::Packed } else { Need::Moved }))
     }
 
     /// The same, from wherever.
@@ -175,8 +188,8 @@ impl Zone {
                     shard.bury(place, record.key, met, &grave);
                 }
                 _ => {
-                    let need =
-                        via.need().unwrap_or_else(|| met.as_ref().map_or(Need::Growth, |met| shard.freed_by(met)));
+                    let next = || met.as_ref().map_or(Need::Growth, |met| Need::Replacement(shard.freed_by(met)));
+                    let need = via.need().unwrap_or_else(next);
                     let at = shard.make(record.key, value.unwrap_or_default(), need)?;
                     self.count_merged();
                     shard.publish(place, at, &fields, met.as_ref());

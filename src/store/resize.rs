@@ -88,7 +88,7 @@ impl Zone {
     pub fn create_like(other: &Zone, region: Region, params: &Params) -> Result<Zone, AttachError> {
         let mut seed = [0; 16];
         other.region.read(header::SEED, &mut seed);
-        Zone::create_with(region, params, seed)
+        Zone::create_seeded(region, params, seed)
     }
 
     /// Copies all records to an empty zone that nobody else uses yet, with versions and ends, positions and what else is

@@ -17,7 +17,7 @@ impl ScanPlace {
 impl Zone {
     /// A number that another zone, or one made anew, has otherwise: places belong to a zone as it was made.
     pub fn scan_mark(&self) -> u64 {
-        self.hash(MARK)
+        self.hash(MARK) ^ self.mark()
     }
 
     /// The place of this number. Any number is some place, or the end.

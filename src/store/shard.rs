@@ -49,6 +49,8 @@ pub struct Shard<'a> {
     words: &'a Words,
     /// The pool's lock was waited for in vain.
     pub pool_stuck: Cell<bool>,
+    /// It may have pages of the pool that others' next versions count on.
+    pub borrows: Cell<bool>,
 }
 
 /// A shard's words: all of its fields.
@@ -60,11 +62,21 @@ impl Zone {
         let base = self.geometry.shard(index);
         let words: &Words = self.region.words(base).ok_or(StoreError::Busy)?;
         let obtained = lock::lock(&words[shard::LOCK / 8])?;
-        let shard = Shard { zone: self, index, base, words, pool_stuck: Cell::new(false) };
+        let shard = Shard { zone: self, index, base, words, pool_stuck: Cell::new(false), borrows: Cell::new(false) };
         if obtained == Obtained::FromTheDead {
             shard.repair();
         }
         Ok(shard)
+    }
+
+    /// Repairs the shards whose owners died, but for one.
+    pub(super) fn repair_others(&self, but: u32) {
+        for index in (0..self.geometry.shards).filter(|index| *index != but) {
+            let owner = self.region.load64(self.geometry.shard(index) + shard::LOCK, Relaxed);
+            if owner != 0 && lock::is_dead(owner) {
+                let _ = self.shard(index);
+            }
+        }
     }
 
     /// Has those lines fetched that a write changes and that are known before it has the lock: all of them at once, and not
@@ -209,7 +221,14 @@ impl<'a> Shard<'a> {
         let (overflow, last) = block::overflow_blocks(geometry, payload);
         let head = if overflow == 0 { block::HEAD + payload } else { geometry.page_size };
         if overflow > 0 && !self.leaves_reserve(overflow as u64, last, need) {
-            return Err(StoreError::NoMemory);
+            // Maybe others have borrowed it.
+            if !self.may_borrow(need) {
+                return Err(StoreError::NoMemory);
+            }
+            self.borrow()?;
+            if !self.leaves_reserve(overflow as u64, last, need) {
+                return Err(StoreError::NoMemory);
+            }
         }
         let at = self.allocate(head, need)?;
         let record = self.block(at);
@@ -255,12 +274,12 @@ impl<'a> Shard<'a> {
         let room = u64::from(self.zone.free_pages()).saturating_sub(self.zone.pledge());
         match need {
             Need::Growth => room >= 2 * (overflow + 1),
-            Need::Replacement(freed) => {
+            Need::Replacement(freed) | Need::Burial(freed) => {
                 let pages = overflow + u64::from(self.zone.geometry.is_whole_page(last));
                 let largest = self.zone.region.load64(header::LARGEST, Relaxed).max(overflow + 1);
                 pages <= freed.pages || room + freed.pages >= pages + largest
             }
-            Need::Moved => true,
+            Need::Moved | Need::Packed => true,
         }
     }
 
@@ -446,6 +465,7 @@ impl Drop for Shard<'_> {
         if thread::panicking() {
             self.repair();
         }
+        self.end_borrowing();
         lock::unlock(&self.words[shard::LOCK / 8]);
     }
 }

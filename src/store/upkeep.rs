@@ -51,6 +51,7 @@ impl Zone {
         {
             return 0;
         }
+        let _held = lock::Held::new(sweeper);
         // Set anew below; who writes meanwhile lowers it.
         self.region.store64(header::NEXT_DUE, expiry::NEVER, SeqCst);
         done(Step::Sweeping);
@@ -67,7 +68,6 @@ impl Zone {
             }
             self.due_at(self.shard_unlocked(index).get(shard::NEXT_DUE));
         }
-        sweeper.store(0, SeqCst);
         budget - left
     }
 

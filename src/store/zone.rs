@@ -161,6 +161,42 @@ impl Zone {
         Zone::create_with(region, params, seed)
     }
 
+    /// Makes an empty zone with the seed of another one ([`Zone::seed`]), which places keys as that does: so of the same
+    /// size, it holds whatever that held.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::create`].
+    pub fn create_seeded(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
+        let mut mark = [0; 8];
+        getrandom::fill(&mut mark).map_err(|_| AttachError::NoRandom)?;
+        let zone = Zone::create_with(region, params, seed)?;
+        region.write(header::MARK, &mark);
+        Ok(zone)
+    }
+
+    /// Makes the zone anew, empty, where it is and with its seed. Nobody else uses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::create`].
+    pub fn begin_anew(&self) -> Result<(), AttachError> {
+        let mut seed = [0; 16];
+        self.region.read(header::SEED, &mut seed);
+        let born = [header::BORN, header::CLOSED].map(|field| (field, self.region.load64(field, Relaxed)));
+        Zone::create_seeded(self.region, &self.params(), seed)?;
+        born.iter().for_each(|(field, stamp)| self.region.store64(*field, *stamp, Relaxed));
+        Ok(())
+    }
+
+    /// The secret seed of the hash; `None`: there is so much room that it doesn't matter where keys are placed.
+    pub fn seed(&self) -> Option<[u8; 16]> {
+        let mut seed = [0; 16];
+        self.region.read(header::SEED, &mut seed);
+        let is_roomy = self.free_pages() as usize > self.geometry.pages / 4 * 3;
+        (self.geometry.shards > 1 && !is_roomy).then_some(seed)
+    }
+
     /// The same with a known seed of the hash, for simulations that repeat themselves. Whoever knows the seed can choose
     /// keys that meet in one bucket.
     ///
@@ -189,6 +225,7 @@ impl Zone {
                 region.store64(field, Stamp::at(born).0, Relaxed);
             }
         }
+        region.store64(header::MARK, zone.hash(b"zonemesh watch"), Relaxed);
         region.store64(header::MAGIC, MAGIC, Release);
         Ok(zone)
     }

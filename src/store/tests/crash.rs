@@ -147,29 +147,56 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     assert!(with_lock > RANDOM_KILLS / 20, "too few died with the lock in hand for this to show something");
 }
 
+/// A zone so small that the pool runs dry and tombstones are made in place; for the steps of eviction, one that evicts.
+fn zone_for(step: Step) -> Fixture {
+    let evict = matches!(step, Step::GivenUp | Step::GivenUpSoon);
+    Fixture::with(32 << 10, Params { evict, sync: true, ..Params::new(identity(1)) })
+}
+
+/// A child's work from its beginning to its end, in which every step comes.
+fn live(zone: &Zone, ledger: &Ledger) {
+    for n in 1..6000 {
+        work(zone, ledger, n);
+        if n.is_multiple_of(1500) {
+            // What the ledger follows goes with it, and is forgotten first.
+            (0..KEYS).for_each(|key| ledger.note(key, 0));
+            let _ = zone.clear(START + n);
+        }
+    }
+}
+
+#[test]
+fn unwinding_out_of_any_step_loses_nothing() {
+    use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+    for &step in ALL {
+        let (zone, ledger) = (zone_for(step), Ledger::new());
+        let child = fork(|| {
+            set_hook(Box::new(|_| {}));
+            armed::arm(step, 1, armed::UNWIND);
+            let unwound = catch_unwind(AssertUnwindSafe(|| live(&zone, &ledger))).is_err();
+            // The process lives on, and others go on beside it.
+            let goes_on = zone.delete(b"absent", START).is_ok() && zone.upkeep(START, 0) == 0;
+            // SAFETY: ends this child.
+            unsafe { libc::_exit(i32::from(!unwound) + 2 * i32::from(!goes_on)) };
+        });
+        let mut status = 0;
+        // SAFETY: a child of ours.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0, "{step:?}: 256: it never came; 512: nothing went on");
+        examine(&zone, &ledger, &format!("unwinding from {step:?}"));
+    }
+}
+
 #[test]
 fn a_death_after_any_step_loses_nothing() {
     let mut deaths = 0;
     for &step in ALL {
         for nth in [1, 2, 5, 40] {
-            // Small, so that the pool runs dry and tombstones are made in place; another one evicts.
-            let zone = match step {
-                Step::GivenUp | Step::GivenUpSoon => {
-                    Fixture::with(32 << 10, Params { evict: true, sync: true, ..Params::new(identity(1)) })
-                }
-                _ => Fixture::new(32 << 10, None, true),
-            };
+            let zone = zone_for(step);
             let ledger = Ledger::new();
             let child = fork(|| {
                 armed::arm(step, nth, libc::SIGKILL);
-                for n in 1..6000 {
-                    work(&zone, &ledger, n);
-                    if n.is_multiple_of(1500) {
-                        // What the ledger follows goes with it, and is forgotten first.
-                        (0..KEYS).for_each(|key| ledger.note(key, 0));
-                        let _ = zone.clear(START + n);
-                    }
-                }
+                live(&zone, &ledger);
             });
             let killed = end(child, 0);
             if killed.is_none() && nth > 2 {

@@ -7,6 +7,7 @@ mod dump;
 mod evict;
 mod expire;
 mod feed;
+mod full;
 mod generations;
 mod geometry;
 mod matching;
