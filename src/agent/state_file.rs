@@ -19,7 +19,8 @@
 //! for zones that are shared (`sync`): versions, so that newer wins after a restart as it does between nodes; deletes
 //! (until when they must be remembered); `shortened` (see [`Record`](crate::record::Record)); and first, under the empty
 //! name, which no record can have, what belongs to the zone as a whole: the format, and the stamp of its last emptying. A
-//! pair without a version takes the time of the file as its stamp.
+//! pair without a version takes the time of the file as its stamp. The file of a zone that is a quarter full has the secret
+//! seed of its hash there too, as another one might spread the records so that they don't fit.
 //!
 //! A file that takes long to write is followed by files of changes, with such a pair a line, each an object of its own.
 //!
@@ -39,7 +40,7 @@ mod write;
 mod tests;
 
 pub(super) use keep::Keeper;
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, load, seed};
 
 use crate::store::Zone;
 use std::hash::{DefaultHasher, Hash, Hasher};

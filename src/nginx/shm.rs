@@ -15,6 +15,7 @@ use super::conf::main::{KeyvalZone, MainConf};
 use super::conf::{Conf, Fault};
 use super::ffi::{self, ERROR, OK, guard};
 use super::log;
+use crate::agent::state_file;
 use crate::store::control::CONTROL_SIZE;
 use crate::store::{Control, Params, Region, Zone};
 use nginx_sys as sys;
@@ -169,7 +170,11 @@ unsafe fn make(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -> Resul
         // A reload may bring a zone back that there was before, and that this node wrote to.
         let born = (control.generation() > 0).then(ffi::now);
         let params = Params { born, ..zone.params(control) };
-        let made = Zone::create(region, &params).map_err(|error| error.to_string())?;
+        let made = match zone.state.as_deref().and_then(state_file::seed) {
+            Some(seed) => Zone::create_seeded(region, &params, seed),
+            None => Zone::create(region, &params),
+        };
+        let made = made.map_err(|error| error.to_string())?;
         (zone.region, zone.zone) = (Some(region), Some(made));
     }
     Ok(())

@@ -94,6 +94,18 @@ impl From<ChainError> for LoadError {
 ///
 /// The file can't be read, is damaged, or has more than fits.
 pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, LoadError> {
+    match load_once(path, zone, now, false) {
+        // Maybe a zone had found room for all of it, in another order.
+        Err(full @ LoadError::Full { .. }) => match zone.begin_anew() {
+            Ok(()) => load_once(path, zone, now, true),
+            Err(_) => Err(full),
+        },
+        loaded => loaded,
+    }
+}
+
+/// `packed`: as tightly as can be, the largest pairs first. All of them are in memory then.
+fn load_once(path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Option<Loaded>, LoadError> {
     zone.keep_state(Some(number(path)));
     let file = match open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -119,6 +131,8 @@ pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, Loa
             left_out,
             ..Loaded::default()
         },
+        packed,
+        waiting: Vec::new(),
     };
     let mut reader = Reader::new(file);
     match &chain {
@@ -130,6 +144,7 @@ pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, Loa
             filling.changes(chain)?;
         }
     }
+    filling.settle()?;
     let Filling { mut loaded, lost, params, lives, .. } = filling;
     if lost > 0 && !params.evict {
         return Err(LoadError::Full { records: loaded.records + lost, lost });
@@ -160,6 +175,15 @@ fn follow(zone: &Zone, now: Millis, found: &Followed, chain: Option<&Chain>) {
     zone.state_follow(found, zone.cleared(), &changes.unwrap_or_default());
 }
 
+/// The seed with which a zone holds whatever the one held whose file this is; `None`: any will do. What is wrong with the
+/// file is for [`load`] to say.
+pub fn seed(path: &Path) -> Option<[u8; 16]> {
+    match Reader::new(open(path).ok()?).item() {
+        Ok(Some(Item::About(about))) => about.seed,
+        _ => None,
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     // A pipe would let nginx wait for whoever writes to it.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
@@ -177,6 +201,9 @@ struct Filling<'z> {
     /// Pairs that were given the zone's timeout.
     lives: u64,
     loaded: Loaded,
+    packed: bool,
+    /// What waits for larger ones.
+    waiting: Vec<Pair>,
 }
 
 impl Filling<'_> {
@@ -185,7 +212,7 @@ impl Filling<'_> {
         while let Some(item) = reader.item()? {
             match item {
                 Item::Pair(pair) if known(&pair.key) => {}
-                Item::Pair(pair) => self.pair(&pair)?,
+                Item::Pair(pair) => self.take(pair)?,
                 Item::About(About { cleared, .. }) => self.clear(cleared.unwrap_or_default()),
             }
         }
@@ -201,7 +228,7 @@ impl Filling<'_> {
                 if let Item::Pair(pair) = item
                     && chain.counts(file, &pair.key, pair.offset)
                 {
-                    self.pair(&pair).map_err(failed)?;
+                    self.take(pair).map_err(failed)?;
                 }
             }
         }
@@ -211,6 +238,21 @@ impl Filling<'_> {
     fn clear(&self, cleared: Stamp) {
         // Nobody holds a lock of a zone that nobody uses.
         let _ = self.zone.apply_clear(cleared, self.now, ANY_DRIFT);
+    }
+
+    fn take(&mut self, pair: Pair) -> Result<(), ReadError> {
+        if self.packed {
+            self.waiting.push(pair);
+            return Ok(());
+        }
+        self.pair(&pair)
+    }
+
+    /// Takes what waits.
+    fn settle(&mut self) -> Result<(), ReadError> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_by_key(|pair| std::cmp::Reverse(pair.key.len() + pair.value.as_ref().map_or(0, Vec::len)));
+        waiting.iter().try_for_each(|pair| self.pair(pair))
     }
 
     fn pair(&mut self, pair: &Pair) -> Result<(), ReadError> {
@@ -238,7 +280,7 @@ impl Filling<'_> {
             shortened: pair.shortened,
         };
         let is_live = record.value.is_some() && !has_ended;
-        match self.zone.apply(&record, self.now, ANY_DRIFT) {
+        match self.zone.restore(&record, self.now, self.packed) {
             Ok(Applied::Newer) => self.loaded.records += u64::from(is_live),
             Ok(Applied::Full) => self.lost += u64::from(is_live),
             Ok(Applied::Stale | Applied::Future) => {}

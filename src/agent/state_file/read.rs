@@ -27,6 +27,8 @@ pub struct About {
     /// Where it begins.
     pub offset: u64,
     /// The zone's last emptying.
+    /// The seed of the zone's hash, if that matters.
+    pub seed: Option<[u8; 16]>,
     pub cleared: Option<Stamp>,
     /// Of a file of changes: its number.
     pub changes: Option<u64>,
@@ -131,6 +133,10 @@ impl<R: Read> Reader<R> {
             match name {
                 b"zonemesh" => once(&mut format, offset, scan.number()?)?,
                 b"cleared" => once(&mut about.cleared, offset, stamp(scan, offset)?)?,
+                b"seed" if !many => match hex(&scan.text()?) {
+                    Some(bytes) => once(&mut about.seed, offset, bytes)?,
+                    None => return damage(offset, "a seed has 32 hexadecimal digits"),
+                },
                 b"changes" if many => once(&mut about.changes, offset, scan.number()?)?,
                 b"continues" if many => once(&mut about.continues, offset, scan.number()?)?,
                 b"follows" if many => once(&mut about.follows, offset, followed(scan)?)?,
@@ -140,7 +146,12 @@ impl<R: Read> Reader<R> {
                         "of a file of changes only \"zonemesh\", \"changes\", \"continues\", \"follows\" and \"cleared\" are known",
                     );
                 }
-                _ => return damage(offset, "of the zone as a whole only \"zonemesh\" and \"cleared\" are known"),
+                _ => {
+                    return damage(
+                        offset,
+                        "of the zone as a whole only \"zonemesh\", \"cleared\" and \"seed\" are known",
+                    );
+                }
             }
             match format {
                 Some(number) if number > FORMAT => damage(offset, "a later version of zonemesh has written this"),

@@ -6,13 +6,25 @@ use crate::record::{Stamp, Version};
 use crate::store::{Dumped, Followed};
 use std::io::Write;
 
-/// What comes before the first pair. `cleared`: of a shared zone, its last emptying.
-pub fn opening(out: &mut Vec<u8>, cleared: Option<Stamp>) {
+/// What comes before the first pair, and whether that is a member. `seed`: of a zone that may be too full for another one;
+/// `cleared`: of a shared zone, its last emptying.
+pub fn opening(out: &mut Vec<u8>, seed: Option<[u8; 16]>, cleared: Option<Stamp>) -> bool {
     out.push(b'{');
-    if let Some(cleared) = cleared {
-        // Writing to memory doesn't fail, here and below.
-        let _ = write!(out, "\n\"\":{{\"zonemesh\":{FORMAT},\"cleared\":\"{:016x}\"}}", cleared.0);
+    if seed.is_none() && cleared.is_none() {
+        return false;
     }
+    // Writing to memory doesn't fail, here and below.
+    let _ = write!(out, "\n\"\":{{\"zonemesh\":{FORMAT}");
+    if let Some(seed) = seed {
+        out.extend_from_slice(b",\"seed\":\"");
+        hex(out, seed);
+        out.push(b'"');
+    }
+    if let Some(cleared) = cleared {
+        let _ = write!(out, ",\"cleared\":\"{:016x}\"", cleared.0);
+    }
+    out.push(b'}');
+    true
 }
 
 /// Appends a record; `first`: nothing stands before it. `shared`: with its version.

@@ -211,8 +211,8 @@ impl Whole<'_> {
         let (changes, cleared, stamp, now) = (zone.changes(), zone.cleared(), zone.closed().next(), now());
         let shared = zone.params().sync;
         let mut out = Output { file, path, buffer: Vec::with_capacity(SLICE + SLICE / 2), bytes: 0, unsynced: 0 };
-        let (mut place, mut batch, mut first) = (DumpPlace::default(), Batch::default(), !shared);
-        text::opening(&mut out.buffer, shared.then_some(cleared));
+        let (mut place, mut batch) = (DumpPlace::default(), Batch::default());
+        let mut first = !text::opening(&mut out.buffer, zone.seed(), shared.then_some(cleared));
         done(Step::NewFileBegun);
         let mut stuck_since = None;
         loop {
