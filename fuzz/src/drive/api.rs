@@ -1,10 +1,9 @@
 //! Requests to the API with any path, arguments, headers and body.
 
 use super::script::items;
-use std::io;
 use zonemesh::api::{
-    self, Answer, Body, Connections, Host, NamedZone, Nginx, Pieces, Produce, Produced, Request, Requests, Reset,
-    Response, Slab, StatusKind, Worker, ZoneSync, watch,
+    self, Answer, Body, Connections, Host, NamedZone, Nginx, Piece, Pieces, Produce, Produced, Request, Requests,
+    Reset, Response, Slab, StatusKind, Step, Worker, ZoneSync, watch,
 };
 use zonemesh::record::Identity;
 use zonemesh::store::{Figures, Mapping, Matching, Params, Region, Zone};
@@ -39,8 +38,9 @@ pub fn run(data: &[u8]) {
             header: &header,
             pieces: &pieces,
         };
-        let _ = api::takes_pieces(method, path);
-        check(answered(&request, &site), &target);
+        if let Some(response) = answered(&request, &site) {
+            check(response, &target);
+        }
     }
 }
 
@@ -57,14 +57,20 @@ fn headers(bytes: &[u8]) -> (Vec<(String, String)>, &[u8]) {
     (all, rest)
 }
 
-fn answered(request: &Request<'_>, site: &Site) -> Response {
-    match api::handle(request, site) {
-        Answer::Now(response) => response,
-        Answer::Later(mut job) => {
-            let done = (0..STEPS).find_map(|_| job.step(NOW));
-            done.expect("a job comes to its end")
+/// `None`: nginx is to answer.
+fn answered(request: &Request<'_>, site: &Site) -> Option<Response> {
+    let mut job = match api::handle(request, site) {
+        Answer::Now(response) => return Some(response),
+        Answer::Later(job) => job,
+    };
+    for _ in 0..STEPS {
+        match job.step(NOW) {
+            Step::Done(response) => return Some(response),
+            Step::Refused(_) => return None,
+            Step::More | Step::Wait | Step::Pause(_) => {}
         }
     }
+    panic!("a job without an end")
 }
 
 /// A failure is an error object, a body comes to its end (but for what a client watches).
@@ -87,10 +93,10 @@ fn check(response: Response, target: &str) {
 struct InPieces(Vec<u8>);
 
 impl Pieces for InPieces {
-    fn next(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<Piece, u16> {
         let n = self.0.len().min(7);
         out.extend(self.0.drain(..n));
-        Ok(!self.0.is_empty())
+        Ok(if n > 0 { Piece::Some } else { Piece::End })
     }
 }
 
