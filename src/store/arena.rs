@@ -263,6 +263,7 @@ impl Shard<'_> {
             }
         }
         self.give_empty_pages();
+        self.mend_pool();
     }
 
     /// The pages of this shard, with how many blocks of each are in use.

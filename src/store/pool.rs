@@ -102,6 +102,11 @@ impl Shard<'_> {
         .is_ok()
     }
 
+    /// Who died with this shard may have had the pool, too: taking it mends it.
+    pub fn mend_pool(&self) {
+        let _ = self.with_pool(|| ());
+    }
+
     /// Whoever found the pool stuck doesn't wait for it once more as long as it has the shard.
     fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         if self.pool_stuck.get() {

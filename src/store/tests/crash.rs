@@ -155,6 +155,8 @@ fn zone_for(step: Step) -> Fixture {
 
 /// A child's work from its beginning to its end, in which every step comes.
 fn live(zone: &Zone, ledger: &Ledger) {
+    // As long as there is room for it for sure.
+    let _ = zone.set(&2000_u64.to_be_bytes(), &[1; 3000], Life::Default, Condition::Always, START);
     for n in 1..6000 {
         work(zone, ledger, n);
         if n.is_multiple_of(1500) {
