@@ -125,7 +125,13 @@ struct Acceptor {
 
 impl Acceptor {
     fn new(node: &Node, port: u16) -> Acceptor {
-        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        // A port that was free before may be that of somebody's connection just now.
+        let (begun, mut bound) = (Instant::now(), TcpListener::bind(("127.0.0.1", port)));
+        while bound.is_err() && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+            bound = TcpListener::bind(("127.0.0.1", port));
+        }
+        let listener = bound.unwrap();
         listener.set_nonblocking(true).unwrap();
         let (port, stop, node) =
             (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)), node.clone());
