@@ -15,7 +15,7 @@ use super::block::Fields;
 use super::expiry;
 use super::layout::{header, shard};
 use super::origins::MET;
-use super::shard::Shard;
+use super::shard::{Met, Shard};
 use crate::record::{Identity, Millis, Record, Stamp};
 
 impl Zone {
@@ -64,6 +64,11 @@ impl Zone {
         // What this node has not closed yet, it can't have sent to anybody.
         let known = origin != self.own_origin() || stamp <= self.closed();
         known && self.is_promised(origin, stamp) && stamp > self.lacked()
+    }
+
+    /// Whether what is newer than this record may be missing because a node gave it up for others, and not because it is over.
+    pub(super) fn may_be_evicted(&self, older: &Met) -> bool {
+        self.evict && !older.fields.tombstone
     }
 
     /// Whether a record that ends then may have been let go too early, by a clock that was ahead of what it is now.

@@ -154,7 +154,7 @@ impl Zone {
             }
             let is_past = via.is_peer()
                 && self.is_past(origin, record.version.stamp)
-                && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version))
+                && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version) || self.may_be_evicted(met))
                 && !self.ended_early(record, now);
             if is_past && met.is_none() {
                 return Ok(Applied::Stale);

@@ -377,7 +377,7 @@ impl Round {
     fn match_some(&mut self, zone: &Zone, now: Millis) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
-        let (trusted, evicted) = (self.trusted, self.evicted);
+        let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
         let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
         let complete = pass.walk(zone, HOLDS, |record| {
             let hash = terms.hash(record.key);
@@ -392,7 +392,8 @@ impl Round {
                     }
                     return;
                 }
-                if told.version == record.version {
+                // In a zone that evicts, the writer may have given its newer record up before it was sent to the peer.
+                if told.version == record.version || (evicts && !told.tombstone) {
                     return;
                 }
             }

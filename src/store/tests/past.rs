@@ -108,3 +108,14 @@ fn what_a_clock_ahead_let_go_may_come_again() {
     assert_eq!(zone.apply(&mortal, START, DRIFT), Ok(Applied::Newer));
     assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"a"[..]));
 }
+
+#[test]
+fn what_a_zone_that_evicts_lacks_may_have_been_given_up_before_it_was_sent() {
+    let zone = Fixture::with(64 << 10, Params { sync: true, evict: true, ..Params::new(identity(1)) });
+    let apply = |record| zone.apply(&record, START, DRIFT).expect("applied");
+    assert_eq!(apply(record(Some(b"old"), 5, 7)), Applied::Newer);
+    zone.advance(identity(7), stamp(9));
+    assert_eq!(apply(record(Some(b"new"), 8, 7)), Applied::Newer);
+    assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"new"[..]));
+    check(&zone);
+}
