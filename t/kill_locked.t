@@ -73,8 +73,9 @@ my @writers = map {
 close $in;
 
 my ($zone) = ZoneMesh::Memory->zones($node->pid);
-my ($stops, $killed, $until) = (0, 0, time + 40);
-while ($killed < $wanted && time < $until) {
+# As long as it takes to meet enough of them: on a busy machine workers seldom run, and so seldom have a lock.
+my ($stops, $killed, $until, $at_last) = (0, 0, time + 40, time + 180);
+while ($killed < $wanted && time < ($killed < $at_least ? $at_last : $until)) {
     my @now = $node->workers;
     my $victim = $now[ rand @now ] or next;
     my $word = ZoneMesh::Memory::lock_word($victim) or next;
