@@ -72,7 +72,8 @@ is(online($first), 2, '... and everybody stays connected');
 $second->add('one', 'silence', 'kept');
 everywhere([ $first, $third ], 'silence', 'kept', '... and told');
 $first->reload;
-connected(1, $second);    # who lost a session dials again by the address that it knows
+$second->add('one', 'reloaded', 'told');
+everywhere([$first], 'reloaded', 'told', '... who lost a session dials again by the address that it knows');
 $dns->resume;
 connected(2, $first, $second, $third);
 pass('... and a node that was reloaded meanwhile finds the others again when it answers');
