@@ -179,8 +179,8 @@ sub page {
     my ($size, $machine, $latency, $idle, $bulk, $join) = @_;
     my @names = qw(zonemesh haproxy redis);
     my $out   = row('', '') . row('---', '---') . join '', map { row(@$_) } @$machine;
-    $out .= "\nAll servers are on this machine and share its cores with the program that drives them. zonemesh: nginx with one worker, mutual TLS\n"
-        . "(TLS 1.3), every default. HAProxy: peers, one thread, a stick table whose records are of the same size. Redis: master and replicas, nothing on\n"
+    $out .= "\nAll servers are on this machine and share its cores with the program that drives them. zonemesh: nginx with one worker, mutual TLS,\n"
+        . "every default (so TLS 1.2, as streams of nginx 1.22 have it). HAProxy: peers, one thread, a stick table whose records are of the same size. Redis: master and replicas, nothing on\n"
         . "disk, no waiting for other replicas. Keys and values have 16 bytes; those of zonemesh and HAProxy end after an hour.\n\n"
         . "![replication](benchmarks-sync.svg)\n";
 
