@@ -8,6 +8,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Memory;
+use ZoneMesh::Writers;
 
 allow_log(qr/exited on signal 9/);
 
@@ -46,31 +47,14 @@ nothing_leaked('at first');
 sub brief { my ($value) = @_; return $value =~ /^(\d+):v*$/ ? "$1," . length $value : $value }
 
 # Each writer changes its own keys, with large values: their blocks are taken one by one under the lock.
-pipe my $out, my $in or die "pipe: $!";
-my @writers = map {
-    my $writer = $_;
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        close $out;
-        my ($stop, $i, %last) = (0, 0);
-        local $SIG{TERM} = sub { $stop = 1 };
-        until ($stop) {
-            $i++;
-            my $key   = "w$writer-" . $i % 3;
-            my $value = "$i:" . 'v' x (($i * 7_919) % 50_000);
-            my $status = eval { $node->add('one', $key, $value) } // 0;
-            $status = eval { $i % 11 ? $node->change('one', $key, $value) : $node->drop('one', $key) } // 0 if $status == 409;
-            # undef: it isn't known whether it happened
-            $last{$key} = $status == 201 || $status == 204 ? ($status == 204 && $i % 11 == 0 ? '-' : $value) : undef;
-        }
-        # Short, so that what several write at once isn't mixed.
-        syswrite $in, join '', map { defined $last{$_} ? "$_ " . brief($last{$_}) . "\n" : () } keys %last;
-        close $in;
-        POSIX::_exit(0);
-    }
-    $pid;
-} 1 .. 4;
-close $in;
+my $writers = ZoneMesh::Writers->new([ 1 .. 4 ], sub {
+    my ($writer, $i) = @_;
+    my $key   = "w$writer-" . $i % 3;
+    my $value = "$i:" . 'v' x (($i * 7_919) % 50_000);
+    my $status = eval { $node->add('one', $key, $value) } // 0;
+    $status = eval { $i % 11 ? $node->change('one', $key, $value) : $node->drop('one', $key) } // 0 if $status == 409;
+    return ($key, $status == 201 || $status == 204 ? ($status == 204 && $i % 11 == 0 ? '-' : brief($value)) : undef);
+});
 
 my ($zone) = ZoneMesh::Memory->zones($node->pid);
 # As long as it takes to meet enough of them: on a busy machine workers seldom run, and so seldom have a lock.
@@ -92,9 +76,7 @@ while ($killed < $wanted && time < ($killed < $at_least ? $at_last : $until)) {
         sleep 0.0005 + rand 0.002;
     }
 }
-kill 'TERM', @writers;
-my %acknowledged = do { local $/; (readline($out) // '') =~ /^(w\S+) (\S+)$/mg };
-waitpid $_, 0 for @writers;
+my %acknowledged = $writers->stop;
 cmp_ok($killed, '>=', $at_least, "$killed workers died with a lock in hand, of $stops looked at");
 eventually { scalar(my @now = $node->workers) == $workers } 'all workers are there again';
 

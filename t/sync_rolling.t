@@ -5,34 +5,21 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Writers;
 
 my @nodes = cluster(5, tls => authority('the CA'));
 
 # A client for each node: keys of its own, the same ones again and again, and some that it deletes. It remembers what was
 # answered with success; what was not answered may be either way.
-pipe my $out, my $in or die "pipe: $!";
-my @clients = map {
-    my $node = $_;
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        close $out;
-        my ($stop, $i, %last) = (0, 0);
-        local $SIG{TERM} = sub { $stop = 1 };
-        until ($stop) {
-            $i++;
-            my $key = $node->name . '-' . $i % 40;
-            my $deletes = $i % 7 == 0;
-            my $status = eval { $deletes ? $node->drop('one', $key) : $node->get("/set?key=$key&v=$i")->status };
-            # 404: the key wasn't there, as on a node that is still being filled, and so nothing was deleted.
-            $last{$key} = ($status // 0) != 204 ? undef : $deletes ? '-' : $i;
-            sleep 0.05 unless defined $status;    # it is being restarted
-        }
-        syswrite $in, join '', map { defined $last{$_} ? "$_ $last{$_}\n" : () } keys %last;
-        POSIX::_exit(0);
-    }
-    $pid;
-} @nodes;
-close $in;
+my $clients = ZoneMesh::Writers->new(\@nodes, sub {
+    my ($node, $i) = @_;
+    my $key = $node->name . '-' . $i % 40;
+    my $deletes = $i % 7 == 0;
+    my $status = eval { $deletes ? $node->drop('one', $key) : $node->get("/set?key=$key&v=$i")->status };
+    sleep 0.05 unless defined $status;    # it is being restarted
+    # 404: the key wasn't there, as on a node that is still being filled, and so nothing was deleted.
+    return ($key, ($status // 0) != 204 ? undef : $deletes ? '-' : $i);
+});
 
 for my $round (1, 2) {
     for my $node (@nodes) {
@@ -47,9 +34,7 @@ for my $round (1, 2) {
         everywhere(\@nodes, "back $round " . $node->name, '1', '... and is one of the cluster again', 10);
     }
 }
-kill 'TERM', @clients;
-waitpid $_, 0 for @clients;
-my %acknowledged = do { local $/; split ' ', readline($out) // '' };
+my %acknowledged = $clients->stop;
 cmp_ok(scalar(keys %acknowledged), '>', 100, 'writes were acknowledged all the while');
 my $end = same_everywhere(\@nodes, 'one', 'in the end all nodes are the same', 20);
 my @lost = grep { ($end->{$_} // '-') ne $acknowledged{$_} } sort keys %acknowledged;

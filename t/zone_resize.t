@@ -5,6 +5,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Writers;
 
 my $frame = <<'CONF';
     client_body_buffer_size 64k;
@@ -113,34 +114,20 @@ for my $shared (0, 1) {
         [ $doom, substr $body, 1 ];
     } 1 .. 4;
     sleep 0.2;
-    pipe my $out, my $in or die "pipe: $!";
-    my @traffic = map {
-        my $writer = $_;
-        my $pid = fork // die "fork: $!";
-        if (!$pid) {
-            close $out;
-            my ($stop, $i, %last) = (0, 0);
-            local $SIG{TERM} = sub { $stop = 1 };
-            until ($stop) {
-                $i++;
-                # Every tenth key is written once: what comes later can't hide its loss.
-                my $once = $i % 10 == 0 && $i < 1_500;
-                my $key  = $once ? "once$writer-$i" : "w$writer-" . $i % 40;
-                my $v    = $once || $i % 7 ? $i : undef;
-                my $status = eval {
-                    # What a variable is set to is refused without a word: not for what is written once.
-                    $once ? $storm->add('one', $key, $v) - 201 + 204
-                        : defined $v ? $storm->get("/set?key=$key&v=$v")->status : $storm->drop('one', $key);
-                } // 0;
-                # a delete may come to a worker that doesn't know yet what the other wrote: then it isn't known what is
-                $last{$key} = $status == 204 ? $v // '-' : undef;
-            }
-            syswrite $in, join '', map { defined $last{$_} ? "$_ $last{$_}\n" : () } keys %last;
-            POSIX::_exit(0);
-        }
-        $pid;
-    } 1 .. 3;
-    close $in;
+    my $traffic = ZoneMesh::Writers->new([ 1 .. 3 ], sub {
+        my ($writer, $i) = @_;
+        # Every tenth key is written once: what comes later can't hide its loss.
+        my $once = $i % 10 == 0 && $i < 1_500;
+        my $key  = $once ? "once$writer-$i" : "w$writer-" . $i % 40;
+        my $v    = $once || $i % 7 ? $i : undef;
+        my $status = eval {
+            # What a variable is set to is refused without a word: not for what is written once.
+            $once ? $storm->add('one', $key, $v) - 201 + 204
+                : defined $v ? $storm->get("/set?key=$key&v=$v")->status : $storm->drop('one', $key);
+        } // 0;
+        # a delete may come to a worker that doesn't know yet what the other wrote: then it isn't known what is
+        return ($key, $status == 204 ? $v // '-' : undef);
+    });
     for my $size ('2m', '256k', '1m', '128k', '512k') {
         sleep 0.3;
         $storm->reload(conf("$size timeout=1h" . ($shared ? ' sync' : '')));
@@ -153,9 +140,7 @@ for my $shared (0, 1) {
     is("@statuses", '201 201 201 201 204 204 204 204', "$with: workers of the first configuration add and delete after five reloads");
     close $_ for @slow, map { $_->[0] } @doom;
     sleep 0.3;
-    kill 'TERM', @traffic;
-    waitpid $_, 0 for @traffic;
-    my %acknowledged = do { local $/; map { split ' ', $_, 2 } split /\n/, readline($out) // '' };
+    my %acknowledged = $traffic->stop;
     cmp_ok(scalar(keys %acknowledged), '>', 60, "$with: writes were acknowledged all the time");
     my $end;
     my $lost = sub {

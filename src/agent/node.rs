@@ -65,11 +65,11 @@ async fn live(
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
         dials.meet_seconds();
-        hub.greet();
         if looked.is_none_or(|at| at.elapsed() >= BEAT) {
             let upgrade = config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default();
             hub.set_upgrade(upgrade);
             keeper.set_upgrade(upgrade);
+            hub.greet();
             looked = Some(Instant::now());
         }
         let order = *orders.borrow_and_update();
@@ -83,8 +83,13 @@ async fn live(
             Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
         }
         let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
-        if asleep.is_some() && hub.distribute() {
-            quiet = Instant::now() + interval.unwrap_or_default();
+        if asleep.is_some() {
+            if hub.distribute() {
+                quiet = Instant::now() + interval.unwrap_or_default();
+            } else {
+                // Who woke it for no change may be a session that has just begun. Changes needn't wait for that look.
+                hub.greet();
+            }
         }
         let change = async {
             match &asleep {

@@ -502,25 +502,24 @@ impl Pull {
         if t >= self.steer_at {
             self.steer(peer, out, now);
         }
-        for incoming in self.zones.values_mut().flatten() {
-            let mut cx = Context {
-                node: &self.node,
-                own: self.own,
-                peer,
-                token: self.token,
-                bound: self.bound,
-                now,
-                t,
-                notes: &mut self.notes,
-            };
-            incoming.compare(&mut cx, self.ahead, out);
-        }
+        let ahead = self.ahead;
+        self.each(peer, now, |incoming, cx| incoming.compare(cx, ahead, out));
     }
 
     /// Looks in each zone whether another subscription is due.
     fn steer(&mut self, peer: Identity, out: &mut Vec<u8>, now: Millis) {
-        let t = self.pace.t;
         let mut restless = false;
+        self.each(peer, now, |incoming, cx| {
+            incoming.steer(cx, out);
+            restless |= incoming.restless();
+        });
+        let beat = (self.node.limits.timeout / 3).max(1);
+        self.steer_at = self.pace.t + if restless { SOON.min(beat) } else { beat };
+    }
+
+    /// Does something with each zone that is taken.
+    fn each(&mut self, peer: Identity, now: Millis, mut act: impl FnMut(&mut Incoming, &mut Context<'_>)) {
+        let t = self.pace.t;
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
                 node: &self.node,
@@ -532,11 +531,8 @@ impl Pull {
                 t,
                 notes: &mut self.notes,
             };
-            incoming.steer(&mut cx, out);
-            restless |= incoming.restless();
+            act(incoming, &mut cx);
         }
-        let beat = (self.node.limits.timeout / 3).max(1);
-        self.steer_at = t + if restless { SOON.min(beat) } else { beat };
     }
 }
 

@@ -8,7 +8,6 @@ use warnings;
 
 use IO::Select;
 use IO::Socket::INET;
-use POSIX qw(strftime);
 use Time::HiRes qw(sleep time);
 
 use ZoneMesh::Bench::Report;
@@ -41,16 +40,8 @@ sub run {
         print STDERR "bench: $what\n";
         push @rows, [ $what, measured($kind, $tls, $count, $rate, $given{quick} ? 2 : 4) ];
     }
-    my ($nginx) = qx(nginx -v 2>&1) =~ m{nginx/(\S+)};
-    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
-    my @machine = (
-        machine(),
-        [ 'Load', "$load before" ],
-        [ 'Versions', "zonemesh at $commit, nginx $nginx" ],
-        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
-        [ 'Command', sprintf '`%s`, %d s', $given{command}, time - $began ],
-    );
-    my $text = page(\@rows, \@machine);
+    my $machine = circumstances(load => $load, versions => revision(), command => $given{command}, began => $began);
+    my $text = page(\@rows, $machine);
     print $text;
     publish(attack => 'The port of zone_sync under attack', $text) unless $given{dry};
     return;
@@ -62,8 +53,7 @@ sub page {
         . "seconds (hellos: 2,000 a second, without end); it runs on the same machine, with the lowest priority. A client of HTTP\n"
         . "connects anew each 2 ms and reads a key: its times are from the connecting to the answer, right before the attack and\n"
         . "when all have come. To reach: p99 within $TARGET_TIMES times, below $TARGET_KIB KiB a connection, none open for longer than the timeout.\n\n"
-        . row('', '') . row('---', '---');
-    $out .= row(@$_) for @$machine;
+        . $machine;
     $out .= "\n" . row('connections', 'at once', 'begun/s', 'HTTP p50, ms, before', 'and during', 'p99, ms, before', 'and during', 'times', 'KiB each', 'open at most, s')
         . row(('---') x 10);
     for my $row (@$rows) {

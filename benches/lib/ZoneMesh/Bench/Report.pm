@@ -6,9 +6,10 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use POSIX qw(strftime);
 use IO::Socket::INET;
 
-our @EXPORT = qw(median spread figure with_spread ratio row bars machine busy slurp write_file free_port publish);
+our @EXPORT = qw(median spread figure with_spread ratio row bars circumstances revision busy slurp write_file free_port publish);
 
 # The value below which a share of the samples lies, between neighbours linearly.
 sub quantile {
@@ -78,7 +79,26 @@ sub text {
     return qq(<text x="$x" y="$y" $how>$said</text>\n);
 }
 
-# What it ran on, as a list of [what, value].
+# A table of what it ran on and how: `load` is what busy() said before, `versions` a text; `command` began at `began`.
+sub circumstances {
+    my (%given) = @_;
+    my @rows = (
+        machine(),
+        [ 'Load', "$given{load} before, @{[ busy() ]} after; figures of a machine that did other work too are worth little" ],
+        [ 'Versions', $given{versions} ],
+        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
+        [ 'Command', sprintf '`%s`, %.0f s', $given{command}, time - $given{began} ],
+    );
+    return join '', row('', ''), row('---', '---'), map { row(@$_) } @rows;
+}
+
+# What is measured: "zonemesh at COMMIT, nginx VERSION".
+sub revision {
+    my ($nginx) = qx(nginx -v 2>&1) =~ m{nginx/(\S+)};
+    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
+    return "zonemesh at $commit, nginx $nginx";
+}
+
 sub machine {
     my ($model) = slurp('/proc/cpuinfo') =~ /^model name\s*:\s*(.*)$/m;
     my ($cores) = scalar(() = slurp('/proc/cpuinfo') =~ /^processor\s*:/mg);

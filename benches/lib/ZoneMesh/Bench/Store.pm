@@ -6,7 +6,6 @@ use strict;
 use warnings;
 
 use JSON::PP ();
-use POSIX qw(strftime);
 
 use ZoneMesh::Bench::Nginx;
 use ZoneMesh::Bench::Report;
@@ -31,14 +30,8 @@ sub run {
     my $load   = busy();
     my $table  = in_process($given{quick});
     my ($nginx, @notes) = under_load($given{quick});
-    my @machine = (
-        machine(),
-        [ 'Load', "$load before, @{[ busy() ]} after; figures of a machine that did other work too are worth little" ],
-        [ 'Versions', versions() ],
-        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
-        [ 'Command', "`$given{command}`, " . (time - $began) . ' s' ],
-    );
-    my $page = page($table, $nginx, \@machine, @notes);
+    my $machine = circumstances(load => $load, versions => versions(), command => $given{command}, began => $began);
+    my $page = page($table, $nginx, $machine, @notes);
     print $page;
     return if $given{dry};
     write_file('docs/benchmarks-store.svg', chart_store($table));
@@ -84,10 +77,7 @@ sub under_load {
 sub page {
     my ($table, $nginx, $machine, @notes) = @_;
     my $sizes = $table->{table};
-    my $out = row('', '') . row('---', '---');
-    $out .= row(@$_) for @$machine;
-
-    $out .= "\n### In process: one process\n\nNanoseconds of processor time for each operation, on records of 16 + 16 bytes with uniformly random keys, "
+    my $out = "$machine\n### In process: one process\n\nNanoseconds of processor time for each operation, on records of 16 + 16 bytes with uniformly random keys, "
         . "choosing the key (@{[ figure(median(@{ $sizes->{1000}{keys} }))]}) included.\n"
         . "The zone is `timeout=1h sync`, of 104 bytes a key in whole MiB. The time of day comes from the caller. The bare table is the standard library's\n"
         . "`HashMap` in private memory with the zone's hash (SipHash-1-3 of the key, one shot).\n\n"
@@ -178,12 +168,10 @@ sub variant_names {
 sub zone_label { my ($bytes) = @_; return $bytes >= 1 << 20 ? ($bytes >> 20) . ' MiB' : ($bytes >> 10) . ' KiB' }
 
 sub versions {
-    my ($nginx) = qx(nginx -v 2>&1) =~ m{nginx/(\S+)};
     my ($wrk)   = qx(wrk -v 2>&1) =~ /wrk \S*?([\d.]+)/;
     my ($rustc) = qx(rustc -V) =~ /rustc (\S+)/;
     my ($lua)   = qx(dpkg-query -W -f '\${Version}' libnginx-mod-http-lua 2>/dev/null);
-    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
-    return "zonemesh at $commit, nginx $nginx, libnginx-mod-http-lua $lua, wrk $wrk, rustc $rustc";
+    return revision() . ", libnginx-mod-http-lua $lua, wrk $wrk, rustc $rustc";
 }
 
 1;

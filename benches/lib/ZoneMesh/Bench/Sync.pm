@@ -7,7 +7,6 @@ use strict;
 use warnings;
 
 use JSON::PP ();
-use POSIX qw(strftime);
 use Time::HiRes qw(sleep time);
 
 use ZoneMesh ();
@@ -31,14 +30,10 @@ sub run {
     my ($latency, $idle) = latency(%size);
     my $bulk = bulk(%size);
     my $join = joins(%size);
-    my @machine = (
-        machine(),
-        [ 'Load', "$before before, @{[ busy() ]} after; figures of a machine that did other work too are worth little" ],
-        [ 'Versions', join ', ', map { $_->version } @SYSTEMS ],
-        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
-        [ 'Command', sprintf '`%s`, %.0f s', $given{command}, time - $began ],
+    my $machine = circumstances(
+        load => $before, versions => join(', ', map { $_->version } @SYSTEMS), command => $given{command}, began => $began,
     );
-    my $page = page(\%size, \@machine, $latency, $idle, $bulk, $join);
+    my $page = page(\%size, $machine, $latency, $idle, $bulk, $join);
     print $page;
     return if $given{dry};
     write_file('docs/benchmarks-sync.svg', chart($latency, $bulk, $join));
@@ -162,6 +157,7 @@ sub ready {
     my $system = up($class, $nodes - 1, $nodes);
     drive('fill', $system->name, $system->place(1), $records);
     drive('await', $system->name, $system->place($_), $records) for 2 .. $nodes - 1;
+    $system->settle($nodes - 1) if $system->can('settle');
     return $system;
 }
 
@@ -178,7 +174,7 @@ sub wire { my ($bytes) = slurp('/proc/net/dev') =~ /^\s*lo:\s*(\d+)/m; return $b
 sub page {
     my ($size, $machine, $latency, $idle, $bulk, $join) = @_;
     my @names = qw(zonemesh haproxy redis);
-    my $out   = row('', '') . row('---', '---') . join '', map { row(@$_) } @$machine;
+    my $out   = $machine;
     $out .= "\nAll servers are on this machine and share its cores with the program that drives them. zonemesh: nginx with one worker, mutual TLS,\n"
         . "every default (so TLS 1.2, as streams of nginx 1.22 have it). HAProxy: peers, one thread, a stick table whose records are of the same size. Redis: master and replicas, nothing on\n"
         . "disk, no waiting for other replicas. Keys and values have 16 bytes; those of zonemesh and HAProxy end after an hour.\n\n"

@@ -6,7 +6,6 @@ package ZoneMesh::Bench::Turns;
 use strict;
 use warnings;
 
-use POSIX qw(strftime);
 use Time::HiRes qw(sleep time);
 
 use ZoneMesh::Bench::Report;
@@ -28,16 +27,8 @@ sub run {
     my $failed  = $@;
     $bench->end;
     die $failed if $failed;
-    my ($nginx) = qx(nginx -v 2>&1) =~ m{nginx/(\S+)};
-    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
-    my @machine = (
-        machine(),
-        [ 'Load', "$load before" ],
-        [ 'Versions', "zonemesh at $commit, nginx $nginx" ],
-        [ 'Date',    strftime('%Y-%m-%d %H:%M UTC', gmtime) ],
-        [ 'Command', sprintf '`%s`, %d s', $given{command}, time - $began ],
-    );
-    my $text = page($records, \@rows, \@machine);
+    my $machine = circumstances(load => $load, versions => revision(), command => $given{command}, began => $began);
+    my $text = page($records, \@rows, $machine);
     print $text;
     publish(turns => 'Turns of the event loop', $text) unless $given{dry};
     return;
@@ -47,8 +38,7 @@ sub page {
     my ($records, $rows, $machine) = @_;
     my $out = "The processor time that a worker's thread used between two `epoll_wait`: for so\n"
         . "long others waited. One zone of $records records of 16 + 16 bytes, with `sync` and `state`, in one worker; other nodes over\n"
-        . "mutual TLS. To reach: no turn beyond $TARGET_MS ms.\n\n" . row('', '') . row('---', '---');
-    $out .= row(@$_) for @$machine;
+        . "mutual TLS. To reach: no turn beyond $TARGET_MS ms.\n\n" . $machine;
     $out .= "\n" . row('what', 'seconds', 'turns', 'mean, ms', 'longest, ms', "beyond $TARGET_MS ms") . row(('---') x 6);
     for my $one (@$rows) {
         my ($what, $seconds, $turn) = @$one;

@@ -6,6 +6,7 @@ use strict;
 use warnings;
 
 use ZoneMesh ();
+use ZoneMesh::Bench::Report;
 use ZoneMesh::Cluster ();
 
 sub name { return 'zonemesh' }
@@ -22,16 +23,23 @@ sub new {
 
 sub start { my ($self, $n) = @_; $self->{nodes}[$n]->start; return }
 
+# Waits until the first of them have joined: the nodes of a cluster that is younger than zone_sync_timeout still wait for
+# somebody who knows more. One alone has nobody to join.
+sub settle {
+    my ($self, $count) = @_;
+    return if $count < 2;
+    for my $node (@{ $self->{nodes} }[ 1 .. $count ]) {
+        ZoneMesh::wait_for(sub { $node->get('/api/9/zonemesh/zones/one')->json->{joined} }, 30) or die $node->name . " hasn't joined after 30 s\n";
+    }
+    return;
+}
+
 sub stop { my ($self, $n) = @_; $self->{nodes}[$n]->term(5) if $self->{nodes}[$n]{pid}; return }
 
 sub place { my ($self, $n) = @_; return '127.0.0.1:' . $self->{nodes}[$n]->port }
 
 sub pids { my ($self, $n) = @_; return ($self->{nodes}[$n]->pid, $self->{nodes}[$n]->workers) }
 
-sub version {
-    my ($nginx) = qx(@{[ ZoneMesh::Node::nginx() ]} -v 2>&1) =~ m{nginx/(\S+)};
-    chomp(my $commit = qx(git rev-parse --short HEAD 2>/dev/null) || 'unknown');
-    return "zonemesh at $commit with nginx $nginx";
-}
+sub version { return revision() }
 
 1;
