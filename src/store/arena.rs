@@ -90,7 +90,7 @@ impl Shard<'_> {
         let mut add = |at| {
             if let Some((_, class)) = self.page_and_class(at) {
                 freed.classes |= 1 << class;
-                freed.pages += u64::from(self.blocks_a_page(class) == 1);
+                freed.pages += u64::from(2 * CLASS_SIZES[class] > self.zone.geometry.page_size);
             }
         };
         add(met.at);

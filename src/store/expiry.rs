@@ -66,7 +66,7 @@ impl Shard<'_> {
     pub fn timer_replace(&self, at: usize, fields: &Fields, old: &Met) {
         let slot = |end| self.slot_for(self.due(end));
         let (end, old_end) = match (fields.expires, old.fields.expires) {
-            (Some(end), Some(old_end)) if slot(end) == slot(old_end) => (end, old_end),
+            (Some(end), Some(old_end)) if end == old_end || slot(end) == slot(old_end) => (end, old_end),
             _ => {
                 self.timer_insert(at, fields);
                 return self.timer_remove(old.at, &old.fields);

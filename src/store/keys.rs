@@ -136,24 +136,30 @@ impl Zone {
         let place = self.place(key);
         self.prepare_write(place, key.len() + value.len());
         let shard = self.shard(place.shard)?;
-        let wish = Wish { place, key, payload: key.len() + value.len() };
+        let payload = key.len() + value.len();
         // What isn't written costs nothing.
         if self.is_bound() && !self.allows(condition, self.find_live(place, key, now).as_ref()) {
             return Ok(Written::Unmet);
         }
-        shard.charge(wish.payload)?;
-        shard.with_relief(now, true, &wish, || {
-            let met = self.find(place, key);
-            let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
-            if !self.allows(condition, live) {
-                return Ok(Written::Unmet);
-            }
-            if met.is_none() && !self.has_place(place, key) {
-                return Err(StoreError::Spellings);
-            }
-            let expires = self.end_of(life, live, now);
-            shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
-        })
+        shard.charge(payload)?;
+        let (kept, given) = (life == Life::Keep, self.end_of(life, None, now));
+        shard.with_relief(
+            now,
+            true,
+            || Wish { place, key, payload },
+            || {
+                let met = self.find(place, key);
+                let live = met.as_ref().filter(|met| met.fields.is_live(now, self.cleared()));
+                if !self.allows(condition, live) {
+                    return Ok(Written::Unmet);
+                }
+                if met.is_none() && !self.has_place(place, key) {
+                    return Err(StoreError::Spellings);
+                }
+                let expires = live.filter(|_| kept).map_or(given, |met| met.fields.expires);
+                shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
+            },
+        )
     }
 
     /// Gives a record another life and keeps its value. A missing key is `Unmet`.
@@ -166,16 +172,21 @@ impl Zone {
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
-        let wish = Wish { place, key, payload: met.fields.payload() };
-        shard.charge(wish.payload)?;
+        let room = met.fields.payload();
+        shard.charge(room)?;
         let mut payload = Vec::new();
-        shard.with_relief(now, true, &wish, || {
-            let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
-            shard.payload(&met, &mut payload);
-            let expires = self.end_of(life, Some(&met), now);
-            let value = payload.get(key.len()..).unwrap_or_default();
-            shard.write_own(place, key, value, expires, Some(&met), now).map(Written::Done)
-        })
+        shard.with_relief(
+            now,
+            true,
+            || Wish { place, key, payload: room },
+            || {
+                let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
+                shard.payload(&met, &mut payload);
+                let expires = self.end_of(life, Some(&met), now);
+                let value = payload.get(key.len()..).unwrap_or_default();
+                shard.write_own(place, key, value, expires, Some(&met), now).map(Written::Done)
+            },
+        )
     }
 
     /// Removes a record. A missing key is `Unmet`.
@@ -472,15 +483,16 @@ impl Shard<'_> {
     }
 
     /// Does `write`, and if the zone is full makes room and does it again, as long as there is room to be made.
-    pub fn with_relief<T>(
+    #[inline]
+    pub fn with_relief<'w, T>(
         &self,
         now: Millis,
         count_refusal: bool,
-        wish: &Wish<'_>,
+        wish: impl FnOnce() -> Wish<'w>,
         mut write: impl FnMut() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match write() {
-            Err(StoreError::NoMemory) => self.make_room(now, count_refusal, wish, &mut write),
+            Err(StoreError::NoMemory) => self.make_room(now, count_refusal, &wish(), &mut write),
             done => done,
         }
     }

@@ -139,65 +139,69 @@ impl Zone {
         };
         self.note_met(origin, record.version.stamp);
         let payload = record.key.len() + record.value.map_or(0, <[u8]>::len);
-        let wish = Wish { place, key: record.key, payload };
-        let merged = shard.with_relief(now, false, &wish, || {
-            let met = self.find(place, record.key);
-            if let Some(met) = &met
-                && !shard.is_beaten(met, record)
-            {
-                if shard.note_loser(met, record, origin) {
-                    // The feed doesn't tell of it.
-                    self.miss();
-                    self.count_merged();
+        let merged = shard.with_relief(
+            now,
+            false,
+            || Wish { place, key: record.key, payload },
+            || {
+                let met = self.find(place, record.key);
+                if let Some(met) = &met
+                    && !shard.is_beaten(met, record)
+                {
+                    if shard.note_loser(met, record, origin) {
+                        // The feed doesn't tell of it.
+                        self.miss();
+                        self.count_merged();
+                    }
+                    return Ok(Applied::Stale);
                 }
-                return Ok(Applied::Stale);
-            }
-            let is_past = via.is_peer()
-                && self.is_past(origin, record.version.stamp)
-                && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version) || self.may_be_evicted(met))
-                && !self.ended_early(record, now);
-            if is_past && met.is_none() {
-                return Ok(Applied::Stale);
-            }
-            let lapsed = record.expires.is_some_and(|end| end <= now);
-            // What is past takes with it what it once won over.
-            let value = record.value.filter(|_| !lapsed && !is_past);
-            let shortened = record.shortened || shard.is_shortened(record.expires, met.as_ref());
-            let expires = match value {
-                Some(_) => record.expires,
-                None if lapsed && !shortened => Some(now + self.lapsed_retention()),
-                None => Some(now + self.retention()),
-            };
-            let fields = Fields {
-                stamp: record.version.stamp,
-                origin,
-                kind: record.kind as u8,
-                expires,
-                tombstone: value.is_none(),
-                shortened,
-                lapsed,
-                unsettled: via.is_unsettled() || met.as_ref().is_some_and(|met| self.may_come_again(&met.fields)),
-                key_len: record.key.len(),
-                value_len: value.map_or(0, <[u8]>::len),
-                tag: place.tag,
-            };
-            match (&met, value) {
-                (Some(met), None) => {
-                    self.count_merged();
-                    let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + self.retention()) };
-                    shard.bury(place, record.key, met, &grave);
+                let is_past = via.is_peer()
+                    && self.is_past(origin, record.version.stamp)
+                    && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version) || self.may_be_evicted(met))
+                    && !self.ended_early(record, now);
+                if is_past && met.is_none() {
+                    return Ok(Applied::Stale);
                 }
-                _ => {
-                    let next = || met.as_ref().map_or(Need::Growth, |met| Need::Replacement(shard.freed_by(met)));
-                    let need = via.need().unwrap_or_else(next);
-                    let at = shard.make(record.key, value.unwrap_or_default(), need)?;
-                    self.count_merged();
-                    shard.publish(place, at, &fields, met.as_ref());
+                let lapsed = record.expires.is_some_and(|end| end <= now);
+                // What is past takes with it what it once won over.
+                let value = record.value.filter(|_| !lapsed && !is_past);
+                let shortened = record.shortened || shard.is_shortened(record.expires, met.as_ref());
+                let expires = match value {
+                    Some(_) => record.expires,
+                    None if lapsed && !shortened => Some(now + self.lapsed_retention()),
+                    None => Some(now + self.retention()),
+                };
+                let fields = Fields {
+                    stamp: record.version.stamp,
+                    origin,
+                    kind: record.kind as u8,
+                    expires,
+                    tombstone: value.is_none(),
+                    shortened,
+                    lapsed,
+                    unsettled: via.is_unsettled() || met.as_ref().is_some_and(|met| self.may_come_again(&met.fields)),
+                    key_len: record.key.len(),
+                    value_len: value.map_or(0, <[u8]>::len),
+                    tag: place.tag,
+                };
+                match (&met, value) {
+                    (Some(met), None) => {
+                        self.count_merged();
+                        let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + self.retention()) };
+                        shard.bury(place, record.key, met, &grave);
+                    }
+                    _ => {
+                        let next = || met.as_ref().map_or(Need::Growth, |met| Need::Replacement(shard.freed_by(met)));
+                        let need = via.need().unwrap_or_else(next);
+                        let at = shard.make(record.key, value.unwrap_or_default(), need)?;
+                        self.count_merged();
+                        shard.publish(place, at, &fields, met.as_ref());
+                    }
                 }
-            }
-            shard.witness(record.version.stamp);
-            Ok(Applied::Newer)
-        });
+                shard.witness(record.version.stamp);
+                Ok(Applied::Newer)
+            },
+        );
         match merged {
             Err(StoreError::NoMemory) => {
                 shard.leave_out(record.version.stamp);

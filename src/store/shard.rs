@@ -5,6 +5,7 @@
 //! record is whole and before the old one is touched.
 
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 use std::thread;
@@ -62,11 +63,11 @@ impl Zone {
         let base = self.geometry.shard(index);
         let words: &Words = self.region.words(base).ok_or(StoreError::Busy)?;
         let obtained = lock::lock(&words[shard::LOCK / 8])?;
-        let shard = Shard { zone: self, index, base, words, pool_stuck: Cell::new(false), borrows: Cell::new(false) };
-        if obtained == Obtained::FromTheDead {
-            shard.repair();
-        }
-        Ok(shard)
+        let locked =
+            |stuck| Shard { zone: self, index, base, words, pool_stuck: Cell::new(stuck), borrows: Cell::new(false) };
+        // Not the one that is returned: that is then made in place, and not copied in every write.
+        let stuck = obtained == Obtained::FromTheDead && locked(false).take_over();
+        Ok(locked(stuck))
     }
 
     /// Repairs the shards whose owners died, but for one.
@@ -212,6 +213,14 @@ impl<'a> Shard<'a> {
     #[inline]
     pub fn block(&self, at: usize) -> Block<'a> {
         Block { region: &self.zone.region, at }
+    }
+
+    /// Repairs what its owner died with, and stays locked; whether the pool was stuck then.
+    #[cold]
+    #[inline(never)]
+    fn take_over(self) -> bool {
+        self.repair();
+        ManuallyDrop::new(self).pool_stuck.get()
     }
 
     /// Makes a record that nothing leads to yet, but for its fields: these are written when it is published.
