@@ -2,8 +2,9 @@
 //!
 //! A position covers a version that isn't here (and nothing newer of its key is): then it was here, or was over when
 //! others told what they had, and was deleted, or ended. So deletes hold against all that positions cover, however short
-//! the life of tombstones is. Three things are no proof of that: a record that was left out for want of room, one that was
-//! let go by a clock that was ahead, and one that this node wrote to other memory than this.
+//! the life of tombstones is. Four things are no proof of that: a record that was left out for want of room, one that
+//! may have been evicted by the node that was to send it, one that was let go by a clock that was ahead, and one that this node
+//! wrote to other memory than this.
 //!
 //! What positions don't cover yet is remembered by what won over it: such a record or tombstone is *unsettled*, and no
 //! unsettled tombstone is forgotten while an origin has written more than it has promised here.
@@ -37,6 +38,33 @@ impl Zone {
         }
     }
 
+    /// The greatest stamp up to which positions cover what may never have been sent here, as it was given up for others before:
+    /// what this zone lacks at or below it tells nothing. Zero: there is no doubt about any.
+    pub fn doubted(&self) -> Stamp {
+        Stamp(self.region.load64(header::DOUBTED, SeqCst))
+    }
+
+    /// Who promises to have sent all of `origin` up to `position` gave up records up to `evicted`. What it had promised
+    /// before it sent before, so only what is new is in doubt. Call it before [`Zone::advance`].
+    pub fn doubt(&self, origin: Identity, position: Stamp, evicted: Stamp) {
+        if evicted > Stamp::ZERO
+            && evicted > self.position(origin)
+            && let Some(word) = self.region.word64(header::DOUBTED)
+        {
+            word.fetch_max(evicted.min(position).0, SeqCst);
+        }
+    }
+
+    /// The greatest stamp of a record that was given up here for others.
+    pub fn evicted_here(&self) -> Stamp {
+        Stamp(self.region.load64(header::EVICTED_STAMP, SeqCst))
+    }
+
+    /// The greatest stamp of a record that this zone may lack as it was given up for others, here or before it was sent here.
+    pub fn may_lack(&self) -> Stamp {
+        self.evicted_here().max(self.doubted())
+    }
+
     /// All that was left out up to `lacked`, as [`Zone::lacked`] said before comparing, is here now or known to be over.
     pub fn made_up(&self, lacked: Stamp) {
         // Read first: what is left out meanwhile counts on.
@@ -63,7 +91,7 @@ impl Zone {
     pub(super) fn is_past(&self, origin: u16, stamp: Stamp) -> bool {
         // What this node has not closed yet, it can't have sent to anybody.
         let known = origin != self.own_origin() || stamp <= self.closed();
-        known && self.is_promised(origin, stamp) && stamp > self.lacked()
+        known && self.is_promised(origin, stamp) && stamp > self.lacked().max(self.doubted())
     }
 
     /// Whether what is newer than this record may be missing because a node gave it up for others, and not because it is over.

@@ -1,7 +1,7 @@
 //! What comparing with another node asks of a zone: its records without their values, and taking away what the other knows
 //! to be deleted.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::keys::{Grave, ScanPlace};
 use super::layout::{header, shard};
@@ -123,9 +123,10 @@ impl Zone {
         self.add(header::MENDED);
     }
 
-    /// The greatest stamp of a record that was given up for want of room: what this zone lacks at or below it tells nothing.
+    /// What this zone lacks at or below this stamp it may have given up for others, and doesn't ask for again. A zone
+    /// without `evict` asks for what others gave up before it was sent here.
     pub fn evicted(&self) -> Stamp {
-        Stamp(self.region.load64(header::EVICTED_STAMP, SeqCst))
+        if self.evict { self.may_lack() } else { self.evicted_here() }
     }
 
     fn add(&self, counter: usize) {

@@ -186,7 +186,7 @@ impl Answer {
                 // What has ended here, by a clock that is or was ahead, isn't deleted.
                 let expired_to = cx.zone.expired_to().max(cx.now);
                 let trusted = cx.zone.joined() && expired_to <= terms.ends;
-                let silent = cx.zone.evicted().max(cx.zone.lacked());
+                let silent = cx.zone.may_lack().max(cx.zone.lacked());
                 write::listed(out, cx.bound, number, round, trusted, silent, positions);
                 Ok(Next::Over)
             }

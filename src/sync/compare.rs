@@ -438,7 +438,8 @@ impl Round {
         }
         // A clock that was ahead may have let something go, which only its end tells.
         let early = zone.expired_to() > self.digests.terms.ends;
-        let (until, floor, lacked) = (self.digests.terms.until, zone.evicted().max(zone.cleared()), zone.lacked());
+        let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
+        let lacked = zone.lacked().max(zone.doubted());
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
             let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;

@@ -211,13 +211,14 @@ impl Incoming {
         }
     }
 
-    /// What the peer promises to have sent.
+    /// What the peer promises to have sent, but for what it may have evicted before, up to a stamp.
     pub fn position(
         &mut self,
         cx: &mut Context<'_>,
         epoch: u64,
         complete: bool,
         positions: impl Iterator<Item = Entry>,
+        evicted: Stamp,
     ) {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
         if epoch != self.epoch {
@@ -229,7 +230,9 @@ impl Incoming {
             if identity == cx.own || self.held {
                 continue;
             }
-            if !(self.admits(zone, identity, cx.now) && zone.advance(identity, stamp.min(latest)))
+            let believed = stamp.min(latest);
+            zone.doubt(identity, believed, evicted);
+            if !(self.admits(zone, identity, cx.now) && zone.advance(identity, believed))
                 && let Some(count) = self.origins.happened(cx.t)
             {
                 let text = format!(

@@ -132,6 +132,7 @@ pub enum Message<'a> {
         epoch: u64,
         complete: bool,
         positions: List<'a>,
+        evicted: Stamp,
     },
     Ack {
         zone: u64,
@@ -370,6 +371,8 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
             epoch: r.varint()?,
             complete: r.u8()? & flag::COMPLETE != 0,
             positions: decode_list(r)?,
+            // Not said by the first nodes of version 1.
+            evicted: if r.is_empty() { Stamp::ZERO } else { r.stamp()? },
         },
         kind::ACK => Message::Ack { zone: r.varint()?, epoch: r.varint()?, stamp: r.stamp()? },
         kind::HAVE => Message::Have { zone: r.varint()?, positions: decode_list(r)? },

@@ -421,7 +421,10 @@ impl Outgoing {
         let complete = round.others.is_some();
         let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false }];
         positions.extend(round.others.into_iter().flatten().filter(|entry| entry.stamp > Stamp::ZERO));
-        write::position(out, cx.bound, cx.number, self.epoch, complete, &positions);
+        // Asked for after the walk: what was given up before the walk came to it is among this. Of what this node wrote itself
+        // nobody else was to send it anything.
+        let evicted = if complete { cx.zone.may_lack() } else { cx.zone.evicted_here() };
+        write::position(out, cx.bound, cx.number, self.epoch, complete, &positions, evicted);
         if complete {
             self.given_all = Some(self.given);
         }

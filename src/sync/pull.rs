@@ -294,9 +294,9 @@ impl Pull {
                 let (incoming, (mut cx, _)) = self.expected(zone, None, peer, now)?;
                 incoming.clear(&mut cx, stamp);
             }
-            Message::Position { zone, epoch, complete, positions } => {
+            Message::Position { zone, epoch, complete, positions, evicted } => {
                 let (incoming, (mut cx, _)) = self.expected(zone, Some(epoch), peer, now)?;
-                incoming.position(&mut cx, epoch, complete, positions);
+                incoming.position(&mut cx, epoch, complete, positions, evicted);
                 self.acks_at.get_or_insert(self.pace.t.saturating_add(ACK_DELAY));
                 if complete {
                     self.steer_at = 0;

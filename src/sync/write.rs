@@ -136,14 +136,24 @@ pub fn clear(out: &mut Vec<u8>, zone: u64, stamp: Stamp) {
     });
 }
 
-/// Appends positions; the last frame says whether the full state is complete.
-pub fn position(out: &mut Vec<u8>, bound: usize, zone: u64, epoch: u64, complete: bool, positions: &[Entry]) {
+/// Appends positions; the last frame says whether the full state is complete. `evicted`: of what they cover, something up to
+/// this stamp may have been given up before it was sent.
+pub fn position(
+    out: &mut Vec<u8>,
+    bound: usize,
+    zone: u64,
+    epoch: u64,
+    complete: bool,
+    positions: &[Entry],
+    evicted: Stamp,
+) {
     split_list(positions, bound, ENTRY, |part, last| {
         frame(out, kind::POSITION, |out| {
             put_varint(out, zone);
             put_varint(out, epoch);
             out.push(if complete && last { flag::COMPLETE } else { 0 });
             put_list(out, part);
+            put_stamp(out, evicted);
         });
     })
 }

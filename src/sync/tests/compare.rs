@@ -6,7 +6,7 @@ use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Control, Params, Traffic, Zone};
+use crate::store::{Applied, Condition, Control, Life, Params, Traffic, Zone};
 
 /// How long the nodes of these tests keep tombstones.
 const RETENTION: Millis = 1_000;
@@ -14,12 +14,15 @@ const RETENTION: Millis = 1_000;
 const LONG: Millis = 120_000;
 
 fn joined(number: u8, size: usize) -> Node {
-    let identity = Identity([number; 16]);
-    let params = Params { sync: true, retention: RETENTION, ..Params::new(identity) };
+    joined_with(size, Params { sync: true, retention: RETENTION, ..Params::new(Identity([number; 16])) })
+}
+
+fn joined_with(size: usize, params: Params) -> Node {
+    let identity = params.node;
     let zone = Zone::create(region(size), &params).unwrap();
     zone.set_joined();
     let control = Control::create_with(region(CONTROL_SIZE), identity).unwrap();
-    Node { control, zones: [super::super::SyncZone { name: "z".into(), zone }].into(), ..node(number, &[], limits()) }
+    Node { control, zones: [super::super::SyncZone { name: "z".into(), zone }].into(), ..node(0, &[], limits()) }
 }
 
 fn zone(node: &Node) -> Zone {
@@ -139,6 +142,53 @@ fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
     assert_eq!(keys(&a, after), keys(&b, after));
     assert_eq!((zone(&b).stats().incomplete, zone(&b).lacked()), (0, crate::record::Stamp::ZERO), "nothing is missing");
     assert!(zone(&b).stats().left_out > 0);
+}
+
+#[test]
+fn what_a_node_evicted_before_it_was_sent_is_not_taken_for_deleted() {
+    for evict in [false, true] {
+        let params = |number| Params { sync: true, evict: true, ..Params::new(Identity([number; 16])) };
+        let (a, c) = (joined_with(64 << 10, params(1)), joined_with(1 << 20, params(3)));
+        let b = joined_with(1 << 20, Params { evict, ..params(2) });
+        // What would end soonest goes first.
+        zone(&a).set(b"key soon", &[1; 100], Life::For(10 * LONG), Condition::Always, NOW).unwrap();
+        Pair::new(&a, &c, NOW).run(NOW);
+        for number in 0..5_000 {
+            set(&zone(&a), &format!("key {number:04}"), &[1; 100], NOW);
+            if !keys(&a, NOW).contains(&"key soon".into()) {
+                break;
+            }
+        }
+        assert!(!keys(&a, NOW).contains(&"key soon".into()));
+        // The second was never sent it. Who holds it mustn't lose it over that.
+        Pair::new(&a, &b, NOW).run(NOW);
+        assert!(zone(&b).position(Identity([1; 16])) > Stamp::at(NOW));
+        together(&b, &c, NOW + LONG);
+        assert!(keys(&c, NOW).contains(&"key soon".into()), "taken away where it was");
+        assert_eq!(keys(&b, NOW).contains(&"key soon".into()), !evict, "who evicts nothing itself asks for it");
+        // Offered as it is when somebody relays it, it is news, whatever positions say.
+        Pair::new(&a, &b, NOW + 3 * LONG).run(NOW + 3 * LONG);
+        let version = Version { stamp: zone(&b).doubted(), origin: Identity([1; 16]) };
+        let record = Record {
+            kind: Kind::Register,
+            version,
+            key: b"key soon",
+            value: Some(b"v"),
+            expires: None,
+            shortened: false,
+        };
+        assert_eq!(zone(&b).apply(&record, NOW + 3 * LONG, 0), Ok(Applied::Newer));
+        // What was sent first and evicted then is in no doubt.
+        let doubted = zone(&b).doubted();
+        let later = NOW + 4 * LONG;
+        zone(&a).set(b"sent", b"of a", Life::For(60_000), Condition::Always, later).unwrap();
+        Pair::new(&a, &b, later).run(later);
+        (0..100).for_each(|number| set(&zone(&a), &format!("more {number}"), &[1; 100], later));
+        assert!(zone(&a).evicted() >= Stamp::at(later));
+        let before = zone(&b).position(Identity([1; 16]));
+        zone(&b).doubt(Identity([1; 16]), Stamp::at(later + 1), before);
+        assert_eq!(zone(&b).doubted(), doubted);
+    }
 }
 
 #[test]

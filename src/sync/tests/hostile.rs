@@ -134,7 +134,7 @@ fn what_is_out_of_place_ends_the_session_and_changes_nothing() {
             joined(&[&opening(), &first, &written(|out| write::chunk(out, 0, 1, false, false, 8, b"x"))])
         }),
         ("a position of a later epoch", {
-            joined(&[&opening(), &written(|out| write::position(out, 1024, 0, 3, true, &[]))])
+            joined(&[&opening(), &written(|out| write::position(out, 1024, 0, 3, true, &[], Stamp::ZERO))])
         }),
         ("an emptying of no zone", joined(&[&greeting(), &written(|out| write::clear(out, 0, Stamp(STAMP)))])),
         ("what one has of no zone", joined(&[&greeting(), &written(|out| write::have(out, 1024, 0, &[]))])),
@@ -266,10 +266,12 @@ fn a_position_from_the_future_is_believed_up_to_the_allowed_drift() {
     let entry = |identity, millis| message::Entry { identity, stamp: Stamp::at(millis), gone: false };
     let latest = NOW + limits().max_drift;
     let told = [entry(PEER, NOW * 2), entry(third, latest + 1)];
-    pull.handle(&written(|out| write::position(out, 1024, 0, 1, false, &told)), &mut Vec::new(), NOW).unwrap();
+    pull.handle(&written(|out| write::position(out, 1024, 0, 1, false, &told, Stamp(u64::MAX))), &mut Vec::new(), NOW)
+        .unwrap();
     for identity in [PEER, third] {
         assert_eq!(node.zones[0].zone.position(identity), Stamp::at(latest));
     }
+    assert_eq!(node.zones[0].zone.doubted(), Stamp::at(latest), "nor is more of it in doubt");
 }
 
 /// Each that makes way for another costs a look at all records, so it is done once a minute, not for each of thousands.
@@ -281,7 +283,7 @@ fn origins_that_are_made_up_push_out_few_that_are_there() {
         |n: u128| message::Entry { identity: Identity((n + 1).to_be_bytes()), stamp: Stamp(STAMP), gone: false };
     let flood = |from, to| {
         let entries: Vec<_> = (from..to).map(entry).collect();
-        written(|out| write::position(out, 32_768, 0, 1, false, &entries))
+        written(|out| write::position(out, 32_768, 0, 1, false, &entries, Stamp::ZERO))
     };
     pull.handle(&flood(0, 5_000), &mut Vec::new(), NOW).unwrap();
     let known = zone.positions().len() as u128;
@@ -457,7 +459,7 @@ proptest! {
         talk.extend(written(|out| write::clear(out, 0, Stamp(STAMP - 9))));
         talk.extend(written(|out| {
             let entry = message::Entry { identity: PEER, stamp: Stamp(STAMP + 1), gone: true };
-            write::position(out, 1024, 0, 1, true, &[entry]);
+            write::position(out, 1024, 0, 1, true, &[entry], Stamp(STAMP));
             write::have(out, 1024, 0, &[entry]);
         }));
         let at = at.index(talk.len());

@@ -67,11 +67,11 @@ proptest! {
         prop_assert_eq!(&got, &sent);
 
         let mut out = Vec::new();
-        write::position(&mut out, bound, zone, epoch, complete, &sent);
+        write::position(&mut out, bound, zone, epoch, complete, &sent, Stamp(stamp));
         let (mut got, mut completes) = (Vec::new(), 0);
         read(&out, bound, |message| match message {
-            Message::Position { zone: z, epoch: e, complete, positions } => {
-                assert_eq!((z, e), (zone, epoch));
+            Message::Position { zone: z, epoch: e, complete, positions, evicted } => {
+                assert_eq!((z, e, evicted), (zone, epoch, Stamp(stamp)));
                 completes += u32::from(complete);
                 got.extend(positions);
             }
