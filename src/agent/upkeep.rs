@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 const BUDGET: usize = 128;
 /// A step ends after this time; the sessions' turn comes before the next.
 const STEP: Duration = Duration::from_micros(500);
-/// Between two rounds. A zone with nothing due costs one look at a word, and what ends is gone within 100 ms: the wheel's
-/// tick of 64 ms and this.
+/// Between two rounds at least: what ends is gone within 100 ms, which are the wheel's tick of 64 ms and this.
 const PAUSE: Duration = Duration::from_millis(30);
-/// While nothing ends soon: what is written meanwhile with a shorter life than this goes that much later.
-const QUIET: Duration = Duration::from_millis(100);
+/// Between two rounds at most: what is written meanwhile with a shorter life than this goes that much later. To wake an idle
+/// processor costs more than the look.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs until it is dropped.
 pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers) {
@@ -31,8 +31,10 @@ pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers) {
         let pause = match done {
             // As long as it took, and so at most half of the thread's time.
             Step::Unfinished => began.elapsed().max(Duration::from_millis(1)),
-            Step::Done if zones.iter().all(|zone| zone.is_quiet(now() + QUIET.as_millis() as u64)) => QUIET,
-            Step::Done => PAUSE,
+            Step::Done => {
+                let quiet = zones.iter().map(|zone| zone.quiet_for(now())).min().unwrap_or(0);
+                Duration::from_millis(quiet).clamp(PAUSE, QUIET)
+            }
         };
         tokio::time::sleep(pause).await;
     }

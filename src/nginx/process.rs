@@ -1,8 +1,9 @@
 //! The life of the processes: who runs the agent, and how it ends.
 //!
-//! Every worker looks ten times a second whether the lease of the node can be had; who gets it starts the helper
-//! thread. After a reload its holder is of an older generation and gives it back at once, before its last requests are
-//! done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
+//! Every worker looks whether the lease of the node can be had; who gets it starts the helper thread. It looks ten times a
+//! second until somebody of its own generation has it, and then seldom: a holder that dies is replaced, and its successor
+//! looks at once. After a reload the holder is of an older generation and gives it back when it is told to end, before its
+//! last requests are done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
 //! they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
 
 pub mod lines;
@@ -15,7 +16,7 @@ use super::{ffi, log};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
 use crate::store::{Control, Zone};
 use crossbeam_channel::Receiver;
-use lines::LinesReady;
+use lines::{Calls, LinesReady};
 use nginx_sys as sys;
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -27,10 +28,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use timer::Timer;
 
-/// Between two looks.
+/// Between two looks, as long as the lease moves, and once it has settled. Each costs an idle processor's awakening.
 const TICK_MS: usize = 100;
-/// The helper thread shows its life twice a second: after so many ticks without, it hangs.
-const SILENT_TICKS: u32 = 100;
+const SETTLED_TICK_MS: usize = 500;
+/// The helper thread shows its life twice a second: after so many milliseconds of ticks without, it hangs.
+const SILENT_MS: usize = 10_000;
 /// When nginx quits: for the other workers, and then for peers to acknowledge what they were sent.
 const OTHERS: Duration = Duration::from_secs(5);
 const FLUSH: Duration = Duration::from_secs(5);
@@ -83,15 +85,21 @@ pub unsafe fn started(control: &Control) {
     // SAFETY: the event loop is there, and `tick` may run in it at any time.
     let timer = unsafe { Timer::new(tick) };
     // SAFETY: as above.
-    let ready = match unsafe { LinesReady::new(take_lines) } {
+    let ready = match unsafe { LinesReady::new(&Calls { written: take_lines, ending: told_to_end }) } {
         Ok(ready) => ready,
         Err(error) => {
             log::cycle(log::ALERT, format_args!("this worker can't run the helper thread: {error}"));
             return;
         }
     };
-    let worker =
-        Worker { control: *control, generation: GENERATION.load(Ordering::Relaxed), timer, ready, running: None };
+    let worker = Worker {
+        control: *control,
+        generation: GENERATION.load(Ordering::Relaxed),
+        timer,
+        ready,
+        tick_ms: TICK_MS,
+        running: None,
+    };
     worker.control.worker_enter(worker.generation);
     // SAFETY: the configuration in force, for the time of this call.
     let zones = unsafe { MainConf::current() }.into_iter().flat_map(MainConf::all_zones);
@@ -137,6 +145,8 @@ struct Worker {
     generation: u64,
     timer: Timer,
     ready: LinesReady,
+    /// Until the next look.
+    tick_ms: usize,
     running: Option<Running>,
 }
 
@@ -146,7 +156,8 @@ struct Running {
     lines: Receiver<LogLine>,
     stopping: bool,
     beat: u64,
-    silent_ticks: u32,
+    /// Ticks are counted instead of looking at a clock: a process that was stopped isn't a thread that hangs.
+    silent_ms: usize,
 }
 
 impl Worker {
@@ -164,14 +175,34 @@ impl Worker {
                     running.stop();
                 }
                 // Also one that is to stop: as long as it holds the lease nobody takes its place.
-                if !running.lives(self.control.last_beat()) {
+                if !running.lives(self.control.last_beat(), self.tick_ms) {
                     self.give_up();
                 }
             }
             None if newer => {}
             None => self.try_start(),
         }
-        self.timer.set(TICK_MS);
+        self.tick_ms = if self.is_settled() { SETTLED_TICK_MS } else { TICK_MS };
+        self.timer.set(self.tick_ms);
+    }
+
+    /// Whether there is nothing to wait for: the lease is where it is to be, or is no more this worker's concern.
+    fn is_settled(&self) -> bool {
+        match &self.running {
+            Some(running) => !running.stopping,
+            None => self.is_outdated() || self.control.lease_generation() == Some(self.generation),
+        }
+    }
+
+    /// Gives the lease back if it is a newer configuration's.
+    fn heed_newer(&mut self) {
+        if self.is_outdated()
+            && let Some(running) = &mut self.running
+        {
+            running.stop();
+            // For its end.
+            self.timer.set(TICK_MS);
+        }
     }
 
     /// A newer configuration is in force: what is left to do is others'.
@@ -193,7 +224,7 @@ impl Worker {
             Ok((agent, lines)) => {
                 log::cycle(log::INFO, format_args!("the helper thread runs in this worker"));
                 let beat = self.control.last_beat();
-                self.running = Some(Running { agent, lines, stopping: false, beat, silent_ticks: 0 });
+                self.running = Some(Running { agent, lines, stopping: false, beat, silent_ms: 0 });
             }
             Err(error) => {
                 self.control.release(&lease);
@@ -213,7 +244,7 @@ impl Worker {
         };
         log::cycle(
             log::ALERT,
-            format_args!("the helper thread has shown no sign of life for {} s; {what}", SILENT_TICKS / 10),
+            format_args!("the helper thread has shown no sign of life for {} s; {what}", SILENT_MS / 1000),
         );
         if !single {
             // SAFETY: ends the process at once, without handlers that might wait for the thread. Not 2: the master
@@ -284,14 +315,14 @@ impl Running {
         }
     }
 
-    /// Ticks are counted instead of looking at a clock: a process that was stopped isn't a thread that hangs.
-    fn lives(&mut self, beat: u64) -> bool {
+    /// Whether the thread has shown its life within a while, `passed` milliseconds after the last look.
+    fn lives(&mut self, beat: u64, passed: usize) -> bool {
         if self.beat == beat {
-            self.silent_ticks += 1;
+            self.silent_ms += passed;
         } else {
-            (self.beat, self.silent_ticks) = (beat, 0);
+            (self.beat, self.silent_ms) = (beat, 0);
         }
-        self.silent_ticks < SILENT_TICKS
+        self.silent_ms < SILENT_MS
     }
 }
 
@@ -303,6 +334,12 @@ fn with_worker(work: impl FnOnce(&mut Worker)) {
             work(worker);
         }
     });
+}
+
+/// The worker is to end once its requests are done.
+fn told_to_end() {
+    with_worker(Worker::heed_newer);
+    watch::end();
 }
 
 fn tick() {

@@ -213,6 +213,11 @@ impl Control {
         })
     }
 
+    /// The generation of the configuration for which somebody has the lease, be it alive or not.
+    pub fn lease_generation(&self) -> Option<u64> {
+        (self.get(LEASE_OWNER) != 0).then(|| self.get(LEASE_GENERATION))
+    }
+
     /// Gives it back.
     pub fn release(&self, lease: &Lease) {
         self.locked(|| {

@@ -36,6 +36,11 @@ pub fn is_due(next_due: u64, now: Millis) -> bool {
     next_due <= now >> TICK_SHIFT
 }
 
+/// For how many milliseconds a wheel whose `NEXT_DUE` is `next_due` has nothing to do.
+pub fn until(next_due: u64, now: Millis) -> Millis {
+    next_due.saturating_mul(1 << TICK_SHIFT).saturating_sub(now)
+}
+
 impl Shard<'_> {
     /// An empty wheel, turned to `now`.
     pub fn timer_clear(&self, now: Millis) {

@@ -4,8 +4,9 @@
 //! dead owner from another thread that got its number. 0 is free.
 
 use std::cell::Cell;
-use std::fs;
+use std::fs::File;
 use std::hint::spin_loop;
+use std::io::Read;
 use std::sync::Once;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
@@ -175,9 +176,11 @@ pub fn this_thread() -> u64 {
 
 /// A thread's state letter and start time in clock ticks: fields 3 and 22 of proc(5)'s stat.
 fn thread_state(tid: u32) -> Option<(char, u64)> {
-    let stat = fs::read(format!("/proc/{tid}/stat")).ok()?;
+    // One read: /proc gives all that it has, and what is asked for comes early.
+    let mut stat = [0; 512];
+    let read = File::open(format!("/proc/{tid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
     // The name, in parentheses, may hold anything: fields are counted from behind its end.
-    let stat = String::from_utf8_lossy(&stat);
+    let stat = String::from_utf8_lossy(stat.get(..read)?);
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))

@@ -91,6 +91,14 @@ impl Zone {
         self.is_sync() || self.is_watched() || self.trail_may_lack(fields)
     }
 
+    /// How long there is nothing to take away, of what is there now, in milliseconds.
+    pub fn quiet_for(&self, now: Millis) -> Millis {
+        // Who was killed in the middle of a sweep may have left what is due next unsaid.
+        let swept = self.region.load64(header::SWEEPER, SeqCst) == 0;
+        let cleared = self.cleared().0;
+        if swept && (cleared == 0 || self.purged() >= cleared) { expiry::until(self.next_due(), now) } else { 0 }
+    }
+
     /// Whether nothing that is there now ends before `until`.
     pub fn is_quiet(&self, until: Millis) -> bool {
         // Who was killed in the middle of a sweep may have left what is due next unsaid.

@@ -6,7 +6,7 @@
 
 use crate::api::watch::{Hub, Order, Work};
 use crate::api::{NamedZone, Produce};
-use crate::nginx::process::lines::LinesReady;
+use crate::nginx::process::lines::{Calls, LinesReady};
 use crate::nginx::process::timer::Timer;
 use crate::nginx::{ffi, log};
 use crate::record::Millis;
@@ -52,7 +52,9 @@ pub fn end() {
 impl Watching {
     fn new(control: &Control) -> Watching {
         // SAFETY: a request is handled in the thread of the event loop, which drops this too.
-        let (timer, ready) = unsafe { (Timer::new(run), LinesReady::shared(control.watch_eventfd(), run)) };
+        let (timer, ready) = unsafe {
+            (Timer::new(run), LinesReady::shared(control.watch_eventfd(), &Calls { written: run, ending: run }))
+        };
         let ready = ready.unwrap_or_else(|error| {
             log::cycle(log::ERR, format_args!("watchers learn of changes late: {error}"));
             None

@@ -8,6 +8,14 @@ use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
 
+/// What an event loop is to call.
+pub struct Calls {
+    /// Somebody has written to the eventfd.
+    pub written: fn(),
+    /// The worker has been told to end once its requests are done.
+    pub ending: fn(),
+}
+
 /// Calls a function when the helper thread has written to the eventfd.
 pub struct LinesReady {
     fd: RawFd,
@@ -20,11 +28,17 @@ impl LinesReady {
     ///
     /// # Safety
     /// In the thread of the event loop, after nginx has made it, and dropped there.
-    pub unsafe fn new(handler: fn()) -> io::Result<LinesReady> {
+    pub unsafe fn new(calls: &'static Calls) -> io::Result<LinesReady> {
         // SAFETY: takes no pointers.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         // SAFETY: the caller's promise.
-        unsafe { LinesReady::over(fd, readable, handler) }
+        let made = unsafe { LinesReady::over(fd, readable, calls) }?;
+        // SAFETY: the connection is ours and open, if there is one. nginx calls the handlers of idle ones when the worker is
+        // to end, and leaves it to them to close it.
+        if let Some(connection) = unsafe { made.connection.as_mut() } {
+            connection.set_idle(1);
+        }
+        Ok(made)
     }
 
     /// Over an eventfd that other workers wait for as well: it is never read, as that would take the event from them. Each
@@ -32,32 +46,31 @@ impl LinesReady {
     ///
     /// # Safety
     /// As [`LinesReady::new`]; `shared` is an open eventfd.
-    pub unsafe fn shared(shared: RawFd, handler: fn()) -> io::Result<Option<LinesReady>> {
+    pub unsafe fn shared(shared: RawFd, calls: &'static Calls) -> io::Result<Option<LinesReady>> {
         // SAFETY: a number that nginx sets when it makes the event loop; duplicating touches no memory.
         unsafe {
             if sys::ngx_event_flags & sys::NGX_USE_CLEAR_EVENT as sys::ngx_uint_t == 0 {
                 return Ok(None);
             }
-            LinesReady::over(libc::fcntl(shared, libc::F_DUPFD_CLOEXEC, 3), written, handler).map(Some)
+            LinesReady::over(libc::fcntl(shared, libc::F_DUPFD_CLOEXEC, 3), written, calls).map(Some)
         }
     }
 
     unsafe fn over(
         fd: RawFd,
         event: unsafe extern "C" fn(*mut sys::ngx_event_t),
-        handler: fn(),
+        calls: &'static Calls,
     ) -> io::Result<LinesReady> {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `ngx_cycle` is live and its log outlives this. A connection from nginx has both its events, zeroed,
-        // and is ours until it is closed. Function pointers and data pointers are of one size here. It isn't `idle`, so
-        // that nginx leaves it open until the worker has said its last; and it has no timer, so that nobody waits.
+        // and is ours until it is closed. It has no timer, so that nobody waits for it.
         let connection = unsafe {
             let log = (*sys::ngx_cycle).log;
             let connection = sys::ngx_get_connection(fd, log);
             if !connection.is_null() {
-                (*connection).data = handler as *mut c_void;
+                (*connection).data = ptr::from_ref(calls).cast_mut().cast();
                 (*connection).log = log;
                 let read = (*connection).read;
                 (*read).handler = Some(event);
@@ -98,14 +111,20 @@ impl Drop for LinesReady {
 }
 
 unsafe extern "C" fn readable(event: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with the read event of our connection, whose `data` is the function that `new` put there.
+    // SAFETY: nginx calls with the read event of our connection, whose `data` is what `new` put there.
     let handler = unsafe {
         let connection = (*event).data.cast::<sys::ngx_connection_t>();
+        let calls = &*(*connection).data.cast::<Calls>();
+        if (*connection).close() != 0 {
+            // It stays until the worker has said its last.
+            (*connection).set_close(0);
+            return guard("the end of a worker", (), calls.ending);
+        }
         let mut count = 0u64;
         libc::read((*connection).fd, (&raw mut count).cast(), size_of::<u64>());
         // Failing means that nginx's table of events is full; then the timer has to do.
         let _ = sys::ngx_handle_read_event(event, 0);
-        std::mem::transmute::<*mut c_void, fn()>((*connection).data)
+        calls.written
     };
     guard("the helper thread's lines", (), handler);
 }
@@ -114,7 +133,7 @@ unsafe extern "C" fn written(event: *mut sys::ngx_event_t) {
     // SAFETY: as in `readable`.
     let handler = unsafe {
         let connection = (*event).data.cast::<sys::ngx_connection_t>();
-        std::mem::transmute::<*mut c_void, fn()>((*connection).data)
+        (*(*connection).data.cast::<Calls>()).written
     };
     guard("watchers", (), handler);
 }
