@@ -2,7 +2,7 @@
 
 use super::json::{self, Object};
 use super::{Response, args::Fields};
-use crate::store::{MAX_KEY, MAX_PREFIX, MAX_SPELLINGS, MAX_VALUE, StoreError};
+use crate::store::{MAX_KEY, MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, MAX_VALUE, StoreError};
 
 /// Where the endpoints and codes are described.
 const REFERENCE: &str = "https://nginx.org/en/docs/http/ngx_http_api_module.html";
@@ -83,6 +83,8 @@ pub(super) enum FormatError {
     KeyNoNetwork,
     #[error("invalid key: it is longer than {MAX_PREFIX} bytes, the most that a zone of type=prefix takes")]
     KeyNoPrefix,
+    #[error("invalid key: it is longer than {MAX_PARTED} bytes, the most that a zone of type=counter takes")]
+    KeyNoCounter,
     #[error("invalid key: it doesn't fit the zone")]
     KeyRefused,
     #[error("invalid key: the zone has this network in {MAX_SPELLINGS} other spellings; delete some of them")]
@@ -119,6 +121,10 @@ pub(super) enum FormatError {
     LineTooLong,
     #[error("a pair is longer than any can be")]
     PairTooLong,
+    #[error("invalid value: {}", StoreError::NoNumber)]
+    NoNumber,
+    #[error("invalid incr: {}", StoreError::OutOfRange)]
+    OutOfRange,
     #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
     NoTimeout,
 }
@@ -229,6 +235,8 @@ impl From<StoreError> for Error {
             StoreError::BadKey => FormatError::KeyRefused.into(),
             StoreError::BadValue => FormatError::ValueTooLong.into(),
             StoreError::Spellings => FormatError::KeySpellings.into(),
+            StoreError::NoNumber => FormatError::NoNumber.into(),
+            StoreError::OutOfRange => FormatError::OutOfRange.into(),
         }
     }
 }

@@ -1,8 +1,12 @@
 //! What a record is, apart from where it is kept: its version, its kind, and which of two wins.
 
+mod counter;
+mod part;
 mod register;
 mod version;
 
+pub use counter::{Count, Sum, number};
+pub use part::{ENDING, PartId, Role};
 pub use register::beats;
 pub use version::{Identity, Millis, Stamp, Version};
 
@@ -12,12 +16,14 @@ pub use version::{Identity, Millis, Stamp, Version};
 pub enum Kind {
     /// Last writer wins, whole values.
     Register = 1,
+    /// A number to which several nodes add at the same time; see [`Role`] and [`Count`].
+    Counter = 2,
 }
 
 impl Kind {
     /// The kind that a stored or received byte names, if this version knows it.
     pub fn from_byte(byte: u8) -> Option<Kind> {
-        (byte == Kind::Register as u8).then_some(Kind::Register)
+        [Kind::Register, Kind::Counter].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

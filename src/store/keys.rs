@@ -51,6 +51,15 @@ pub struct Found {
     /// When it ends; `None`: never.
     pub expires: Option<Millis>,
     origin: u16,
+    /// Of what is several records: a number that changes with every one of them but the newest.
+    others: u64,
+}
+
+impl Found {
+    /// What several records are together.
+    pub(super) const fn of_several(newest: &Fields, expires: Option<Millis>, others: u64) -> Found {
+        Found { stamp: newest.stamp, expires, origin: newest.origin, others }
+    }
 }
 
 /// Where a look-up puts the value.
@@ -75,7 +84,7 @@ pub struct ScanPlace(pub(super) u64);
 pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8], Found);
 
 /// How often a look-up without the lock is tried before it takes the lock.
-const UNLOCKED_TRIES: usize = 16;
+pub(super) const UNLOCKED_TRIES: usize = 16;
 /// Records shown, their bytes, and buckets passed, in one hold of the lock.
 const RECORDS_A_HOLD: usize = 32;
 const BYTES_A_HOLD: usize = 64 * 1024;
@@ -90,10 +99,21 @@ impl Zone {
     ///
     /// `NoMemory` if the sink has none; `Busy` if the lock was needed and stuck.
     pub fn get<S: Sink + ?Sized>(&self, key: &[u8], now: Millis, sink: &mut S) -> Result<Option<Found>, StoreError> {
+        if self.matching.has_parts() { self.get_sum(key, now, sink) } else { self.get_record(key, now, sink) }
+    }
+
+    /// The same for what is one record.
+    #[inline]
+    fn get_record<S: Sink + ?Sized>(&self, key: &[u8], now: Millis, sink: &mut S) -> Result<Option<Found>, StoreError> {
         if key.is_empty() || key.len() > MAX_KEY {
             return Ok(None);
         }
         self.probe(self.hash_of(key), Wanted::Key(key), now, sink)
+    }
+
+    /// Whether there is a record with exactly this key.
+    pub fn has_record(&self, record_key: &[u8], now: Millis) -> bool {
+        matches!(self.get_record(record_key, now, &mut Vec::new()), Ok(Some(_)))
     }
 
     /// Looks up what answers for `key`: in a zone of networks or prefixes, the longest that contains it.
@@ -107,7 +127,10 @@ impl Zone {
         now: Millis,
         sink: &mut S,
     ) -> Result<Option<Found>, StoreError> {
-        if self.matching == Matching::Exact || key.is_empty() {
+        if self.matching == Matching::Exact {
+            return self.get_record(key, now, sink);
+        }
+        if self.matching.has_parts() || key.is_empty() {
             return self.get(key, now, sink);
         }
         self.candidates(key, |hash, wanted| self.probe(hash, wanted, now, sink).transpose()).transpose()
@@ -115,7 +138,10 @@ impl Zone {
 
     /// The version of what was found.
     pub fn version(&self, found: &Found) -> Version {
-        let origin = self.origin_identity(found.origin).unwrap_or(Identity([0; 16]));
+        let mut origin = self.origin_identity(found.origin).unwrap_or(Identity([0; 16]));
+        for (byte, other) in origin.0.iter_mut().zip(found.others.to_le_bytes()) {
+            *byte ^= other;
+        }
         Version { stamp: found.stamp, origin }
     }
 
@@ -133,6 +159,9 @@ impl Zone {
         now: Millis,
     ) -> Result<Written, StoreError> {
         self.check_key(key, value)?;
+        if self.matching.has_parts() {
+            return self.set_sum(key, value, life, condition, now);
+        }
         let place = self.place(key);
         self.prepare_write(place, key.len() + value.len());
         let shard = self.shard(place.shard)?;
@@ -157,18 +186,23 @@ impl Zone {
                     return Err(StoreError::Spellings);
                 }
                 let expires = live.filter(|_| kept).map_or(given, |met| met.fields.expires);
-                shard.write_own(place, key, value, expires, met.as_ref(), now).map(Written::Done)
+                let end = (expires, shard.is_shortened(expires, met.as_ref()));
+                shard.write_own(place, (key, Kind::Register), value, end, met.as_ref(), now).map(Written::Done)
             },
         )
     }
 
-    /// Gives a record another life and keeps its value. A missing key is `Unmet`.
+    /// Gives a record another life and keeps its value. A missing key is `Unmet`. The end of a counter can't be changed so:
+    /// its parts are others' to write.
     ///
     /// # Errors
     ///
-    /// As [`Zone::set`].
+    /// As [`Zone::set`]; `BadKey` for a counter.
     pub fn touch(&self, key: &[u8], life: Life, now: Millis) -> Result<Written, StoreError> {
         self.check_key(key, &[])?;
+        if self.matching.has_parts() {
+            return Err(StoreError::BadKey);
+        }
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
@@ -184,7 +218,8 @@ impl Zone {
                 shard.payload(&met, &mut payload);
                 let expires = self.end_of(life, Some(&met), now);
                 let value = payload.get(key.len()..).unwrap_or_default();
-                shard.write_own(place, key, value, expires, Some(&met), now).map(Written::Done)
+                let end = (expires, shard.is_shortened(expires, Some(&met)));
+                shard.write_own(place, (key, Kind::Register), value, end, Some(&met), now).map(Written::Done)
             },
         )
     }
@@ -193,7 +228,8 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// `BadKey` or `Busy`: a full zone deletes as well as any.
+    /// `BadKey` or `Busy`: a full zone deletes as well as any. But `NoMemory` for a counter that was never set: that needs
+    /// a tombstone of its own.
     pub fn delete(&self, key: &[u8], now: Millis) -> Result<Written, StoreError> {
         self.delete_if(key, Condition::Present, now)
     }
@@ -205,6 +241,9 @@ impl Zone {
     /// As [`Zone::delete`].
     pub fn delete_if(&self, key: &[u8], condition: Condition, now: Millis) -> Result<Written, StoreError> {
         self.check_key(key, &[])?;
+        if self.matching.has_parts() {
+            return self.delete_sum(key, condition, now);
+        }
         let place = self.place(key);
         let shard = self.shard(place.shard)?;
         let Some(met) = self.find_live(place, key, now) else { return Ok(Written::Unmet) };
@@ -257,6 +296,15 @@ impl Zone {
         let mut bucket = (place.0 % per_shard) as usize;
         let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
         while bucket < end && shown < records && bytes < BYTES_A_HOLD {
+            if self.matching.has_parts() {
+                self.sums_each(&shard, bucket, now, |key, value, found| {
+                    each(key, value, found);
+                    shown += 1;
+                    bytes += key.len() + value.len();
+                });
+                bucket += 1;
+                continue;
+            }
             shard.bucket_each(bucket, |met| {
                 if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
                     let (key, value) = payload.split_at(met.fields.key_len);
@@ -368,19 +416,24 @@ impl Zone {
 
     #[inline]
     fn found(&self, fields: &Fields) -> Found {
-        Found { stamp: fields.stamp, expires: fields.expires, origin: fields.origin }
+        Found::of_several(fields, fields.expires, 0)
     }
 
     fn allows(&self, condition: Condition, live: Option<&Met>) -> bool {
+        self.allows_found(condition, live.map(|met| self.found(&met.fields)).as_ref())
+    }
+
+    #[inline]
+    pub(super) fn allows_found(&self, condition: Condition, found: Option<&Found>) -> bool {
         match condition {
             Condition::Always => true,
-            Condition::Absent => live.is_none(),
-            Condition::Present => live.is_some(),
-            Condition::Version(version) => live.is_some_and(|met| self.version(&self.found(&met.fields)) == version),
+            Condition::Absent => found.is_none(),
+            Condition::Present => found.is_some(),
+            Condition::Version(version) => found.is_some_and(|found| self.version(found) == version),
         }
     }
 
-    fn end_of(&self, life: Life, live: Option<&Met>, now: Millis) -> Option<Millis> {
+    pub(super) fn end_of(&self, life: Life, live: Option<&Met>, now: Millis) -> Option<Millis> {
         match (life, live) {
             (Life::For(millis), _) => Some(now.saturating_add(millis)),
             (Life::Keep, Some(met)) => met.fields.expires,
@@ -408,13 +461,14 @@ impl Grave {
 }
 
 impl Shard<'_> {
-    /// Writes a record of this node in the place of what was met.
-    fn write_own(
+    /// Writes a record of this node, of this key and kind, in the place of what was met. `end`: when it ends, and whether
+    /// that is before something older of its key does.
+    pub(super) fn write_own(
         &self,
         place: Place,
-        key: &[u8],
+        (key, kind): (&[u8], Kind),
         value: &[u8],
-        expires: Option<Millis>,
+        (expires, shortened): (Option<Millis>, bool),
         met: Option<&Met>,
         now: Millis,
     ) -> Result<Version, StoreError> {
@@ -425,10 +479,10 @@ impl Shard<'_> {
         let fields = Fields {
             stamp,
             origin: self.zone.own_origin(),
-            kind: Kind::Register as u8,
+            kind: kind as u8,
             expires,
             tombstone: false,
-            shortened: self.is_shortened(expires, met),
+            shortened,
             lapsed: false,
             unsettled: met.is_some_and(|met| self.zone.may_come_again(&met.fields)),
             key_len: key.len(),

@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 14;
+pub const VERSION: u32 = 15;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -147,8 +147,10 @@ pub mod header {
     pub const MADE_UP: usize = LACKED + 8;
     /// The greatest stamp that a position covers of a record that may have been given up before it was sent here.
     pub const DOUBTED: usize = MADE_UP + 8;
+    /// Random, of this memory: whose the parts of keys are that are written here. See `parts`.
+    pub const PART: usize = DOUBTED + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
-    pub const CHARGES: usize = DOUBTED + 8;
+    pub const CHARGES: usize = PART + 8;
     pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 

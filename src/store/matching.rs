@@ -6,9 +6,10 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::Zone;
 use super::layout::header;
 use super::shard::{Met, Place};
+use super::{MAX_KEY, Zone};
+use crate::record::{ENDING, Role};
 
 /// How a zone compares keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,19 +22,26 @@ pub enum Matching {
     Ip = 1,
     /// The longest key that what is looked up begins with.
     Prefix = 2,
+    /// The same bytes; of each key there are several records, which are what nodes have added. See `parts`.
+    Counter = 3,
 }
 
 /// Longest key of a zone of [`Matching::Prefix`]: a bit is kept for each length.
 pub const MAX_PREFIX: usize = 2048;
+/// Longest key of which there are several records.
+pub const MAX_PARTED: usize = MAX_KEY - ENDING;
 /// Words of the set of lengths.
 pub const LENGTH_WORDS: usize = MAX_PREFIX / 64 + 1;
 /// In a zone of [`Matching::Ip`], the lengths of IPv6 networks follow those of IPv4.
 const V6_LENGTHS: usize = 64;
 
 impl Matching {
+    /// Every type.
+    pub const ALL: [Matching; 4] = [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter];
+
     /// The type that a stored or received byte names.
     pub fn from_byte(byte: u8) -> Option<Matching> {
-        [Matching::Exact, Matching::Ip, Matching::Prefix].into_iter().find(|matching| *matching as u8 == byte)
+        Matching::ALL.into_iter().find(|matching| *matching as u8 == byte)
     }
 
     /// As `type=` of a zone's configuration says it.
@@ -42,6 +50,7 @@ impl Matching {
             Matching::Exact => "string",
             Matching::Ip => "ip",
             Matching::Prefix => "prefix",
+            Matching::Counter => "counter",
         }
     }
 
@@ -51,7 +60,14 @@ impl Matching {
             Matching::Exact => true,
             Matching::Ip => Network::parse(key).is_some(),
             Matching::Prefix => key.len() <= MAX_PREFIX,
+            Matching::Counter => key.len() <= MAX_PARTED,
         }
+    }
+
+    /// Whether each key is several records, with keys of their own.
+    #[inline]
+    pub const fn has_parts(self) -> bool {
+        matches!(self, Matching::Counter)
     }
 }
 
@@ -115,7 +131,7 @@ impl Network {
 }
 
 impl Zone {
-    /// Where `key` belongs. All spellings of a network belong to one place.
+    /// Where the record of `key` belongs. All spellings of a network belong to one place, and so do all records of one key.
     #[inline]
     pub(super) fn place(&self, key: &[u8]) -> Place {
         self.place_of_hash(self.hash_of(key))
@@ -124,7 +140,11 @@ impl Zone {
     /// What a key's place follows from.
     #[inline]
     pub(super) fn hash_of(&self, key: &[u8]) -> u64 {
-        if self.matching == Matching::Ip { self.hash_of_network(key) } else { self.hash(key) }
+        match self.matching {
+            Matching::Exact | Matching::Prefix => self.hash(key),
+            Matching::Ip => self.hash_of_network(key),
+            Matching::Counter => self.hash(Role::split(key).map_or(key, |(key, _)| key)),
+        }
     }
 
     #[inline(never)]
@@ -135,7 +155,7 @@ impl Zone {
     /// A record with this key is about to be published: look-ups that begin from now on probe its length.
     pub(super) fn note_length(&self, key: &[u8]) {
         let length = match self.matching {
-            Matching::Exact => return,
+            Matching::Exact | Matching::Counter => return,
             Matching::Ip => match Network::parse(key) {
                 Some(network) => network.length(),
                 None => return,
@@ -172,7 +192,7 @@ impl Zone {
     /// from others in its chain, until it returns something.
     pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
         match self.matching {
-            Matching::Exact => probe(self.hash(key), Wanted::Key(key)),
+            Matching::Exact | Matching::Counter => probe(self.hash(key), Wanted::Key(key)),
             Matching::Prefix => self.lengths(key.len().min(MAX_PREFIX), 0).find_map(|len| {
                 let prefix = key.get(..len)?;
                 probe(self.hash(prefix), Wanted::Key(prefix))

@@ -8,7 +8,8 @@
 //! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
-//! - `origins`: who wrote what, up to where. `matching`: which key answers. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
+//! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
+//!   `counter` makes sums. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
@@ -16,6 +17,7 @@
 mod arena;
 mod block;
 pub mod control;
+mod counter;
 mod drift;
 mod dump;
 mod evict;
@@ -31,6 +33,7 @@ mod lock;
 mod matching;
 mod merge;
 mod origins;
+mod parts;
 mod past;
 mod pledge;
 mod pool;
@@ -52,13 +55,14 @@ mod zone;
 mod tests;
 
 pub use control::Control;
+pub use counter::{Counted, Missing};
 pub use drift::{Drift, Side};
 pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
 pub use heard::{HeardNode, Traffic};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
-pub use matching::{MAX_PREFIX, MAX_SPELLINGS, Matching};
+pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};

@@ -120,7 +120,7 @@ impl Zone {
         max_drift: Millis,
         via: Via,
     ) -> Result<Applied, StoreError> {
-        self.check_key(record.key, record.value.unwrap_or_default())?;
+        self.check_record(record)?;
         let origin = self.origin_for(record.version.origin);
         let place = self.place(record.key);
         let shard = self.shard(place.shard)?;
@@ -144,6 +144,9 @@ impl Zone {
             false,
             || Wish { place, key: record.key, payload },
             || {
+                if self.matching.has_parts() && shard.is_cut(place, record, origin) {
+                    return Ok(Applied::Stale);
+                }
                 let met = self.find(place, record.key);
                 if let Some(met) = &met
                     && !shard.is_beaten(met, record)
@@ -199,6 +202,9 @@ impl Zone {
                     }
                 }
                 shard.witness(record.version.stamp);
+                if self.matching.has_parts() {
+                    shard.cut_with(place, record.key, now);
+                }
                 Ok(Applied::Newer)
             },
         );

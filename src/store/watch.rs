@@ -121,12 +121,20 @@ impl Zone {
         &self,
         cursor: &mut Cursor,
         shard: u32,
+        now: Millis,
         each: &mut dyn FnMut(&Change<'_>) -> bool,
     ) -> Result<FeedEnd, StoreError> {
         self.feed_with_fields(cursor, shard, &mut |record, fields| {
             let until = fields.expires.filter(|_| fields.lapsed);
             let lapsed = until.map(|until| until.saturating_sub(self.remembered()));
-            each(&Change { record: *record, lapsed })
+            if !self.matching.has_parts() {
+                return each(&Change { record: *record, lapsed });
+            }
+            // Whichever of a counter's records it was, it is the counter that has changed.
+            let Some((key, sum)) = self.sum_around(record.key, now) else { return true };
+            let (value, expires) = sum.as_ref().map_or((None, None), |(text, end)| (Some(text.as_bytes()), *end));
+            let lapsed = lapsed.filter(|_| value.is_none());
+            each(&Change { record: Record { key: &key, value, expires, ..*record }, lapsed })
         })
     }
 

@@ -65,6 +65,12 @@ pub enum StoreError {
     /// Longer than [`super::MAX_VALUE`].
     #[error("the value is longer than 1048576 bytes")]
     BadValue,
+    /// A counter takes whole numbers of 64 bits.
+    #[error("a counter takes a whole number from {} to {}", i64::MIN, i64::MAX)]
+    NoNumber,
+    /// Neither a counter nor what a node adds to it can be more than 64 bits hold.
+    #[error("the counter would be less than {} or more than {}", i64::MIN, i64::MAX)]
+    OutOfRange,
     /// The key's network is there already, in as many spellings as may be.
     #[error("the zone has this network in {MAX_SPELLINGS} other spellings; delete some")]
     Spellings,
@@ -168,10 +174,11 @@ impl Zone {
     ///
     /// As [`Zone::create`].
     pub fn create_seeded(region: Region, params: &Params, seed: [u8; 16]) -> Result<Zone, AttachError> {
-        let mut mark = [0; 8];
-        getrandom::fill(&mut mark).map_err(|_| AttachError::NoRandom)?;
+        let mut marks = [[0; 8]; 2];
+        getrandom::fill(marks.as_flattened_mut()).map_err(|_| AttachError::NoRandom)?;
         let zone = Zone::create_with(region, params, seed)?;
-        region.write(header::MARK, &mark);
+        region.write(header::MARK, &marks[0]);
+        zone.draw_part(u64::from_ne_bytes(marks[1]));
         Ok(zone)
     }
 
@@ -226,6 +233,8 @@ impl Zone {
             }
         }
         region.store64(header::MARK, zone.hash(b"zonemesh watch"), Relaxed);
+        let born = params.born.unwrap_or(0).to_le_bytes();
+        zone.draw_part(zone.hash(&[&b"zonemesh part"[..], &params.node.0, &born].concat()));
         region.store64(header::MAGIC, MAGIC, Release);
         Ok(zone)
     }

@@ -21,6 +21,7 @@ pub struct Chain {
     /// For each key where the line stands that counts: which file, and where in it.
     last: HashMap<u128, (usize, u64)>,
     digest: Digest,
+    counters: bool,
 }
 
 /// A file of changes that can't be read.
@@ -54,18 +55,18 @@ impl Digest {
 }
 
 /// Reads the files of changes beside a state file, which is known by `found`. `None`: none belongs to it. And how many
-/// belong to none that is there.
+/// belong to none that is there. `counters`: they are of a zone of counters.
 ///
 /// # Errors
 ///
 /// One is damaged elsewhere than in the last line.
-pub fn read(target: &Path, found: &Followed) -> Result<(Option<Chain>, usize), ChainError> {
+pub fn read(target: &Path, found: &Followed, counters: bool) -> Result<(Option<Chain>, usize), ChainError> {
     let digest = Digest(RandomState::new(), RandomState::new());
     let listed = changes::list(target)
         .map_err(|error| ChainError { path: target.to_path_buf(), error: ReadError::Io(error) })?;
     let mut links = Vec::new();
     for (number, path) in listed {
-        match Link::read(number, &path, &digest) {
+        match Link::read(number, &path, &digest, counters) {
             // Its writer was killed before it could write the first line.
             Ok(link) if link.whole == 0 => {}
             Ok(link) => links.push(link),
@@ -84,7 +85,7 @@ pub fn read(target: &Path, found: &Followed) -> Result<(Option<Chain>, usize), C
             None => break,
         }
     }
-    let mut chain = Chain { followed, cleared: Stamp::ZERO, links: Vec::new(), last: HashMap::new(), digest };
+    let mut chain = Chain { followed, cleared: Stamp::ZERO, links: Vec::new(), last: HashMap::new(), digest, counters };
     for (at, mut link) in links.into_iter().enumerate() {
         chain.cleared = chain.cleared.max(link.cleared);
         chain.last.extend(link.lines.drain().map(|(key, offset)| (key, (at, offset))));
@@ -131,7 +132,7 @@ impl Chain {
     /// Opens one of them.
     pub fn open(&self, file: usize) -> io::Result<Reader<Take<File>>> {
         let link = self.links.get(file).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Reader::of_changes(File::open(&link.path)?.take(link.whole)))
+        Ok(Reader::of_changes(File::open(&link.path)?.take(link.whole)).with(self.counters))
     }
 
     /// The number of the last file.
@@ -146,7 +147,7 @@ impl Chain {
 }
 
 impl Link {
-    fn read(number: u64, path: &Path, digest: &Digest) -> Result<Link, ReadError> {
+    fn read(number: u64, path: &Path, digest: &Digest, counters: bool) -> Result<Link, ReadError> {
         let mut file = File::open(path)?;
         let whole = whole_lines(&mut file)?;
         file.rewind()?;
@@ -159,7 +160,7 @@ impl Link {
             lines: HashMap::new(),
             whole,
         };
-        let mut reader = Reader::of_changes(file.take(whole));
+        let mut reader = Reader::of_changes(file.take(whole)).with(counters);
         let mut first = true;
         while let Some(item) = reader.item()? {
             match item {

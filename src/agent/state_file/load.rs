@@ -4,7 +4,7 @@ use super::chain::{self, Chain, ChainError};
 use super::read::{About, Item, Pair, ReadError, Reader};
 use super::{Terms, changes, number};
 use crate::record::{Kind, Millis, Record, Stamp, Version};
-use crate::store::{Applied, Followed, MAX_KEY, Params, StateChanges, StoreError, Zone};
+use crate::store::{Applied, Followed, MAX_KEY, Matching, Params, StateChanges, StoreError, Zone};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -116,14 +116,14 @@ fn load_once(path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Opti
     };
     let mut found = changes::known_by(&file.metadata()?, Stamp::ZERO)?;
     let modified = found.modified / 1_000_000;
-    let (chain, left_out) = chain::read(path, &found)?;
+    let counters = zone.params().matching == Matching::Counter;
+    let (chain, left_out) = chain::read(path, &found, counters)?;
     found.stamp = chain.as_ref().map_or(Stamp::at(modified.min(now)), |chain| chain.followed.stamp);
     let mut filling = Filling {
         zone,
         params: zone.params(),
         now,
         unversioned: found.stamp,
-        value: Vec::new(),
         lost: 0,
         lives: 0,
         loaded: Loaded {
@@ -134,7 +134,7 @@ fn load_once(path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Opti
         packed,
         waiting: Vec::new(),
     };
-    let mut reader = Reader::new(file);
+    let mut reader = Reader::new(file).with(counters);
     match &chain {
         None => filling.state(&mut reader, |_| false)?,
         Some(chain) => {
@@ -196,7 +196,6 @@ struct Filling<'z> {
     now: Millis,
     /// The stamp of pairs without a version.
     unversioned: Stamp,
-    value: Vec<u8>,
     lost: u64,
     /// Pairs that were given the zone's timeout.
     lives: u64,
@@ -257,7 +256,7 @@ impl Filling<'_> {
 
     fn pair(&mut self, pair: &Pair) -> Result<(), ReadError> {
         let damage = |why: String| Err(ReadError::Damaged { offset: pair.offset, why: why.into() });
-        if matches!(self.zone.get(&pair.key, self.now, &mut self.value), Ok(Some(_))) {
+        if self.zone.has_record(&pair.key, self.now) {
             return damage("the key was there before".to_owned());
         }
         let has_ended = pair.end.is_some_and(|end| end <= self.now);
@@ -268,7 +267,7 @@ impl Filling<'_> {
             return Ok(());
         }
         let record = Record {
-            kind: Kind::Register,
+            kind: if self.params.matching == Matching::Counter { Kind::Counter } else { Kind::Register },
             version: self.version(pair),
             key: &pair.key,
             value: pair.value.as_deref(),

@@ -3,7 +3,7 @@
 use super::FORMAT;
 use super::scan::{Scanner, damage};
 use crate::base64;
-use crate::record::{Identity, Millis, Stamp, Version};
+use crate::record::{Count, Identity, Millis, PartId, Role, Stamp, Version, number};
 use crate::store::Followed;
 use std::io::Read;
 
@@ -43,6 +43,7 @@ pub struct About {
 pub struct Pair {
     /// Where it begins.
     pub offset: u64,
+    /// That of its record.
     pub key: Vec<u8>,
     /// `None`: deleted.
     pub value: Option<Vec<u8>>,
@@ -58,6 +59,8 @@ pub struct Reader<R> {
     state: State,
     /// One object follows another.
     many: bool,
+    /// Pairs are counters.
+    counters: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,7 +74,12 @@ enum State {
 impl<R: Read> Reader<R> {
     /// Reads a state file: one object.
     pub fn new(source: R) -> Reader<R> {
-        Reader { scan: Scanner::new(source), state: State::Before, many: false }
+        Reader { scan: Scanner::new(source), state: State::Before, many: false, counters: false }
+    }
+
+    /// The same; `counters`: for a zone of them, where a key has several records.
+    pub fn with(self, counters: bool) -> Reader<R> {
+        Reader { counters, ..self }
     }
 
     /// Reads a file of changes: an object a line.
@@ -164,9 +172,11 @@ impl<R: Read> Reader<R> {
     fn pair(&mut self, offset: u64, name: Vec<u8>) -> Result<Pair, ReadError> {
         if self.scan.peek_text()? == Some(b'"') {
             let value = Some(self.scan.text()?);
-            return Ok(Pair { offset, key: name, value, ..Pair::default() });
+            let key = if self.counters { Role::Base.of(&name) } else { name };
+            return Ok(Pair { offset, key, value, ..Pair::default() });
         }
         let (mut key, mut value, mut end, mut version, mut shortened) = (None, None, None, None, None);
+        let (mut part, mut begun, counters) = (None, None, self.counters);
         self.scan.members(|scan, name, offset| match name {
             b"value" => once(&mut value, offset, Some(scan.text()?)),
             b"base64" => match base64::decode(&scan.text()?) {
@@ -187,6 +197,15 @@ impl<R: Read> Reader<R> {
                 b"base64" => once(&mut key, offset, ()),
                 _ => damage(offset, "of \"key\" only \"base64\" is known"),
             },
+            b"part" if counters => match hex(&scan.text()?) {
+                Some(id) => once(&mut part, offset, PartId(id)),
+                None => damage(offset, "a part has 16 hexadecimal digits"),
+            },
+            b"begun" if counters => once(&mut begun, offset, stamp(scan, offset)?),
+            _ if counters => damage(
+                offset,
+                "of a counter only \"value\", \"expire\", \"key\", \"part\", \"begun\", \"deleted\", \"shortened\" and \"version\" are known",
+            ),
             _ => damage(
                 offset,
                 "of a pair only \"value\", \"base64\", \"expire\", \"key\", \"deleted\", \"shortened\" and \"version\" are known",
@@ -200,8 +219,31 @@ impl<R: Read> Reader<R> {
                 _ => return damage(offset, "the name is not base64, as its member \"key\" says"),
             },
         };
-        Ok(Pair { offset, key, value, end, version, shortened: shortened.is_some() })
+        let pair = Pair { offset, key, value, end, version, shortened: shortened.is_some() };
+        if self.counters { counter(pair, part, begun) } else { Ok(pair) }
     }
+}
+
+/// Makes a pair the record of a counter that it says.
+fn counter(pair: Pair, part: Option<PartId>, begun: Option<Stamp>) -> Result<Pair, ReadError> {
+    let Some(id) = part else {
+        return match begun {
+            Some(_) => damage(pair.offset, "\"begun\" belongs to a \"part\""),
+            None => Ok(Pair { key: Role::Base.of(&pair.key), ..pair }),
+        };
+    };
+    if pair.version.is_none() {
+        return damage(pair.offset, "a part of a counter needs its \"version\"");
+    }
+    let value = match (&pair.value, begun) {
+        (None, None) => None,
+        (None, Some(_)) => return damage(pair.offset, "what is \"deleted\" isn't \"begun\""),
+        (Some(text), begun) => match number(text) {
+            Some(amount) => Some(Count { begun: begun.unwrap_or_default(), amount }.encode().to_vec()),
+            None => return damage(pair.offset, "the value of a part is a whole number"),
+        },
+    };
+    Ok(Pair { key: Role::Part(id).of(&pair.key), value, ..pair })
 }
 
 /// By which a state file is known.

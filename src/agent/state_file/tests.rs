@@ -573,3 +573,53 @@ mod keeping {
         running.agent.stop();
     }
 }
+
+#[test]
+fn counters_come_back_with_all_that_was_added() {
+    use crate::store::{Counted, Matching, Missing};
+    for sync in [false, true] {
+        let counters = || {
+            Zone::create(memory(4 << 20), &Params { matching: Matching::Counter, sync, ..Params::new(NODE) }).unwrap()
+        };
+        let add = |zone: &Zone, key: &[u8], by| match zone.count(key, by, Missing::Begin(0, Life::Default), now()) {
+            Ok(Counted::Done { sum, .. }) => sum,
+            other => panic!("{other:?}"),
+        };
+        let (folder, zone) = (Folder::new(), counters());
+        zone.set(b"set", b"40", Life::Default, Condition::Always, now()).unwrap();
+        for (key, by) in [(&b"set"[..], 2), (b"added", -7), (b"b\xff\0", 1), (b"b\xff\0\x01", 5), (b"gone", 1)] {
+            add(&zone, key, by);
+        }
+        zone.delete(b"gone", now()).unwrap();
+        let path = folder.0.join("one.json");
+        write(&state_file(zone, &path), &licence()).unwrap();
+        let text = String::from_utf8(fs::read(&path).unwrap()).unwrap();
+        assert!(text.contains("\"set\":{\"value\":\"40\",\"version\":"), "{text}");
+        assert!(text.contains("\"added\":{\"part\":\""), "{text}");
+
+        let new = counters();
+        load(&path, &new, now()).unwrap();
+        assert_eq!(contents(&new), contents(&zone), "record by record");
+        for (key, sum) in [(&b"set"[..], 43), (b"added", -6), (b"b\xff\0", 2), (b"b\xff\0\x01", 6), (b"gone", 1)] {
+            assert_eq!(add(&new, key, 1), sum, "{key:?}");
+        }
+        // Once more: what was added before stays what it was.
+        write(&state_file(new, &path), &licence()).unwrap();
+        let third = counters();
+        load(&path, &third, now()).unwrap();
+        assert_eq!((add(&third, b"set", 1), add(&third, b"added", 1)), (44, -5));
+
+        let others = counters();
+        load(&folder.file(r#"{"a":"5","b":{"value":"-1","expire":99999999999999}}"#), &others, now()).unwrap();
+        assert_eq!((add(&others, b"a", 1), add(&others, b"b", 1)), (6, 0), "a file of plain numbers");
+        for (text, why) in [
+            (r#"{"a":"x"}"#, "byte 1: a counter takes a whole number"),
+            (r#"{"a":{"part":"00","begun":"0000000000000001","value":"1"}}"#, "16 hexadecimal digits"),
+            (r#"{"a":{"part":"0000000000000007","begun":"0000000000000001","value":"1"}}"#, "needs its \"version\""),
+            (r#"{"a":{"begun":"0000000000000001","value":"1"}}"#, "belongs to a \"part\""),
+        ] {
+            let error = load(&folder.file(text), &counters(), now()).unwrap_err().to_string();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::FORMAT;
 use crate::base64;
-use crate::record::{Stamp, Version};
+use crate::record::{Count, Kind, Role, Stamp, Version};
 use crate::store::{Dumped, Followed};
 use std::io::Write;
 
@@ -71,20 +71,15 @@ pub fn line(out: &mut Vec<u8>, dumped: &Dumped<'_>) {
 
 fn member(out: &mut Vec<u8>, dumped: &Dumped<'_>, shared: bool) {
     let record = &dumped.record;
-    let name = std::str::from_utf8(record.key);
-    match name {
-        Ok(name) => string(out, name),
-        Err(_) => encoded(out, record.key),
+    if record.kind == Kind::Counter {
+        return counter(out, dumped);
     }
-    out.push(b':');
+    let name = key(out, record.key);
     let value = record.value.map(|value| std::str::from_utf8(value).map_err(|_| value));
-    if let (Ok(_), Some(Ok(value)), None, false) = (name, value, dumped.end, shared) {
+    if let (true, Some(Ok(value)), None, false) = (name, value, dumped.end, shared) {
         return string(out, value);
     }
-    out.push(b'{');
-    if name.is_err() {
-        out.extend_from_slice(b"\"key\":\"base64\",");
-    }
+    begin(out, name);
     match value {
         Some(Ok(value)) => {
             out.extend_from_slice(b"\"value\":");
@@ -96,16 +91,69 @@ fn member(out: &mut Vec<u8>, dumped: &Dumped<'_>, shared: bool) {
         }
         None => out.extend_from_slice(b"\"deleted\":true"),
     }
+    end(out, dumped, shared);
+}
+
+/// A record of a counter, always with its version: what counts follows from it.
+fn counter(out: &mut Vec<u8>, dumped: &Dumped<'_>) {
+    let record = &dumped.record;
+    let Some((name, role)) = Role::split(record.key) else { return };
+    let is_text = key(out, name);
+    begin(out, is_text);
+    if let Role::Part(id) = role {
+        out.extend_from_slice(b"\"part\":\"");
+        hex(out, id.0);
+        out.extend_from_slice(b"\",");
+    }
+    match (role, record.value) {
+        (_, None) => out.extend_from_slice(b"\"deleted\":true"),
+        (Role::Base, Some(value)) => {
+            out.extend_from_slice(b"\"value\":");
+            string(out, &String::from_utf8_lossy(value));
+        }
+        (Role::Part(_), Some(value)) => {
+            // As it is: records of one version have the same bytes everywhere.
+            let count = Count::read(value).unwrap_or(Count { begun: Stamp::ZERO, amount: 0 });
+            if count.begun != Stamp::ZERO {
+                let _ = write!(out, "\"begun\":\"{:016x}\",", count.begun.0);
+            }
+            let _ = write!(out, "\"value\":\"{}\"", count.amount);
+        }
+    }
+    end(out, dumped, true);
+}
+
+/// Appends a key as a member's name; `false`: it isn't text.
+fn key(out: &mut Vec<u8>, key: &[u8]) -> bool {
+    let name = std::str::from_utf8(key);
+    match name {
+        Ok(name) => string(out, name),
+        Err(_) => encoded(out, key),
+    }
+    out.push(b':');
+    name.is_ok()
+}
+
+/// Begins the object of a pair.
+fn begin(out: &mut Vec<u8>, is_text: bool) {
+    out.push(b'{');
+    if !is_text {
+        out.extend_from_slice(b"\"key\":\"base64\",");
+    }
+}
+
+/// Ends it.
+fn end(out: &mut Vec<u8>, dumped: &Dumped<'_>, shared: bool) {
     if let Some(end) = dumped.end {
         out.extend_from_slice(b",\"expire\":");
         number(out, end);
     }
     if shared {
-        if record.shortened {
+        if dumped.record.shortened {
             out.extend_from_slice(b",\"shortened\":true");
         }
         out.extend_from_slice(b",\"version\":\"");
-        version(out, &record.version);
+        version(out, &dumped.record.version);
         out.push(b'"');
     }
     out.push(b'}');

@@ -35,6 +35,7 @@ fn unfit(matching: Matching) -> FormatError {
         Matching::Exact => FormatError::KeyRefused,
         Matching::Ip => FormatError::KeyNoNetwork,
         Matching::Prefix => FormatError::KeyNoPrefix,
+        Matching::Counter => FormatError::KeyNoCounter,
     }
 }
 

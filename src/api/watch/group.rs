@@ -233,7 +233,7 @@ impl Group {
         let watchers = &mut self.watchers;
         let mut text = Vec::new();
         let mut stalled = false;
-        let end = zone.watch_feed(cursor, shard, &mut |change| {
+        let end = zone.watch_feed(cursor, shard, now, &mut |change| {
             let cleared = zone.cleared();
             if change.record.version.stamp <= cleared || since.has(change) {
                 return true;
@@ -336,7 +336,7 @@ impl Group {
             *told = now;
         }
         let (since, begin) = (&private.since, out.len());
-        let end = zone.watch_feed(&mut cursor, shard, &mut |change| {
+        let end = zone.watch_feed(&mut cursor, shard, now, &mut |change| {
             let cleared = zone.cleared();
             if change.record.version.stamp <= cleared || !watcher.wants(change.record.key) || since.has(change) {
                 return true;

@@ -2,6 +2,7 @@
 
 mod check;
 mod chosen;
+mod counter;
 mod crash;
 mod dump;
 mod evict;

@@ -24,7 +24,7 @@ fn seen(zone: &Zone, cursor: &mut Cursor) -> Vec<String> {
             seen.push(format!("{}{what}", String::from_utf8_lossy(change.record.key)));
             true
         };
-        while zone.watch_feed(cursor, shard, &mut each).expect("the lock") != FeedEnd::Drained {}
+        while zone.watch_feed(cursor, shard, START, &mut each).expect("the lock") != FeedEnd::Drained {}
     }
     seen.sort();
     seen

@@ -1,0 +1,372 @@
+//! Counters: keys to which several nodes add at the same time. See [`Sum`](crate::record::Sum) for what counts.
+//!
+//! Adding writes this memory's own part, in one step like any other write. Setting and deleting write the base, which ends
+//! all parts that were begun before: from that one store on they don't count, and are taken away after it.
+
+use super::arena::{Freed, Need};
+use super::block::Fields;
+use super::evict::Wish;
+use super::keys::{Condition, Found, Grave, Life, Sink, UNLOCKED_TRIES, Written};
+use super::layout::shard;
+use super::shard::{Met, Place, Shard};
+use super::{StoreError, Zone};
+use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
+
+/// What became of an addition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Done.
+    Done {
+        /// What this node knows of the counter now.
+        sum: i64,
+        /// There was none before.
+        created: bool,
+        /// The version of the addition.
+        version: Version,
+    },
+    /// Its condition didn't hold: nothing changed.
+    Unmet,
+}
+
+/// A counter that isn't there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing is added.
+    Leave,
+    /// It begins with this number, and lives so long.
+    Begin(i64, Life),
+}
+
+/// A sum as text, and when it ends.
+type Shown = (String, Option<Millis>);
+
+/// What a look at all records of a counter tells.
+#[derive(Default)]
+struct Tally {
+    sum: Sum,
+    /// As the API tells it of any record: the newest version, with traces of all others.
+    found: Option<Found>,
+    /// This memory's own part, if it counts.
+    own: Option<Count>,
+    base: Option<Met>,
+    /// Parts that don't count any more lie about.
+    is_littered: bool,
+    /// When the last of all parts ends.
+    latest: Millis,
+    /// What the parts that are there would free.
+    freed: Option<Met>,
+}
+
+impl Zone {
+    /// Adds to a counter; a negative number is taken off. A counter that is there keeps its end.
+    ///
+    /// # Errors
+    ///
+    /// `OutOfRange`, `NoMemory`, `BadKey` or `Busy`; the counter is what it was.
+    pub fn count(&self, key: &[u8], by: i64, missing: Missing, now: Millis) -> Result<Counted, StoreError> {
+        self.check_key(key, &[])?;
+        let own = Role::Part(self.own_part()).of(key);
+        let (place, payload) = (self.place(&own), own.len() + Count::LEN);
+        self.prepare_write(place, payload);
+        let shard = self.shard(place.shard)?;
+        // What isn't written costs nothing.
+        if self.is_bound() {
+            let is_there = self.tally(place, key, now).sum.exists;
+            match missing {
+                Missing::Leave if !is_there => return Ok(Counted::Unmet),
+                Missing::Begin(1.., _) | Missing::Begin(..=-1, _) if !is_there => shard.charge(payload)?,
+                _ => {}
+            }
+        }
+        shard.charge(payload)?;
+        let wish = || Wish { place, key: &own, payload };
+        shard.with_relief(now, true, wish, || shard.add_to_sum(place, (key, &own), by, missing, now))
+    }
+
+    /// The sum, for [`Zone::get`].
+    pub(super) fn get_sum<S: Sink + ?Sized>(
+        &self,
+        key: &[u8],
+        now: Millis,
+        sink: &mut S,
+    ) -> Result<Option<Found>, StoreError> {
+        if !self.matching.accepts(key) {
+            return Ok(None);
+        }
+        let place = self.place_of_hash(self.hash(key));
+        let tally = self.tally_unlocked(place, key, now)?;
+        let Some(found) = tally.found else { return Ok(None) };
+        let text = tally.sum.shown().to_string();
+        sink.room(text.len()).ok_or(StoreError::NoMemory)?.copy_from_slice(text.as_bytes());
+        Ok(Some(found))
+    }
+
+    /// [`Zone::set`] of a counter: it begins anew with this number.
+    pub(super) fn set_sum(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        life: Life,
+        condition: Condition,
+        now: Millis,
+    ) -> Result<Written, StoreError> {
+        let text = number(value).ok_or(StoreError::NoNumber)?.to_string();
+        let base = Role::Base.of(key);
+        let (place, payload) = (self.place(&base), base.len() + text.len());
+        let shard = self.shard(place.shard)?;
+        if self.is_bound() && !self.allows_found(condition, self.tally(place, key, now).found.as_ref()) {
+            return Ok(Written::Unmet);
+        }
+        shard.charge(payload)?;
+        let wish = || Wish { place, key: &base, payload };
+        shard.with_relief(now, true, wish, || {
+            let tally = self.tally(place, key, now);
+            if !self.allows_found(condition, tally.found.as_ref()) {
+                return Ok(Written::Unmet);
+            }
+            let expires = match life {
+                Life::Keep if tally.sum.exists => tally.sum.end,
+                life => self.end_of(life, None, now),
+            };
+            // Parts that would have outlived it must not come back when it has ended.
+            let shortened = self.is_sync() && expires.is_some_and(|end| tally.latest > end);
+            shard.move_sequence();
+            let met = tally.base.as_ref();
+            let version =
+                shard.write_own(place, (&base, Kind::Counter), text.as_bytes(), (expires, shortened), met, now)?;
+            shard.cut(place, key, now);
+            Ok(Written::Done(version))
+        })
+    }
+
+    /// [`Zone::delete_if`] of a counter.
+    pub(super) fn delete_sum(&self, key: &[u8], condition: Condition, now: Millis) -> Result<Written, StoreError> {
+        let base = Role::Base.of(key);
+        let place = self.place(&base);
+        let shard = self.shard(place.shard)?;
+        let tally = self.tally(place, key, now);
+        if tally.found.is_none() || !self.allows_found(condition, tally.found.as_ref()) {
+            return Ok(Written::Unmet);
+        }
+        if tally.base.is_none() {
+            shard.charge(base.len())?;
+        }
+        let wish = || Wish { place, key: &base, payload: base.len() };
+        shard.with_relief(now, true, wish, || shard.delete_sum(place, key, &base, now))
+    }
+
+    /// Hands the counters of one bucket to `each`. The shard is locked.
+    pub(super) fn sums_each(
+        &self,
+        shard: &Shard<'_>,
+        bucket: usize,
+        now: Millis,
+        mut each: impl FnMut(&[u8], &[u8], Found),
+    ) {
+        let mut keys = std::collections::BTreeSet::new();
+        shard.bucket_each(bucket, |met| {
+            let mut record_key = vec![0; met.fields.key_len];
+            if !met.fields.tombstone
+                && self.read_key(met, &mut record_key)
+                && let Some((key, _)) = Role::split(&record_key)
+            {
+                keys.insert(key.to_vec());
+            }
+        });
+        for key in keys {
+            let tally = self.tally(self.place_of_hash(self.hash(&key)), &key, now);
+            if let Some(found) = tally.found {
+                each(&key, tally.sum.shown().to_string().as_bytes(), found);
+            }
+        }
+    }
+
+    /// What is known of the counter that a record belongs to, for those who follow changes: its key, and unless it is gone its
+    /// sum and its end. The shard is locked.
+    pub(super) fn sum_around(&self, record_key: &[u8], now: Millis) -> Option<(Vec<u8>, Option<Shown>)> {
+        let (key, _) = Role::split(record_key)?;
+        let sum = self.tally(self.place(record_key), key, now).sum;
+        Some((key.to_vec(), sum.exists.then(|| (sum.shown().to_string(), sum.end))))
+    }
+
+    fn tally_unlocked(&self, place: Place, key: &[u8], now: Millis) -> Result<Tally, StoreError> {
+        let shard = self.shard_unlocked(place.shard);
+        for _ in 0..UNLOCKED_TRIES {
+            let sequence = shard.sequence();
+            let tally = self.tally(place, key, now);
+            if shard.is_unmoved(sequence) {
+                return Ok(tally);
+            }
+        }
+        let _locked = self.shard(place.shard)?;
+        Ok(self.tally(place, key, now))
+    }
+
+    /// Looks at all records of a counter. Without the lock the caller checks the sequence.
+    fn tally(&self, place: Place, key: &[u8], now: Millis) -> Tally {
+        let (cleared, own) = (self.cleared(), self.own_part());
+        let mut tally = Tally { base: self.find(place, &Role::Base.of(key)), ..Tally::default() };
+        let cut = self.cut_of(tally.base.as_ref());
+        let mut traces = Traces::default();
+        let set = tally.base.filter(|base| base.fields.is_live(now, cleared)).and_then(|base| {
+            let mut text = [0; 20];
+            let text = text.get_mut(..base.fields.value_len)?;
+            let block = super::block::Block { region: &self.region, at: base.at };
+            let amount = block.read_value(&self.geometry, &base.fields, text).then(|| number(text)).flatten()?;
+            Some((amount, base.fields))
+        });
+        if let Some((amount, fields)) = set {
+            tally.sum.add(amount, fields.expires);
+            traces.add(self, &fields);
+        }
+        self.parts_each(place, key, |id, met| {
+            let Some(count) = self.count_in(met) else { return };
+            tally.freed = Some(*met);
+            tally.latest = tally.latest.max(met.fields.expires.unwrap_or(Millis::MAX));
+            if count.begun <= cut {
+                tally.is_littered = true;
+                return;
+            }
+            // What a counter begins with is of no interest where somebody knew of one, and set it.
+            if !met.fields.is_live(now, cleared) || (id == PartId::SHARED && set.is_some()) {
+                return;
+            }
+            tally.sum.add(count.amount, met.fields.expires);
+            traces.add(self, &met.fields);
+            if id == own {
+                tally.own = Some(count);
+            }
+        });
+        tally.found = traces.found(self, tally.sum.end);
+        tally
+    }
+}
+
+impl Shard<'_> {
+    fn add_to_sum(
+        &self,
+        place: Place,
+        (key, own): (&[u8], &[u8]),
+        by: i64,
+        missing: Missing,
+        now: Millis,
+    ) -> Result<Counted, StoreError> {
+        let tally = self.zone.tally(place, key, now);
+        let (start, end) = match (tally.sum.exists, missing) {
+            (true, _) => (0, tally.sum.end),
+            (false, Missing::Begin(start, life)) => (start, self.zone.end_of(life, None, now)),
+            (false, Missing::Leave) => return Ok(Counted::Unmet),
+        };
+        let sum = tally.sum.plus(i128::from(start) + i128::from(by)).ok_or(StoreError::OutOfRange)?;
+        let before = tally.own.unwrap_or(Count { begun: Stamp::ZERO, amount: 0 });
+        let amount = before.amount.checked_add(by).ok_or(StoreError::OutOfRange)?;
+        if tally.is_littered {
+            self.cut(place, key, now);
+        }
+        self.move_sequence();
+        // Before what is added to it: who is killed in between has begun a counter, and added nothing.
+        if start != 0 {
+            let shared = Role::Part(PartId::SHARED).of(key);
+            self.write_part(place, &shared, Count { begun: Stamp::ZERO, amount: start }, end, now)?;
+        }
+        let version = self.write_part(place, own, Count { amount, ..before }, end, now)?;
+        Ok(Counted::Done { sum, created: !tally.sum.exists, version })
+    }
+
+    fn write_part(
+        &self,
+        place: Place,
+        record_key: &[u8],
+        count: Count,
+        end: Option<Millis>,
+        now: Millis,
+    ) -> Result<Version, StoreError> {
+        let met = self.zone.find(place, record_key);
+        let shortened = self.is_shortened(end, met.as_ref());
+        self.write_own(place, (record_key, Kind::Counter), &count.encode(), (end, shortened), met.as_ref(), now)
+    }
+
+    fn delete_sum(&self, place: Place, key: &[u8], base: &[u8], now: Millis) -> Result<Written, StoreError> {
+        let zone = self.zone;
+        let tally = zone.tally(place, key, now);
+        let keeps = zone.leaves_tombstones();
+        let retention = if zone.is_sync() { zone.retention() } else { zone.lapsed_retention() };
+        self.move_sequence();
+        let version = match &tally.base {
+            Some(met) => {
+                let version = Version { stamp: self.stamp(now), origin: zone.node() };
+                self.bump(shard::DELETES);
+                self.bury(place, base, met, &Grave::of(version.stamp, zone.own_origin(), now + retention));
+                version
+            }
+            None => self.write_grave(place, base, tally.freed.as_ref(), now + retention, now)?,
+        };
+        self.cut(place, key, now);
+        if !keeps {
+            // It was there for who is killed in between.
+            self.take_away(place, base, now);
+        }
+        if zone.is_sync() {
+            self.mark_dirty();
+        }
+        Ok(Written::Done(version))
+    }
+
+    /// A tombstone where there is no base. What parts there are go right after.
+    fn write_grave(
+        &self,
+        place: Place,
+        base: &[u8],
+        freed: Option<&Met>,
+        until: Millis,
+        now: Millis,
+    ) -> Result<Version, StoreError> {
+        let freed = freed.map_or(Freed { classes: 0, pages: 0 }, |met| self.freed_by(met));
+        let at = self.make(base, &[], Need::Burial(freed))?;
+        let stamp = self.stamp(now);
+        let fields = Fields {
+            stamp,
+            origin: self.zone.own_origin(),
+            kind: Kind::Counter as u8,
+            expires: Some(until),
+            tombstone: true,
+            shortened: false,
+            lapsed: false,
+            unsettled: false,
+            key_len: base.len(),
+            value_len: 0,
+            tag: place.tag,
+        };
+        self.bump(shard::DELETES);
+        self.publish(place, at, &fields, None);
+        Ok(Version { stamp, origin: self.zone.node() })
+    }
+}
+
+/// The newest of some versions, and a number that any change of the others changes.
+#[derive(Default)]
+struct Traces {
+    newest: Option<Fields>,
+    mixed: u64,
+}
+
+impl Traces {
+    fn add(&mut self, zone: &Zone, fields: &Fields) {
+        self.mixed ^= trace(zone, fields);
+        if self.newest.is_none_or(|newest| fields.stamp > newest.stamp) {
+            self.newest = Some(*fields);
+        }
+    }
+
+    fn found(&self, zone: &Zone, end: Option<Millis>) -> Option<Found> {
+        let newest = self.newest?;
+        Some(Found::of_several(&newest, end, self.mixed ^ trace(zone, &newest)))
+    }
+}
+
+/// The same on every node.
+fn trace(zone: &Zone, fields: &Fields) -> u64 {
+    let origin = zone.origin_identity(fields.origin).map_or([0; 16], |identity| identity.0);
+    let half = u64::from_le_bytes(*origin.first_chunk().unwrap_or(&[0; 8]));
+    (fields.stamp.0 ^ half.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+}

@@ -1,0 +1,141 @@
+//! Keys that several nodes write at the same time: of each there are several records, which lie in one bucket and under one
+//! lock, since their place follows from what they have in common (see [`Role`]).
+//!
+//! Each memory of a zone has parts of its own. What is moved to other memory, or loaded from a file, are the parts of memory
+//! that was: nobody writes them any more, or old workers do for a while, and they count on.
+//!
+//! To feed, positions, digests, tombstones and state files these are records like any other.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::block::Block;
+use super::keys::Grave;
+use super::layout::header;
+use super::shard::{Met, Place, Shard};
+use super::{Matching, StoreError, Zone};
+use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
+
+impl Zone {
+    /// Whose the parts are that are written in this memory.
+    #[inline]
+    pub(super) fn own_part(&self) -> PartId {
+        PartId(self.region.load64(header::PART, Relaxed).to_le_bytes())
+    }
+
+    /// Says so, for memory that is made.
+    pub(super) fn draw_part(&self, random: u64) {
+        // Zero is the part that all write.
+        self.region.store64(header::PART, random.max(1), Relaxed);
+    }
+
+    /// Hands the parts of a key that are here to `each`, tombstones too. Without the lock they may be anything: the caller
+    /// checks the sequence.
+    pub(super) fn parts_each(&self, place: Place, key: &[u8], mut each: impl FnMut(PartId, &Met)) {
+        let mut found = Vec::new();
+        let len = key.len() + crate::record::ENDING;
+        self.find_each(place, |met| {
+            if met.fields.key_len != len {
+                return;
+            }
+            found.resize(len, 0);
+            if self.read_key(met, &mut found)
+                && let Some((of, Role::Part(id))) = Role::split(&found)
+                && of == key
+            {
+                each(id, met);
+            }
+        });
+    }
+
+    /// What a part of a counter holds; `None`: it is a tombstone, or changes under our eyes.
+    pub(super) fn count_in(&self, met: &Met) -> Option<Count> {
+        let mut value = [0; Count::LEN];
+        let block = Block { region: &self.region, at: met.at };
+        let is_one = !met.fields.tombstone && met.fields.value_len == value.len();
+        (is_one && block.read_value(&self.geometry, &met.fields, &mut value))
+            .then(|| Count::decode(&value, met.fields.stamp))
+            .flatten()
+    }
+
+    /// The stamp at or below which a key began anew: what was added to what there was before doesn't count.
+    pub(super) fn cut_of(&self, base: Option<&Met>) -> Stamp {
+        base.map_or(Stamp::ZERO, |base| base.fields.stamp).max(self.cleared())
+    }
+
+    /// Whether a record that comes from elsewhere can be one of this zone.
+    pub(super) fn check_record(&self, record: &Record<'_>) -> Result<(), StoreError> {
+        if !self.matching.has_parts() {
+            return self.check_key(record.key, record.value.unwrap_or_default());
+        }
+        let (key, role) = Role::split(record.key).ok_or(StoreError::BadKey)?;
+        if !self.matching.accepts(key) {
+            return Err(StoreError::BadKey);
+        }
+        let is_sound = match (self.matching, role, record.value) {
+            (_, _, None) => true,
+            (Matching::Counter, _, _) if record.kind != Kind::Counter => false,
+            (Matching::Counter, Role::Base, Some(value)) if number(value).is_none() => {
+                return Err(StoreError::NoNumber);
+            }
+            (Matching::Counter, Role::Base, Some(_)) => true,
+            (_, _, Some(value)) => Count::decode(value, record.version.stamp).is_some(),
+        };
+        if is_sound { Ok(()) } else { Err(StoreError::BadValue) }
+    }
+}
+
+impl Shard<'_> {
+    /// Whether a part that comes from elsewhere, of this origin, was begun before the key began anew: it is over.
+    pub(super) fn is_cut(&self, place: Place, record: &Record<'_>, origin: u16) -> bool {
+        let (Some((key, Role::Part(_))), Some(value)) = (Role::split(record.key), record.value) else { return false };
+        let Some(count) = Count::decode(value, record.version.stamp) else { return false };
+        let base = self.zone.find(place, &Role::Base.of(key));
+        if count.begun > self.zone.cut_of(base.as_ref()) {
+            return false;
+        }
+        // What tells that it is over must not be forgotten as long as it may come again.
+        if let Some(base) = base
+            && !base.fields.unsettled
+            && !self.zone.is_promised(origin, record.version.stamp)
+        {
+            self.block(base.at).set_meta(&super::block::Fields { unsettled: true, ..base.fields });
+        }
+        true
+    }
+
+    /// A base with this key was put in: takes away the parts that it ends.
+    pub(super) fn cut_with(&self, place: Place, base_key: &[u8], now: Millis) {
+        if let Some((key, Role::Base)) = Role::split(base_key) {
+            self.cut(place, key, now);
+        }
+    }
+
+    /// Takes away the parts of a key that were begun before it began anew. Each leaves a tombstone of its version for a
+    /// while, as what comparing takes away does: so those who follow the zone hear of it. Nothing counts them any more, so
+    /// whoever is killed between two of them changes nothing.
+    pub(super) fn cut(&self, place: Place, key: &[u8], now: Millis) {
+        let base = self.zone.find(place, &Role::Base.of(key));
+        let cut = self.zone.cut_of(base.as_ref());
+        let mut doomed = Vec::new();
+        self.zone.parts_each(place, key, |id, met| {
+            if self.zone.count_in(met).is_some_and(|count| count.begun <= cut) {
+                doomed.push(id);
+            }
+        });
+        for id in doomed {
+            self.take_away(place, &Role::Part(id).of(key), now);
+        }
+    }
+
+    /// Takes a record away that nothing counts.
+    pub(super) fn take_away(&self, place: Place, record_key: &[u8], now: Millis) {
+        let Some(met) = self.zone.find(place, record_key) else { return };
+        if self.zone.leaves_tombstones() {
+            let until = now.saturating_add(self.zone.lapsed_retention());
+            self.bury(place, record_key, &met, &Grave::of(met.fields.stamp, met.fields.origin, until));
+        } else {
+            self.forget(now);
+            self.remove(&met);
+        }
+    }
+}

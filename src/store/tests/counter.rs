@@ -1,0 +1,397 @@
+//! Counters: what is added on any node is in the sum once, whatever the order of arrival, over new memory and deaths.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::check::check;
+use super::crash::{Ledger, end, fork};
+use super::*;
+use crate::record::{Count, Kind, PartId, Record, Role, Stamp, Version};
+use crate::store::failpoint::{ALL, armed};
+use crate::store::{Applied, Batch, Condition, Counted, DumpPlace, Life, Matching, Missing, StoreError, Written};
+
+const ANY_DRIFT: Millis = Millis::MAX;
+const FROM_ZERO: Missing = Missing::Begin(0, Life::Default);
+
+fn counters(node: u8, timeout: Option<Millis>, sync: bool) -> Fixture {
+    let params = Params { matching: Matching::Counter, timeout, sync, ..Params::new(identity(node)) };
+    Fixture::with(256 << 10, params)
+}
+
+fn add(zone: &Zone, key: &[u8], by: i64, now: Millis) -> i64 {
+    match zone.count(key, by, FROM_ZERO, now).expect("room") {
+        Counted::Done { sum, .. } => sum,
+        Counted::Unmet => panic!("it begins if it isn't there"),
+    }
+}
+
+fn set(zone: &Zone, key: &[u8], to: i64, now: Millis) {
+    zone.set(key, to.to_string().as_bytes(), Life::Default, Condition::Always, now).expect("room");
+}
+
+fn sum(zone: &Zone, key: &[u8], now: Millis) -> Option<i64> {
+    value(zone, key, now).map(|text| String::from_utf8(text).expect("text").parse().expect("a number"))
+}
+
+/// A record of its own.
+#[derive(Clone, Debug)]
+struct Kept {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+    version: Version,
+    expires: Option<Millis>,
+    shortened: bool,
+}
+
+fn all_of(zone: &Zone) -> Vec<Kept> {
+    let (mut all, mut place, mut batch) = (Vec::new(), DumpPlace::default(), Batch::default());
+    while zone.dump(&mut place, &mut batch).expect("the lock") {
+        all.extend(batch.records().map(|dumped| {
+            let Record { key, value, version, expires, shortened, .. } = dumped.record;
+            Kept { key: key.to_vec(), value: value.map(<[u8]>::to_vec), version, expires, shortened }
+        }));
+    }
+    all
+}
+
+fn give(kept: &Kept, to: &Zone, now: Millis) -> Applied {
+    let Kept { key, value, version, expires, shortened } = kept;
+    let (value, version, expires, shortened) = (value.as_deref(), *version, *expires, *shortened);
+    let record = Record { kind: Kind::Counter, version, key, value, expires, shortened };
+    to.apply(&record, now, ANY_DRIFT).expect("a record of a counter")
+}
+
+fn give_all(from: &Zone, to: &Zone, now: Millis) {
+    all_of(from).iter().for_each(|kept| _ = give(kept, to, now));
+}
+
+#[test]
+fn a_counter_is_what_was_added_and_set() {
+    for sync in [false, true] {
+        let zone = counters(1, None, sync);
+        assert_eq!(sum(&zone, b"k", START), None);
+        assert_eq!(zone.count(b"k", 1, Missing::Leave, START), Ok(Counted::Unmet));
+        assert_eq!((add(&zone, b"k", 1, START), add(&zone, b"k", 5, START), add(&zone, b"k", -7, START)), (1, 6, -1));
+        set(&zone, b"k", 100, START);
+        assert_eq!((sum(&zone, b"k", START), add(&zone, b"k", 1, START)), (Some(100), 101));
+        assert_eq!(zone.set(b"k", b"x", Life::Default, Condition::Always, START), Err(StoreError::NoNumber));
+        assert_eq!(zone.set(b"k", b"1", Life::Default, Condition::Absent, START), Ok(Written::Unmet));
+        assert_eq!(zone.touch(b"k", Life::For(1), START), Err(StoreError::BadKey));
+        assert_eq!(zone.stats().records, 2, "what was added before it was set is gone");
+        assert!(matches!(zone.delete(b"k", START), Ok(Written::Done(_))));
+        assert_eq!((sum(&zone, b"k", START), zone.delete(b"k", START)), (None, Ok(Written::Unmet)));
+        assert_eq!(zone.is_empty(START), Ok(true));
+        // One that was never set, too.
+        add(&zone, b"l", 2, START);
+        assert!(matches!(zone.delete(b"l", START), Ok(Written::Done(_))));
+        assert_eq!((sum(&zone, b"l", START), add(&zone, b"l", 1, START)), (None, 1));
+        assert_eq!(zone.stats().tombstones > 0, sync, "who isn't followed remembers nothing");
+        zone.clear(START).expect("cleared");
+        assert_eq!((sum(&zone, b"l", START), add(&zone, b"l", 3, START)), (None, 3));
+        assert_eq!(listing(&zone, START), [(b"l".to_vec(), b"3".to_vec(), None)]);
+        check(&zone);
+    }
+}
+
+#[test]
+fn what_64_bits_do_not_hold_is_refused() {
+    let zone = counters(1, None, true);
+    set(&zone, b"k", i64::MAX - 1, START);
+    assert_eq!(add(&zone, b"k", 1, START), i64::MAX);
+    assert_eq!(zone.count(b"k", 1, FROM_ZERO, START), Err(StoreError::OutOfRange));
+    assert_eq!(zone.count(b"n", i64::MIN, Missing::Begin(-1, Life::Default), START), Err(StoreError::OutOfRange));
+    assert_eq!((sum(&zone, b"k", START), sum(&zone, b"n", START)), (Some(i64::MAX), None));
+    // Apart, nodes can't know.
+    let other = counters(2, None, true);
+    add(&other, b"k", i64::MAX, START + 1);
+    give_all(&other, &zone, START + 2);
+    assert_eq!(sum(&zone, b"k", START + 2), Some(i64::MAX), "shown as the largest");
+    assert_eq!(add(&zone, b"k", i64::MIN, START + 2), i64::MAX - 1, "and right when something is taken off");
+}
+
+#[test]
+fn two_nodes_begin_a_counter_apart_and_nothing_is_lost() {
+    let zones = [counters(1, Some(10_000), true), counters(2, Some(10_000), true)];
+    for (zone, later) in zones.iter().zip([0, 500]) {
+        let begun = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START + later);
+        assert!(matches!(begun, Ok(Counted::Done { sum: 101, created: true, .. })), "{begun:?}");
+    }
+    give_all(&zones[0], &zones[1], START + 600);
+    give_all(&zones[1], &zones[0], START + 600);
+    for zone in &zones {
+        assert_eq!(sum(zone, b"k", START + 600), Some(102), "it begins with what it begins with once");
+        assert_eq!(add(zone, b"k", 1, START + 700), 103);
+        assert_eq!(listing(zone, START + 700)[0].2, Some(START + 10_000), "the earliest end");
+    }
+    give_all(&zones[0], &zones[1], START + 800);
+    give_all(&zones[1], &zones[0], START + 800);
+    for zone in &zones {
+        assert_eq!(sum(zone, b"k", START + 9_999), Some(104));
+        assert_eq!(sum(zone, b"k", START + 10_600), None, "it has ended");
+        zone.upkeep(START + 11_000, 1000);
+        assert_eq!(add(zone, b"k", 1, START + 11_000), 1, "and begins anew");
+    }
+    give_all(&zones[0], &zones[1], START + 11_500);
+    assert_eq!(sum(&zones[1], b"k", START + 11_500), Some(2));
+    zones.iter().for_each(|zone| check(zone));
+}
+
+#[test]
+fn what_was_added_before_a_delete_stays_gone() {
+    let (one, two) = (counters(1, None, true), counters(2, None, true));
+    add(&two, b"k", 5, START);
+    give_all(&two, &one, START + 1);
+    one.delete(b"k", START + 2).expect("deleted");
+    // The other hasn't heard of it.
+    add(&two, b"k", 1, START + 3);
+    give_all(&two, &one, START + 4);
+    assert_eq!(sum(&one, b"k", START + 4), None, "it goes on with what is deleted");
+    give_all(&one, &two, START + 5);
+    assert_eq!(sum(&two, b"k", START + 5), None);
+    add(&two, b"k", 1, START + 6);
+    give_all(&two, &one, START + 7);
+    assert_eq!((sum(&one, b"k", START + 7), sum(&two, b"k", START + 7)), (Some(1), Some(1)));
+}
+
+#[test]
+fn new_memory_goes_on_with_a_part_of_its_own() {
+    let (old, peer) = (counters(1, None, true), counters(2, None, true));
+    add(&old, b"k", 3, START);
+    give_all(&old, &peer, START + 1);
+    let saved = all_of(&old);
+    // Not all of it is in the file that the new memory begins with.
+    add(&old, b"k", 4, START + 2);
+    give_all(&old, &peer, START + 3);
+    let new = counters(1, None, true);
+    saved.iter().for_each(|kept| _ = give(kept, &new, START + 4));
+    assert_eq!(add(&new, b"k", 10, START + 5), 13);
+    give_all(&new, &peer, START + 6);
+    give_all(&peer, &new, START + 6);
+    assert_eq!((sum(&new, b"k", START + 6), sum(&peer, b"k", START + 6)), (Some(17), Some(17)));
+}
+
+#[test]
+fn its_tag_changes_with_each_part() {
+    let (one, two) = (counters(1, None, true), counters(2, None, true));
+    add(&two, b"k", 1, START);
+    add(&one, b"k", 1, START + 1);
+    let tag = |zone: &Zone| {
+        let found = zone.get(b"k", START + 5, &mut Vec::new()).expect("a look-up").expect("there");
+        zone.version(&found)
+    };
+    let before = tag(&one);
+    give_all(&two, &one, START + 2);
+    assert_ne!(tag(&one), before, "also where what comes is older than what is there");
+    give_all(&one, &two, START + 2);
+    assert_eq!(tag(&one), tag(&two), "the same everywhere");
+    assert!(matches!(one.set(b"k", b"9", Life::Default, Condition::Version(before), START + 3), Ok(Written::Unmet)));
+    let set = one.set(b"k", b"9", Life::Default, Condition::Version(tag(&one)), START + 3);
+    assert!(matches!(set, Ok(Written::Done(version)) if version == tag(&one)));
+}
+
+#[test]
+fn what_is_no_record_of_a_counter_is_refused() {
+    let zone = counters(1, None, true);
+    let part = Role::Part(PartId([7; 8])).of(b"k");
+    let count = Count { begun: Stamp::ZERO, amount: 1 }.encode();
+    let version = Version { stamp: Stamp::at(START), origin: identity(7) };
+    let good =
+        Record { kind: Kind::Counter, version, key: &part, value: Some(&count), expires: None, shortened: false };
+    let base = Role::Base.of(b"k");
+    for bad in [
+        Record { value: Some(b"1"), ..good },
+        Record { kind: Kind::Register, ..good },
+        Record { key: b"k", ..good },
+        Record { key: &base, ..good },
+    ] {
+        assert!(zone.apply(&bad, START, ANY_DRIFT).is_err(), "{bad:?}");
+    }
+    assert_eq!(zone.apply(&good, START, ANY_DRIFT), Ok(Applied::Newer));
+    assert_eq!(sum(&zone, b"k", START), Some(1));
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Add {
+        node: usize,
+        key: u8,
+        by: i64,
+    },
+    Set {
+        node: usize,
+        key: u8,
+        to: i64,
+    },
+    Delete {
+        node: usize,
+        key: u8,
+    },
+    /// Some records go from one to another, in some order, some of them twice.
+    Give {
+        from: usize,
+        to: usize,
+        order: u64,
+    },
+    /// A node's memory is made anew, with what a file had.
+    Anew {
+        node: usize,
+    },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let node = 0..NODES;
+    let key = 0..3_u8;
+    prop_oneof![
+        8 => (node.clone(), key.clone(), -3..9_i64).prop_map(|(node, key, by)| Act::Add { node, key, by }),
+        1 => (node.clone(), key.clone(), -50..50_i64).prop_map(|(node, key, to)| Act::Set { node, key, to }),
+        1 => (node.clone(), key).prop_map(|(node, key)| Act::Delete { node, key }),
+        4 => (node.clone(), node.clone(), any::<u64>()).prop_map(|(from, to, order)| Act::Give { from, to, order }),
+        1 => node.prop_map(|node| Act::Anew { node }),
+    ]
+}
+
+const NODES: usize = 3;
+
+/// What must be, by the rule alone: what was added counts if what it was added to was begun after the last time that the
+/// counter was set or deleted.
+#[derive(Default)]
+struct Rule {
+    /// For each key: when it was last set or deleted, and to what it was set.
+    last: BTreeMap<u8, (Millis, Option<i64>)>,
+    /// For each memory and key: what was added since when.
+    added: BTreeMap<(usize, u8), Vec<(Millis, i64)>>,
+}
+
+impl Rule {
+    fn add(&mut self, memory: usize, key: u8, by: i64, known: Millis, now: Millis) {
+        let parts = self.added.entry((memory, key)).or_default();
+        match parts.last_mut().filter(|(begun, _)| *begun > known) {
+            Some((_, amount)) => *amount += by,
+            None => parts.push((now, by)),
+        }
+    }
+
+    fn sum(&self, key: u8) -> Option<i64> {
+        let (cut, set) = self.last.get(&key).copied().unwrap_or((0, None));
+        let parts = self.added.iter().filter(|((_, of), _)| *of == key).flat_map(|(_, parts)| parts);
+        let counting: Vec<i64> = parts.filter(|(begun, _)| *begun > cut).map(|(_, amount)| *amount).collect();
+        (set.is_some() || !counting.is_empty()).then(|| set.unwrap_or(0) + counting.iter().sum::<i64>())
+    }
+}
+
+/// When the key was last set or deleted, as far as this zone knows.
+fn known(zone: &Zone, key: u8) -> Millis {
+    let base = Role::Base.of(&[key]);
+    all_of(zone).iter().find(|kept| kept.key == base).map_or(0, |kept| kept.version.stamp.millis())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nodes_agree_and_nothing_is_lost_or_doubled(acts in prop::collection::vec(act(), 1..80)) {
+        let mut zones: Vec<Fixture> = (0..NODES).map(|node| counters(node as u8 + 1, None, true)).collect();
+        let mut memories: Vec<usize> = (0..NODES).collect();
+        let (mut rule, mut now) = (Rule::default(), START);
+        for act in &acts {
+            // Each act in a millisecond of its own: so stamps are in the order of acts.
+            now += 1;
+            match *act {
+                Act::Add { node, key, by } => {
+                    rule.add(memories[node], key, by, known(&zones[node], key), now);
+                    add(&zones[node], &[key], by, now);
+                }
+                Act::Set { node, key, to } => {
+                    set(&zones[node], &[key], to, now);
+                    rule.last.insert(key, (now, Some(to)));
+                }
+                Act::Delete { node, key } => {
+                    if zones[node].delete(&[key], now).expect("room") != Written::Unmet {
+                        rule.last.insert(key, (now, None));
+                    }
+                }
+                Act::Give { from, to, order } => {
+                    let mut records = all_of(&zones[from]);
+                    records.sort_by_key(|kept| order.wrapping_mul(kept.version.stamp.0 | 1));
+                    let (some, twice) = (order as usize % (records.len() + 1), order as usize / 7 % 3);
+                    for kept in records.iter().take(some).chain(records.iter().take(twice)) {
+                        give(kept, &zones[to], now);
+                    }
+                }
+                Act::Anew { node } => {
+                    let new = counters(node as u8 + 1, None, true);
+                    give_all(&zones[node], &new, now);
+                    zones[node] = new;
+                    memories[node] = memories.iter().max().expect("some") + 1;
+                }
+            }
+        }
+        for _ in 0..2 {
+            for (from, to) in (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to))) {
+                give_all(&zones[from], &zones[to], now);
+            }
+        }
+        for zone in &zones {
+            check(zone);
+            for key in 0..3 {
+                prop_assert_eq!(sum(zone, &[key], now), rule.sum(key), "key {}", key);
+            }
+            prop_assert_eq!(listing(zone, now), listing(&zones[0], now));
+        }
+    }
+}
+
+const KEYS: u64 = 16;
+
+/// One step of a child's work.
+fn work(zone: &Zone, ledger: &Ledger, n: u64) {
+    let (key, now) = (n % KEYS, START + n);
+    let aside = (key + 1000).to_be_bytes();
+    match n % 7 {
+        2 => drop(zone.set(&aside, b"5", Life::For(1 + n % 300), Condition::Always, now)),
+        4 => drop(zone.delete(&aside, now)),
+        5 => {
+            let part = Role::Part(PartId(n.to_be_bytes())).of(&aside);
+            let count = Count { begun: Stamp::ZERO, amount: 1 }.encode();
+            let version = Version { stamp: Stamp::at(now), origin: identity(9) };
+            let expires = Some(now + 50);
+            let record =
+                Record { kind: Kind::Counter, version, key: &part, value: Some(&count), expires, shortened: false };
+            let _ = zone.apply(&record, now, 60_000);
+        }
+        _ => drop(zone.count(&aside, 1, Missing::Begin(3, Life::For(1 + n % 200)), now)),
+    }
+    if let Ok(Counted::Done { sum, .. }) = zone.count(&key.to_be_bytes(), 1, FROM_ZERO, now) {
+        ledger.note(key, sum as u64);
+    }
+    zone.upkeep(now, 5);
+    zone.take_dirty();
+}
+
+#[test]
+fn a_death_after_any_step_loses_and_doubles_nothing() {
+    let mut deaths = 0;
+    for &step in ALL {
+        for nth in [1, 3, 20, 150] {
+            let params = Params { matching: Matching::Counter, sync: true, ..Params::new(identity(1)) };
+            let (zone, ledger) = (Fixture::with(32 << 10, params), Ledger::new());
+            let child = fork(|| {
+                armed::arm(step, nth, libc::SIGKILL);
+                (1..3000).for_each(|n| work(&zone, &ledger, n));
+            });
+            // Steps of eviction, say, don't come.
+            if end(child, 0).is_none() {
+                break;
+            }
+            zone.delete(b"absent", START).expect("it goes on");
+            for key in 0..KEYS {
+                let (noted, sum) = (ledger.noted(key) as i64, sum(&zone, &key.to_be_bytes(), START).unwrap_or(0));
+                assert!(sum == noted || sum == noted + 1, "{step:?}, time {nth}: {noted} acknowledged, {sum} there");
+            }
+            check(&zone);
+            deaths += 1;
+        }
+    }
+    assert!(deaths > ALL.len(), "{deaths} deaths in {} steps", ALL.len());
+}
