@@ -37,6 +37,21 @@ sub example {
 }
 
 {
+    my $port = port();
+    my $node = example('counters.conf', replace => { ':8080' => ":$port" });
+    $node->configure(port => $port)->start;
+    is($node->get('/')->body, "visits before this one: \n", 'counters.conf: the first visit');
+    is($node->get('/none')->status, 200, 'counters.conf: another');
+    eventually_is { $node->get('/api/9/http/keyvals/counts')->json->{'127.0.0.1'} } '2', 'counters.conf: both are counted';
+    is($node->get('/')->body, "visits before this one: 2\n", 'counters.conf: ... and shown');
+    is($node->post('/api/9/http/keyvals/counts', '{"by hand":{"incr":5}}')->body, '{"by hand":"5"}', 'counters.conf: by hand');
+    my $counts = $node->keyvals('counts');
+    is($counts->{'status 200'}, '3', 'counters.conf: by status');
+    cmp_ok($counts->{'bytes in'}, '>', 60, 'counters.conf: bytes');
+    ok(!exists $counts->{errors}, 'counters.conf: no errors, and what the API answers is not counted');
+}
+
+{
     my ($http, $sync) = (port(), port());
     my $ca = authority('the CA');
     my @nodes = map {

@@ -60,6 +60,8 @@ pub(super) enum Error {
     Halted { why: Box<Error>, deleted: u64 },
     #[error("If-Match and If-None-Match go with one pair")]
     ConditionOfMany,
+    #[error("If-Match and If-None-Match don't go with \"incr\", which needs no condition")]
+    ConditionOfCount,
     #[error("{failed} lines were not imported{}{}",
         if *full { ", some because the zone is full" } else { "" },
         if *busy { "; the rest is left, as the zone stays busy" } else { "" })]
@@ -121,8 +123,24 @@ pub(super) enum FormatError {
     LineTooLong,
     #[error("a pair is longer than any can be")]
     PairTooLong,
+    #[error("invalid incr: only a zone of type=counter counts")]
+    NoCounter,
+    #[error("invalid incr: \"incr\" and \"init\" must be whole numbers of 64 bits")]
+    CountNumber,
+    #[error(
+        "invalid value: an object of a counter may have \"value\" or \"incr\", \"expire\", and with \"incr\" also \"init\""
+    )]
+    CountMember,
+    #[error("only one counter can be incremented")]
+    OneCounted,
+    #[error(
+        "invalid expire: a counter keeps its end; give \"expire\" with \"value\", or with \"incr\" for one that isn't there yet"
+    )]
+    CounterLife,
     #[error("invalid value: {}", StoreError::NoNumber)]
     NoNumber,
+    #[error("invalid incr: {}", StoreError::Parts)]
+    CounterParts,
     #[error("invalid incr: {}", StoreError::OutOfRange)]
     OutOfRange,
     #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
@@ -156,7 +174,7 @@ impl Error {
             Error::BadArgument(_) => (400, "BadArgument"),
             Error::PlaceGone => (410, "PlaceGone"),
             Error::Stopped { why, .. } | Error::Halted { why, .. } => why.codes(),
-            Error::ConditionOfMany => (400, "BadArgument"),
+            Error::ConditionOfMany | Error::ConditionOfCount => (400, "BadArgument"),
             Error::Incomplete { busy: true, .. } => (503, "ImportIncomplete"),
             Error::Incomplete { full: true, .. } => (507, "ImportIncomplete"),
             Error::Incomplete { .. } => (400, "ImportIncomplete"),
@@ -237,6 +255,7 @@ impl From<StoreError> for Error {
             StoreError::Spellings => FormatError::KeySpellings.into(),
             StoreError::NoNumber => FormatError::NoNumber.into(),
             StoreError::OutOfRange => FormatError::OutOfRange.into(),
+            StoreError::Parts => FormatError::CounterParts.into(),
         }
     }
 }

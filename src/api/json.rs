@@ -13,9 +13,11 @@ pub(super) enum Json<'a> {
     String(Cow<'a, str>),
     /// A whole number from 0 to what 64 bits hold.
     Number(u64),
+    /// A whole number below 0.
+    Negative(i64),
     /// Members in their order; names may repeat.
     Object(Vec<(Cow<'a, str>, Json<'a>)>),
-    /// Any other: the API has no use for booleans, arrays and other numbers.
+    /// Any other: the API has no use for booleans, arrays and fractions.
     Other,
 }
 
@@ -68,8 +70,8 @@ impl<'de> Visitor<'de> for Builder {
         Ok(Json::Number(number))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Json<'de>, E> {
-        Ok(Json::Other) // only negative ones come here
+    fn visit_i64<E>(self, number: i64) -> Result<Json<'de>, E> {
+        Ok(Json::Negative(number)) // only negative ones come here
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Json<'de>, E> {
@@ -295,7 +297,8 @@ mod tests {
         ];
         let body = br#" {"a":"\"\ud83e\udd80\u0000","a":null,"":18446744073709551615,"o":{"\u00e9":[{"x":[1]},"y"]}} "#;
         assert_eq!(parse(body), Ok(Json::Object(members)));
-        for other in ["true", "-1", "1.0", "1e3", "18446744073709551616", "[]", "[[[]]]"] {
+        assert_eq!(parse(b"-9223372036854775808"), Ok(Json::Negative(i64::MIN)));
+        for other in ["true", "-9223372036854775809", "1.0", "1e3", "18446744073709551616", "[]", "[[[]]]"] {
             assert_eq!(parse(other.as_bytes()), Ok(Json::Other), "{other}");
         }
     }

@@ -1,9 +1,10 @@
-//! Writing one pair, created or replaced, under a precondition.
+//! Writing one pair, created or replaced, under a precondition; adding to a counter.
 
 use super::condition::Precondition;
 use super::error::Error;
+use super::{Response, shape};
 use crate::record::{Millis, Version};
-use crate::store::{Condition, Life, StoreError, Written, Zone};
+use crate::store::{Condition, Counted, Life, Missing, StoreError, Written, Zone};
 
 /// How often a record that changes under our eyes is looked at again.
 const TRIES: usize = 16;
@@ -40,6 +41,19 @@ pub(super) fn put(
         }
     }
     Err(unmet(precondition))
+}
+
+/// Adds to a counter, and tells what it is now.
+pub(super) fn count(zone: &Zone, key: &[u8], by: i64, missing: Missing, now: Millis) -> Result<Response, Error> {
+    match zone.count(key, by, missing, now)? {
+        Counted::Unmet => Err(Error::KeyvalKeyNotFound),
+        Counted::Done { sum, created, .. } => {
+            let mut body = vec![b'{'];
+            shape::pair(&mut body, key, sum.to_string().as_bytes(), None);
+            body.push(b'}');
+            Ok(Response { body: body.into(), ..Response::empty(if created { 201 } else { 200 }) })
+        }
+    }
 }
 
 /// Removes a pair.

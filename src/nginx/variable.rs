@@ -6,7 +6,7 @@ use super::conf::main::{Block, KeyvalZone, MainConf};
 use super::conf::{Conf, Fault};
 use super::ffi::{self, ERROR, OK, guard};
 use super::{log, wake};
-use crate::store::{Condition, Life, MAX_PREFIX, Matching, Sink, StoreError, Zone};
+use crate::store::{Condition, Life, MAX_PARTED, MAX_PREFIX, Matching, Sink, StoreError, Zone};
 use nginx_sys as sys;
 
 /// http or stream, as far as variables are concerned. A value of it holds the functions to call.
@@ -202,9 +202,13 @@ unsafe fn complain<S: Side>(session: *mut S::Session, what: &str, zone: &KeyvalZ
     }
 }
 
-fn why(zone: &KeyvalZone, error: StoreError) -> String {
+/// Why a zone refuses something, for the log.
+pub fn why(zone: &KeyvalZone, error: StoreError) -> String {
     match (error, zone.matching) {
         (StoreError::BadKey, Matching::Ip) => "the key is neither an address nor a network (type=ip)".to_owned(),
+        (StoreError::BadKey, Matching::Counter) => {
+            format!("the key is empty or longer than {MAX_PARTED} bytes (type=counter)")
+        }
         (StoreError::BadKey, Matching::Prefix) => {
             format!("the key is empty or longer than {MAX_PREFIX} bytes (type=prefix)")
         }

@@ -15,6 +15,10 @@ use super::shard::{Met, Place, Shard};
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
 
+/// Parts of one key, tombstones included, beyond which no further one comes from elsewhere: all have one place, where each look at the key walks them. A mesh of the largest size reaches it when each of
+/// its nodes was restarted for the 64th time since the key began.
+pub(super) const MAX_PARTS: usize = 16_384;
+
 impl Zone {
     /// Whose the parts are that are written in this memory.
     #[inline]
@@ -45,6 +49,14 @@ impl Zone {
                 each(id, met);
             }
         });
+    }
+
+    /// Whether a part that isn't here may come to the others of its key.
+    pub(super) fn has_room_for_part(&self, place: Place, record_key: &[u8]) -> bool {
+        let Some((key, Role::Part(_))) = Role::split(record_key) else { return true };
+        let mut parts = 0;
+        self.parts_each(place, key, |_, _| parts += 1);
+        parts < MAX_PARTS
     }
 
     /// What a part of a counter holds; `None`: it is a tombstone, or changes under our eyes.
@@ -119,23 +131,47 @@ impl Shard<'_> {
         let mut doomed = Vec::new();
         self.zone.parts_each(place, key, |id, met| {
             if self.zone.count_in(met).is_some_and(|count| count.begun <= cut) {
-                doomed.push(id);
+                doomed.push((id, *met));
             }
         });
-        for id in doomed {
-            self.take_away(place, &Role::Part(id).of(key), now);
+        // From the end of the chain: what leads to a record is then as it was met, and there is one walk however many they are.
+        for (id, met) in doomed.iter().rev() {
+            self.take_away_met(place, &Role::Part(*id).of(key), met, now);
+        }
+    }
+
+    /// Takes away the parts of a bucket that were begun before the zone was emptied, and written since by who hadn't heard of
+    /// that. So those who follow the zone are told that they are over.
+    pub(super) fn cut_bucket(&self, bucket: usize, now: Millis) {
+        let mut doomed = Vec::new();
+        self.bucket_each(bucket, |met| {
+            let mut record_key = vec![0; met.fields.key_len];
+            if self.zone.count_in(met).is_some_and(|count| count.begun <= self.zone.cleared())
+                && self.zone.read_key(met, &mut record_key)
+                && matches!(Role::split(&record_key), Some((_, Role::Part(_))))
+            {
+                doomed.push(record_key);
+            }
+        });
+        for record_key in doomed {
+            self.take_away(self.zone.place(&record_key), &record_key, now);
         }
     }
 
     /// Takes a record away that nothing counts.
     pub(super) fn take_away(&self, place: Place, record_key: &[u8], now: Millis) {
-        let Some(met) = self.zone.find(place, record_key) else { return };
+        if let Some(met) = self.zone.find(place, record_key) {
+            self.take_away_met(place, record_key, &met, now);
+        }
+    }
+
+    fn take_away_met(&self, place: Place, record_key: &[u8], met: &Met, now: Millis) {
         if self.zone.leaves_tombstones() {
             let until = now.saturating_add(self.zone.lapsed_retention());
-            self.bury(place, record_key, &met, &Grave::of(met.fields.stamp, met.fields.origin, until));
+            self.bury(place, record_key, met, &Grave::of(met.fields.stamp, met.fields.origin, until));
         } else {
             self.forget(now);
-            self.remove(&met);
+            self.remove(met);
         }
     }
 }

@@ -158,6 +158,9 @@ impl Zone {
                     }
                     return Ok(Applied::Stale);
                 }
+                if self.matching.has_parts() && met.is_none() && !self.has_room_for_part(place, record.key) {
+                    return Err(StoreError::Parts);
+                }
                 let is_past = via.is_peer()
                     && self.is_past(origin, record.version.stamp)
                     && !met.as_ref().is_some_and(|met| shard.is_of(met, record.version) || self.may_be_evicted(met))

@@ -61,7 +61,7 @@ impl Zone {
                 let Ok(shard) = self.shard(index) else { break };
                 let mut hold = STEPS_A_HOLD.min(left);
                 left -= hold;
-                shard.purge(&mut hold);
+                shard.purge(now, &mut hold);
                 shard.expire(now, &mut hold);
                 left += hold;
                 stuck = shard.pool_stuck.get();
@@ -135,7 +135,7 @@ impl Shard<'_> {
     /// win over what is still merged between this zone and another. `false`: nothing went.
     pub fn relieve(&self, now: Millis) -> bool {
         let mut steps = STEPS_A_HOLD;
-        self.purge(&mut steps);
+        self.purge(now, &mut steps);
         self.expire(now, &mut steps);
         let given_up = if self.get(shard::TOMBSTONES) > 0 { self.tombstones_to_go() } else { Vec::new() };
         let floor = given_up.iter().map(|at| self.block(*at).fields().stamp).max().unwrap_or_default();
@@ -193,7 +193,7 @@ impl Shard<'_> {
 
     /// Removes what an emptying made invisible, bucket by bucket, and goes on next time where it stopped: nothing that it
     /// made invisible comes to a bucket that was passed.
-    fn purge(&self, budget: &mut usize) {
+    fn purge(&self, now: Millis, budget: &mut usize) {
         let cleared = self.zone.cleared();
         if self.get(shard::PURGED) >= cleared.0 {
             return;
@@ -214,6 +214,9 @@ impl Shard<'_> {
                 }
             });
             doomed.iter().for_each(|at| self.remove_at(*at));
+            if self.zone.matching.has_parts() {
+                self.cut_bucket(bucket, now);
+            }
             self.set(shard::PURGE_HAND, bucket as u64 + 1);
             *budget = budget.saturating_sub(doomed.len() + usize::from(bucket.is_multiple_of(BUCKETS_A_STEP)));
         }

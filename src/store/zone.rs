@@ -6,6 +6,7 @@ use super::Region;
 use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::{MAX_SPELLINGS, Matching};
+use super::parts::MAX_PARTS;
 use super::upkeep::RETENTION;
 use crate::record::{Identity, Millis, Stamp};
 
@@ -71,6 +72,9 @@ pub enum StoreError {
     /// Neither a counter nor what a node adds to it can be more than 64 bits hold.
     #[error("the counter would be less than {} or more than {}", i64::MIN, i64::MAX)]
     OutOfRange,
+    /// It has as many parts as may come from other nodes.
+    #[error("a counter has {MAX_PARTS} parts, of as many restarts of nodes; set it to begin anew")]
+    Parts,
     /// The key's network is there already, in as many spellings as may be.
     #[error("the zone has this network in {MAX_SPELLINGS} other spellings; delete some")]
     Spellings,

@@ -120,6 +120,7 @@ impl Site {
         let plain = Params::new(Identity([1; 16]));
         let http = vec![
             zone("a/b", Params { timeout: Some(60_000), sync: true, ..plain }),
+            zone("counts", Params { matching: Matching::Counter, timeout: Some(60_000), ..plain }),
             zone("ip", Params { matching: Matching::Ip, evict: true, ..plain }),
             zone("one", plain),
         ];

@@ -34,6 +34,8 @@ pub(in crate::api) enum Change<'a> {
     Set { value: Cow<'a, [u8]>, life: Life },
     /// It keeps its value and gets another life.
     Touch(Life),
+    /// A counter gets so much more; one that isn't there begins with `init`, and lives so long.
+    Count { by: i64, init: Option<i64>, life: Life },
     /// It goes.
     Delete,
 }
@@ -61,6 +63,9 @@ const HEAD: usize = 24;
 const SET: u64 = 0;
 const TOUCH: u64 = 1;
 const DELETE: u64 = 2;
+/// With what a counter begins, and without.
+const BEGIN: u64 = 3;
+const COUNT: u64 = 4;
 
 impl Parcel {
     fn new(is_first: bool, needed: usize) -> Result<Parcel, Error> {
@@ -116,6 +121,12 @@ impl Parcel {
         let change = match kind {
             SET => Change::Set { value: Cow::Borrowed(rest.get(..value)?), life: life_of(life) },
             TOUCH => Change::Touch(life_of(life)),
+            BEGIN | COUNT => {
+                let (by, init) = rest.get(..value)?.split_first_chunk()?;
+                let init = i64::from_le_bytes(init.try_into().ok()?);
+                let (by, init) = (i64::from_le_bytes(*by), (kind == BEGIN).then_some(init));
+                Change::Count { by, init, life: life_of(life) }
+            }
             _ => Change::Delete,
         };
         Some((Pair { key: Cow::Borrowed(key), change }, at + HEAD + key.len() + value))
@@ -147,9 +158,16 @@ impl Packed {
         if !self.keys.insert(&pair.key) {
             return Err(FormatError::KeyTwice.into());
         }
+        let mut numbers = [0; 16];
         let (value, kind, life) = match &pair.change {
             Change::Set { value, life } => (&**value, SET, number_of(*life)),
             Change::Touch(life) => (&[][..], TOUCH, number_of(*life)),
+            Change::Count { by, init, life } => {
+                let (first, second) = numbers.split_at_mut(8);
+                first.copy_from_slice(&by.to_le_bytes());
+                second.copy_from_slice(&init.unwrap_or(0).to_le_bytes());
+                (&numbers[..], if init.is_some() { BEGIN } else { COUNT }, number_of(*life))
+            }
             Change::Delete => (&[][..], DELETE, 0),
         };
         let head = [(pair.key.len() as u64) << 32 | value.len() as u64, kind, life];
@@ -252,7 +270,9 @@ mod tests {
         let mut all: Vec<Pair<'_>> = (0..5000)
             .map(|n| Pair {
                 key: format!("key {n}").into_bytes().into(),
-                change: match n % 4 {
+                change: match n % 6 {
+                    4 => Change::Count { by: n as i64 - 2500, init: None, life: Life::Default },
+                    5 => Change::Count { by: i64::MIN, init: Some(-(n as i64)), life: Life::For(n) },
                     0 => Change::Delete,
                     1 => Change::Touch(Life::For(n)),
                     2 => Change::Set { value: Cow::Borrowed(b""), life: Life::Default },

@@ -4,16 +4,18 @@ mod add;
 mod listing;
 mod pairs;
 
-pub(super) use pairs::{MAX_EXPIRE, check_key, life_of};
+pub(super) use pairs::{MAX_EXPIRE, check_change, check_key, life_of, whole};
 
 use super::args::Fields;
 use super::body::{self, Change, Packed, Pair, Understand};
 use super::error::{Error, FormatError};
-use super::{Answer, Body, NamedZone, Request, Response, json, route};
+use super::{Answer, Body, NamedZone, Request, Response, json, route, write};
 use crate::record::Millis;
-use crate::store::{Condition, StoreError, Written, Zone};
+use crate::store::{Condition, Missing, StoreError, Written, Zone};
 use add::Add;
 use listing::Listing;
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// The zone of this name.
 pub(super) fn find<'h>(zones: &'h [NamedZone], name: &[u8]) -> Result<&'h NamedZone, Error> {
@@ -43,7 +45,8 @@ pub(super) fn show(
 
 /// POST: adds one pair, or several to an empty zone: all of them, or none.
 pub(super) fn add(request: &Request<'_>, zone: &NamedZone) -> Answer {
-    let (understand, zone) = (added(zone), zone.clone());
+    let counts = Rc::new(Cell::new(false));
+    let (understand, zone) = (added(zone, counts.clone()), zone.clone());
     let announces = zone.zone.announces();
     let (version, request_id) = (route::version(request.path).0, request.request_id.to_owned());
     let then = move |pairs: Packed, now| match pairs.only() {
@@ -53,13 +56,19 @@ pub(super) fn add(request: &Request<'_>, zone: &NamedZone) -> Answer {
                 Written::Done(_) => Ok(Response::empty(201).into()),
             }
         }
+        Some(Pair { key, change: Change::Count { by, init, life } }) => {
+            // Others may have begun it already.
+            let missing = Missing::Begin(init.unwrap_or(0), life);
+            write::count(&zone.zone, &key, by, missing, now).map(Answer::Now)
+        }
         _ if pairs.len() == 0 => Err(FormatError::KeyRequired.into()),
+        _ if counts.get() => Err(FormatError::OneCounted.into()),
         _ => Ok(Answer::Later(Box::new(Add::new(zone.zone, pairs, version, request_id)))),
     };
     body::pairs(request, announces, understand, Box::new(then))
 }
 
-/// PATCH: changes, touches or deletes one pair.
+/// PATCH: changes, touches or deletes one pair, or adds to a counter.
 pub(super) fn update(request: &Request<'_>, zone: &NamedZone) -> Answer {
     let (understand, zone) = (pairs::understand(zone), zone.zone);
     let then = move |pairs: Packed, now| {
@@ -68,6 +77,10 @@ pub(super) fn update(request: &Request<'_>, zone: &NamedZone) -> Answer {
                 zone.set(&key, &value, life, Condition::Present, now)?
             }
             Some(Pair { key, change: Change::Touch(life) }) => zone.touch(&key, life, now)?,
+            Some(Pair { key, change: Change::Count { by, init, life } }) => {
+                let missing = init.map_or(Missing::Leave, |init| Missing::Begin(init, life));
+                return write::count(&zone, &key, by, missing, now).map(Answer::Now);
+            }
             Some(Pair { key, change: Change::Delete }) => zone.delete(&key, now)?,
             None if pairs.len() == 0 => return Err(FormatError::KeyRequired.into()),
             None => return Err(FormatError::OneUpdated.into()),
@@ -80,11 +93,15 @@ pub(super) fn update(request: &Request<'_>, zone: &NamedZone) -> Answer {
     body::pairs(request, zone.announces(), understand, Box::new(then))
 }
 
-/// Pairs that are added have values.
-fn added(zone: &NamedZone) -> Understand {
+/// Pairs that are added have values, or are counters. `counts`: one of them is.
+fn added(zone: &NamedZone, counts: Rc<Cell<bool>>) -> Understand {
     let understand = pairs::understand(zone);
     Box::new(move |name, json| match understand(name, json)? {
         pair @ Pair { change: Change::Set { .. }, .. } => Ok(pair),
+        pair @ Pair { change: Change::Count { .. }, .. } => {
+            counts.set(true);
+            Ok(pair)
+        }
         _ => Err(FormatError::ValueRequired),
     })
 }

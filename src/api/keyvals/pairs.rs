@@ -4,7 +4,7 @@ use crate::api::NamedZone;
 use crate::api::body::{Change, Pair, Understand};
 use crate::api::error::FormatError;
 use crate::api::json::Json;
-use crate::record::Millis;
+use crate::record::{Millis, number};
 use crate::store::{Life, MAX_KEY, MAX_VALUE, Matching};
 use std::borrow::Cow;
 
@@ -16,8 +16,22 @@ pub(super) fn understand(zone: &NamedZone) -> Understand {
     let (matching, timeout) = (zone.zone.params().matching, zone.timeout);
     Box::new(move |name, json| {
         check_key(name.as_bytes(), matching)?;
-        Ok(Pair { key: bytes(name), change: change(json, timeout)? })
+        let change = change(json, timeout)?;
+        check_change(&change, matching)?;
+        Ok(Pair { key: bytes(name), change })
     })
+}
+
+/// Whether a pair of a zone of this type can be changed so.
+pub(in crate::api) fn check_change(change: &Change<'_>, matching: Matching) -> Result<(), FormatError> {
+    match change {
+        Change::Count { .. } if matching != Matching::Counter => Err(FormatError::NoCounter),
+        Change::Touch(_) if matching == Matching::Counter => Err(FormatError::CounterLife),
+        Change::Set { value, .. } if matching == Matching::Counter && number(value).is_none() => {
+            Err(FormatError::NoNumber)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a zone of this type can have such a key.
@@ -44,23 +58,34 @@ fn change(json: Json<'_>, timeout: bool) -> Result<Change<'_>, FormatError> {
         Json::Null => Ok(Change::Delete),
         Json::String(text) => Ok(Change::Set { value: value(text)?, life: Life::Default }),
         Json::Object(members) => {
-            let (text, life) = members_of(members)?;
+            let Members { value: text, life, incr, init } = members_of(members)?;
             if life.is_some() && !timeout {
                 return Err(FormatError::NoTimeout);
             }
             match (text, life) {
+                (None, life) if incr.is_some() => {
+                    Ok(Change::Count { by: incr.unwrap_or(0), init, life: life.unwrap_or(Life::Default) })
+                }
+                _ if incr.is_some() || init.is_some() => Err(FormatError::CountMember),
                 (Some(text), life) => Ok(Change::Set { value: value(text)?, life: life.unwrap_or(Life::Default) }),
                 (None, Some(life)) => Ok(Change::Touch(life)),
                 (None, None) => Err(FormatError::ValueRequired),
             }
         }
-        Json::Number(_) | Json::Other => Err(FormatError::ValueType),
+        Json::Number(_) | Json::Negative(_) | Json::Other => Err(FormatError::ValueType),
     }
 }
 
-/// `value` and `expire` of a pair's object.
-fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<(Option<Cow<'a, str>>, Option<Life>), FormatError> {
-    let (mut value, mut life) = (None, None);
+/// What a pair's object has.
+struct Members<'a> {
+    value: Option<Cow<'a, str>>,
+    life: Option<Life>,
+    incr: Option<i64>,
+    init: Option<i64>,
+}
+
+fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<Members<'a>, FormatError> {
+    let (mut value, mut life, mut incr, mut init) = (None, None, None, None);
     for (name, json) in members {
         let twice = match name.as_ref() {
             "value" => {
@@ -68,13 +93,24 @@ fn members_of<'a>(members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<(Option<Cow<
                 value.replace(text).is_some()
             }
             "expire" => life.replace(life_of(&json)?).is_some(),
+            "incr" => incr.replace(whole(&json)?).is_some(),
+            "init" => init.replace(whole(&json)?).is_some(),
             _ => true,
         };
         if twice {
-            return Err(FormatError::Member);
+            return Err(if incr.or(init).is_some() { FormatError::CountMember } else { FormatError::Member });
         }
     }
-    Ok((value, life))
+    Ok(Members { value, life, incr, init })
+}
+
+/// A whole number of 64 bits.
+pub(in crate::api) fn whole(json: &Json<'_>) -> Result<i64, FormatError> {
+    match json {
+        Json::Number(number) => i64::try_from(*number).map_err(|_| FormatError::CountNumber),
+        Json::Negative(number) => Ok(*number),
+        _ => Err(FormatError::CountNumber),
+    }
 }
 
 fn value(text: Cow<'_, str>) -> Result<Cow<'_, [u8]>, FormatError> {

@@ -8,7 +8,7 @@ use crate::api::error::{Error, FormatError};
 use crate::api::write::{self, Put};
 use crate::api::{Answer, Job, NamedZone, Request, Response, Step, route};
 use crate::record::Millis;
-use crate::store::{StoreError, Written};
+use crate::store::{Counted, Missing, StoreError, Written};
 
 /// `key`: the body is the value of this one.
 pub(super) fn answer(request: &Request<'_>, zone: &NamedZone, key: Option<&[u8]>) -> Answer {
@@ -39,6 +39,11 @@ fn one(zone: &NamedZone, pair: &Pair<'_>, precondition: &Precondition, now: Mill
             };
             Response { headers: vec![("ETag", condition::tag(version))], ..Response::empty(status) }
         }
+        Change::Count { .. } if *precondition != Precondition::None => return Err(Error::ConditionOfCount),
+        Change::Count { by, init, life } => {
+            let missing = Missing::Begin(init.unwrap_or(0), *life);
+            write::count(&zone.zone, &pair.key, *by, missing, now)?
+        }
         Change::Touch(_) | Change::Delete => {
             write::delete(&zone.zone, &pair.key, precondition, now)?;
             Response::empty(204)
@@ -65,6 +70,13 @@ impl Done {
                 match write::put(&zone.zone, &pair.key, value, *life, &Precondition::None, now)? {
                     Put::Created(_) => self.created += 1,
                     Put::Replaced(_) => self.replaced += 1,
+                }
+            }
+            Change::Count { by, init, life } => {
+                let missing = Missing::Begin(init.unwrap_or(0), *life);
+                match zone.zone.count(&pair.key, *by, missing, now)? {
+                    Counted::Done { created: true, .. } => self.created += 1,
+                    _ => self.replaced += 1,
                 }
             }
             Change::Touch(_) | Change::Delete => match zone.zone.delete(&pair.key, now) {

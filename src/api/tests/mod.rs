@@ -1,5 +1,6 @@
 //! The API as its callers see it, with a host made up for the purpose and zones in real shared memory.
 
+mod counters;
 mod keyvals;
 mod metrics;
 mod own;
@@ -88,8 +89,12 @@ impl Fake {
     }
 
     fn zone(&mut self, name: &str, len: usize, timeout: Option<Millis>, sync: bool) -> NamedZone {
+        self.zone_of(name, len, Params { timeout, sync, ..Params::new(Identity([7; 16])) })
+    }
+
+    fn zone_of(&mut self, name: &str, len: usize, params: Params) -> NamedZone {
         let mapping = Region::anonymous(len).unwrap();
-        let params = Params { timeout, sync, ..Params::new(Identity([7; 16])) };
+        let timeout = params.timeout;
         let zone = Zone::create(mapping.region(), &params).unwrap();
         self.mappings.push(mapping);
         NamedZone { name: name.to_owned(), zone, timeout: timeout.is_some() }

@@ -1,5 +1,6 @@
 //! `api [write=on|off]`
 
+use super::increment::Increments;
 use super::main::KeyvalZone;
 use super::{Conf, Directive, Fault, Place, parse};
 use crate::nginx::ffi::{CONF_ERROR, CONF_OK, guard};
@@ -14,6 +15,8 @@ pub struct HttpConf {
     pub request_id: Option<usize>,
     /// Some location has `api`.
     pub has_api: bool,
+    /// Some level has `keyval_incr`.
+    pub counts: bool,
 }
 
 /// What a location has.
@@ -27,6 +30,8 @@ pub struct ApiConf {
     pub write: bool,
     /// Index of `$request_id`.
     pub request_id: usize,
+    /// What is counted when a request ends here.
+    pub increments: Increments,
 }
 
 /// Who answers.
@@ -113,8 +118,9 @@ pub fn serve(conf: &Conf, own: &mut ApiConf, service: Service) -> Result<(), Fau
     Ok(())
 }
 
-fn http_conf(conf: &Conf) -> *mut HttpConf {
-    // SAFETY: the context of a location has the main level's structures.
+/// The main level's structure, from any level of `http`.
+pub fn http_conf(conf: &Conf) -> *mut HttpConf {
+    // SAFETY: the context of every level has the main level's structures.
     unsafe { (*(*conf.ctx().cast::<sys::ngx_http_conf_ctx_t>()).main_conf.add(http::ctx_index())).cast() }
 }
 
@@ -150,6 +156,7 @@ pub unsafe extern "C" fn merge(cf: *mut sys::ngx_conf_t, outer: *mut c_void, inn
         // SAFETY: nginx merges this module's structures, made by `create`, with the context of the inner location.
         unsafe {
             let (outer, inner) = (&*outer.cast::<ApiConf>(), &mut *inner.cast::<ApiConf>());
+            inner.increments.inherit(&outer.increments);
             let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
             let core = http::core_location((*ctx).loc_conf);
             if let Some(place) = inner.place.clone().filter(|_| is_others(core)) {

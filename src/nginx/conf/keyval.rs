@@ -15,13 +15,20 @@ pub struct Waiting {
     /// The directive, for messages.
     what: String,
     zone: String,
+    /// Only counters will do.
+    counts: bool,
     place: Place,
 }
 
 impl Waiting {
     /// `what` waits for the zone of this name to be put into `slot`, which is in the cycle's pool.
     pub fn new(slot: *mut *const KeyvalZone, what: String, zone: String, place: Place) -> Waiting {
-        Waiting { slot, what, zone, place }
+        Waiting { slot, what, zone, counts: false, place }
+    }
+
+    /// The zone has to be one of counters.
+    pub fn counting(self) -> Waiting {
+        Waiting { counts: true, ..self }
     }
 
     /// Gives the variable its zone; at the end of the configuration.
@@ -36,13 +43,23 @@ impl Waiting {
                 ),
             ));
         };
+        if self.counts && zone.matching != Matching::Counter {
+            let (name, own) = (&zone.name, zone.matching.name());
+            return Err(Fault::at(
+                &self.place,
+                format!(
+                    "zone \"{name}\" of {} is of type={own}, which doesn't count: declare it in {} with \"type=counter\"",
+                    self.what, zone.place
+                ),
+            ));
+        }
         // SAFETY: the slot lives in the cycle's pool, and nothing looks at it before the configuration is over.
         unsafe { *self.slot = &raw const **zone };
         Ok(())
     }
 }
 
-/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix] [state=file] [sync] [evict]`
+/// `keyval_zone zone=name:size [timeout=time|ttl=time] [type=string|ip|prefix|counter] [state=file] [sync] [evict]`
 pub struct KeyvalZoneDirective<S>(PhantomData<S>);
 
 impl<S: Side> Directive for KeyvalZoneDirective<S> {
@@ -139,6 +156,12 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
     let Some((name, size)) = named else {
         return Err(Fault::new("\"keyval_zone\" has no zone; write \"keyval_zone zone=name:size\""));
     };
+    if evict && matching == Some(Matching::Counter) {
+        return Err(Fault::new(format!(
+            "\"keyval_zone\" \"{name}\": \"evict\" beside \"type=counter\": what is given up would be missing in sums; \
+             remove one of them, and give the zone a \"timeout\" if counters are to go"
+        )));
+    }
     Ok(KeyvalZone {
         name,
         block,
@@ -159,10 +182,11 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
 }
 
 fn type_of(named: &Option<(String, usize)>, value: &str) -> Result<Matching, Fault> {
-    [Matching::Exact, Matching::Ip, Matching::Prefix]
-        .into_iter()
-        .find(|matching| matching.name() == value)
-        .ok_or_else(|| in_zone(named, format!("unknown type \"{value}\"; it is \"string\", \"ip\" or \"prefix\"")))
+    let types = [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter];
+    types.into_iter().find(|matching| matching.name() == value).ok_or_else(|| {
+        let why = format!("unknown type \"{value}\"; it is \"string\", \"ip\", \"prefix\" or \"counter\"");
+        in_zone(named, why)
+    })
 }
 
 fn name_and_size(value: &str) -> Result<(String, usize), Fault> {

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod fault;
+pub mod increment;
 pub mod keyval;
 pub mod main;
 pub mod openssl;

@@ -5,6 +5,7 @@ pub mod api;
 pub mod body;
 mod flow;
 pub mod host;
+mod increment;
 pub mod path;
 mod refusal;
 pub mod request;
@@ -15,6 +16,7 @@ pub mod watch;
 mod work;
 
 use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};
+use super::conf::increment::IncrementDirective;
 use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
 use super::conf::main::MainConf;
 use super::conf::rest::RestDirective;
@@ -41,7 +43,7 @@ const MAIN: u32 = sys::NGX_HTTP_MAIN_CONF;
 const LOCATION: u32 = sys::NGX_HTTP_LOC_CONF | sys::NGX_HTTP_LIF_CONF | sys::NGX_HTTP_LMT_CONF;
 
 /// Its directives.
-pub static COMMANDS: Exported<[sys::ngx_command_t; 5]> = Exported::new([
+pub static COMMANDS: Exported<[sys::ngx_command_t; 6]> = Exported::new([
     command::<KeyvalZoneDirective<Http>>(c"keyval_zone", MAIN | sys::NGX_CONF_1MORE, sys::NGX_HTTP_MAIN_CONF_OFFSET),
     command::<KeyvalDirective<Http>>(c"keyval", MAIN | sys::NGX_CONF_TAKE3, sys::NGX_HTTP_MAIN_CONF_OFFSET),
     command::<ApiDirective>(
@@ -50,6 +52,11 @@ pub static COMMANDS: Exported<[sys::ngx_command_t; 5]> = Exported::new([
         sys::NGX_HTTP_LOC_CONF_OFFSET,
     ),
     command::<RestDirective>(c"keyval_rest", LOCATION | sys::NGX_CONF_TAKE1, sys::NGX_HTTP_LOC_CONF_OFFSET),
+    command::<IncrementDirective>(
+        c"keyval_incr",
+        MAIN | sys::NGX_HTTP_SRV_CONF | sys::NGX_HTTP_LOC_CONF | sys::NGX_HTTP_LIF_CONF | sys::NGX_CONF_2MORE,
+        sys::NGX_HTTP_LOC_CONF_OFFSET,
+    ),
     sys::ngx_command_t::empty(),
 ]);
 
@@ -64,7 +71,9 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
             if (*http).request_id.is_some() {
                 refusal::install();
             }
-            if (*http).has_api && !count_requests(ctx) {
+            if (*http).has_api && !at_the_end(ctx, count_request)
+                || (*http).counts && !at_the_end(ctx, increment::ended)
+            {
                 return ERROR;
             }
         }
@@ -72,8 +81,11 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
     })
 }
 
-/// Counts requests for the API's `/workers/`. `false`: no memory.
-unsafe fn count_requests(ctx: *mut sys::ngx_http_conf_ctx_t) -> bool {
+/// What nginx calls for a request.
+type Handler = unsafe extern "C" fn(*mut sys::ngx_http_request_t) -> sys::ngx_int_t;
+
+/// Has nginx call this when a request ends. `false`: no memory.
+unsafe fn at_the_end(ctx: *mut sys::ngx_http_conf_ctx_t, called: Handler) -> bool {
     // SAFETY: the context of `http` that is being read has the core module's main structure; nginx calls what stands in
     // its list for each request.
     unsafe {
@@ -84,11 +96,12 @@ unsafe fn count_requests(ctx: *mut sys::ngx_http_conf_ctx_t) -> bool {
         if handler.is_null() {
             return false;
         }
-        handler.write(Some(count_request));
+        handler.write(Some(called));
         true
     }
 }
 
+/// Counts requests for the API's `/workers/`.
 unsafe extern "C" fn count_request(r: *mut sys::ngx_http_request_t) -> sys::ngx_int_t {
     // SAFETY: nginx calls with a live request, and with subrequests if they are logged; a number that nginx sets when the
     // worker begins.

@@ -395,3 +395,26 @@ fn a_death_after_any_step_loses_and_doubles_nothing() {
     }
     assert!(deaths > ALL.len(), "{deaths} deaths in {} steps", ALL.len());
 }
+
+#[test]
+fn a_counter_has_a_bounded_number_of_parts() {
+    use crate::store::parts::MAX_PARTS;
+    let params = Params { matching: Matching::Counter, sync: true, ..Params::new(identity(1)) };
+    let zone = Fixture::with(4 << 20, params);
+    let count = Count { begun: Stamp::ZERO, amount: 1 }.encode();
+    let part = |n: usize| {
+        let key = Role::Part(PartId((n as u64 + 1).to_le_bytes())).of(b"k");
+        let version = Version { stamp: Stamp::at(START), origin: identity(7) };
+        let record =
+            Record { kind: Kind::Counter, version, key: &key, value: Some(&count), expires: None, shortened: false };
+        zone.apply(&record, START, ANY_DRIFT)
+    };
+    for n in 0..MAX_PARTS {
+        assert_eq!(part(n), Ok(Applied::Newer));
+    }
+    assert_eq!(part(MAX_PARTS), Err(StoreError::Parts));
+    assert_eq!(part(0), Ok(Applied::Stale), "those that are there go on");
+    assert_eq!(add(&zone, b"k", 1, START), MAX_PARTS as i64 + 1, "and what is added here is never refused");
+    set(&zone, b"k", 5, START);
+    assert_eq!((add(&zone, b"k", 1, START), zone.stats().records), (6, 2), "it begins anew");
+}
