@@ -8,6 +8,8 @@
 //! ```
 
 mod base64;
+#[cfg(any(feature = "nginx", test))]
+mod md5;
 pub mod record;
 pub mod store;
 pub mod sync;

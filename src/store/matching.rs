@@ -24,6 +24,8 @@ pub enum Matching {
     Prefix = 2,
     /// The same bytes; of each key there are several records, which are what nodes have added. See `parts`.
     Counter = 3,
+    /// The same bytes: keys are sessions of `sticky learn`, values the servers that they lead to.
+    Session = 8,
 }
 
 /// Longest key of a zone of [`Matching::Prefix`]: a bit is kept for each length.
@@ -37,7 +39,8 @@ const V6_LENGTHS: usize = 64;
 
 impl Matching {
     /// Every type.
-    pub const ALL: [Matching; 4] = [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter];
+    pub const ALL: [Matching; 5] =
+        [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter, Matching::Session];
 
     /// The type that a stored or received byte names.
     pub fn from_byte(byte: u8) -> Option<Matching> {
@@ -51,13 +54,14 @@ impl Matching {
             Matching::Ip => "ip",
             Matching::Prefix => "prefix",
             Matching::Counter => "counter",
+            Matching::Session => "session",
         }
     }
 
     /// Whether a zone of this type can have such a key.
     pub fn accepts(self, key: &[u8]) -> bool {
         match self {
-            Matching::Exact => true,
+            Matching::Exact | Matching::Session => true,
             Matching::Ip => Network::parse(key).is_some(),
             Matching::Prefix => key.len() <= MAX_PREFIX,
             Matching::Counter => key.len() <= MAX_PARTED,
@@ -155,7 +159,7 @@ impl Zone {
     /// A record with this key is about to be published: look-ups that begin from now on probe its length.
     pub(super) fn note_length(&self, key: &[u8]) {
         let length = match self.matching {
-            Matching::Exact | Matching::Counter => return,
+            Matching::Exact | Matching::Session | Matching::Counter => return,
             Matching::Ip => match Network::parse(key) {
                 Some(network) => network.length(),
                 None => return,
@@ -192,7 +196,9 @@ impl Zone {
     /// from others in its chain, until it returns something.
     pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
         match self.matching {
-            Matching::Exact | Matching::Counter => probe(self.hash(key), Wanted::Key(key)),
+            Matching::Exact | Matching::Session | Matching::Counter => {
+                probe(self.hash(key), Wanted::Key(key))
+            }
             Matching::Prefix => self.lengths(key.len().min(MAX_PREFIX), 0).find_map(|len| {
                 let prefix = key.get(..len)?;
                 probe(self.hash(prefix), Wanted::Key(prefix))

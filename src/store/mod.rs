@@ -10,7 +10,7 @@
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
 //!   `counter` makes sums. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
-//!   what a zone does.
+//!   what a zone does. `session`: which server a client stays with.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
 
@@ -42,6 +42,7 @@ mod repair;
 mod replicate;
 mod resize;
 mod scan;
+mod session;
 mod shard;
 mod state;
 mod survey;
@@ -67,6 +68,7 @@ pub use merge::{Merge, Merging};
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
+pub use session::Keeping;
 pub use state::{Followed, StateChanges, StateFigures};
 pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};

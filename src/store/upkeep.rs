@@ -23,6 +23,8 @@ pub const LAPSED_RETENTION: Millis = 60_000;
 
 /// Steps in one hold of a shard's lock.
 const STEPS_A_HOLD: usize = 64;
+/// How often so many are done to find something that has ended, before other things go.
+const TURNS_FOR_ROOM: usize = 8;
 /// Buckets that cost as much to pass as a record to remove.
 const BUCKETS_A_STEP: usize = 16;
 /// Where tombstones that may be given up are looked for: how many records that end soon, and how many places at either end of
@@ -134,9 +136,17 @@ impl Shard<'_> {
     /// Makes room in a full zone: what has ended goes, and if nothing has, the oldest tombstones, but for those that must
     /// win over what is still merged between this zone and another. `false`: nothing went.
     pub fn relieve(&self, now: Millis) -> bool {
-        let mut steps = STEPS_A_HOLD;
-        self.purge(now, &mut steps);
-        self.expire(now, &mut steps);
+        let held = || self.get(shard::RECORDS) + self.get(shard::TOMBSTONES);
+        let before = held();
+        // A wheel that wasn't turned for long may have much to move before anything is known to have ended.
+        for _ in 0..TURNS_FOR_ROOM {
+            let mut steps = STEPS_A_HOLD;
+            self.purge(now, &mut steps);
+            self.expire(now, &mut steps);
+            if steps > 0 || held() < before {
+                break;
+            }
+        }
         let given_up = if self.get(shard::TOMBSTONES) > 0 { self.tombstones_to_go() } else { Vec::new() };
         let floor = given_up.iter().map(|at| self.block(*at).fields().stamp).max().unwrap_or_default();
         if let Some(word) = self.zone.region.word64(header::PURGE_FLOOR) {
@@ -147,7 +157,7 @@ impl Shard<'_> {
             self.forget(gone_since(self.zone, &self.block(*at).fields(), now));
             self.remove_at(*at);
         });
-        steps < STEPS_A_HOLD || !given_up.is_empty()
+        held() < before || !given_up.is_empty()
     }
 
     /// Some dozens of tombstones that may be given up, those first that would go soonest, as far as they are found without

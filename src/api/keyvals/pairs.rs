@@ -46,7 +46,7 @@ pub(in crate::api) fn check_key(key: &[u8], matching: Matching) -> Result<(), Fo
 
 fn unfit(matching: Matching) -> FormatError {
     match matching {
-        Matching::Exact => FormatError::KeyRefused,
+        Matching::Exact | Matching::Session => FormatError::KeyRefused,
         Matching::Ip => FormatError::KeyNoNetwork,
         Matching::Prefix => FormatError::KeyNoPrefix,
         Matching::Counter => FormatError::KeyNoCounter,

@@ -18,6 +18,7 @@ mod processes;
 mod read_model;
 mod replicate;
 mod resize;
+mod session;
 mod small;
 mod survivors;
 mod watch;
