@@ -10,6 +10,8 @@ const OLDEST: (u32, &str) = (1_021_000, "1.21.0");
 
 /// Versions from which structures of the headers changed, and the cfgs that say so.
 const VERSIONS: &[(u32, &str)] = &[
+    // Servers of an upstream can come and go while requests have them.
+    (1_027_003, "nginx_1_27_3"),
     // Servers of stream can share an address: `listen`s are kept by port and address.
     (1_025_005, "nginx_1_25_5"),
 ];

@@ -3,6 +3,7 @@
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
+use ZoneMesh::Backends;
 use ZoneMesh::Cluster qw(connected);
 
 my $examples = "$FindBin::Bin/../nginx-conf";
@@ -78,12 +79,12 @@ sub example {
 
 # Three nodes with one file, each with its own address in its `listen` lines, and the ports of this test.
 sub three {
-    my ($file) = @_;
+    my ($file, %more) = @_;
     my ($http, $door, $sync) = (port(), port(), port());
     my @nodes = map {
         my $n    = $_;
         my $node = example($file, workers => 2, replace => {
-            'listen 127.0.0.11:' => "listen 127.0.0.1$n:", ':8080' => ":$http", ':8081' => ":$door", ':9000' => ":$sync"
+            'listen 127.0.0.11:' => "listen 127.0.0.1$n:", ':8080' => ":$http", ':8081' => ":$door", ':9000' => ":$sync", %more
         });
         $node->configure(name => "$file $n", host => "127.0.0.1$n", port => $http)->start;
     } 1 .. 3;
@@ -145,6 +146,45 @@ sub through {
     }
     is($nodes[1]->add('store', 'b', '1'), 201, 'replicated-kv: by the API');
     eventually_is { $nodes[2]->get('/kv/b')->body } '1', 'replicated-kv: a body elsewhere';
+}
+
+{
+    my %backends = backends(qw(a b c));
+    my %ports    = (a => ':9101', b => ':9102', c => ':9103');
+    my ($door, @nodes) = three('sticky-learn.conf', map { $ports{$_} => ':' . $backends{$_}->port } keys %ports);
+    connected(2, @nodes);
+    my %session = map { (login($nodes[ $_ % 3 ], "s$_", '/') => "s$_") } 1 .. 12;
+    is(join('', sort keys %session), 'abc', 'sticky-learn: sessions on all servers');
+    for my $server (sort keys %session) {
+        for my $node (@nodes) {
+            eventually_is { with($node, $session{$server}, '/') } $server, "sticky-learn: leads to $server from " . $node->name;
+        }
+    }
+    $backends{b}->stop;
+    my $other = with($nodes[0], $session{b}, '/');
+    like($other, qr/^[ac]$/, 'sticky-learn: a server ends');
+    $nodes[2]->quit;
+    $nodes[2]->start;
+    for my $node (@nodes) {
+        eventually_is { with($node, $session{b}, '/') } $other, 'sticky-learn: the same takes its place for ' . $node->name;
+    }
+}
+
+for my $file (qw(sticky-cookie.conf sticky-route.conf)) {
+    my ($port, @servers) = map { port() } 1 .. 3;
+    my $node = example($file, replace => { ':8080' => ":$port", ':9101' => ":$servers[0]", ':9102' => ":$servers[1]" });
+    $node->configure(port => $port, workers => 2)->start;
+    if ($file =~ /cookie/) {
+        my $answer = $node->get('/');
+        my ($cookie) = $answer->header('Set-Cookie') =~ /^(srv_id=\w{32}); expires=.*; max-age=3600; httponly; samesite=lax; path=\/$/;
+        ok($cookie, 'sticky-cookie: the cookie');
+        is($node->get('/', headers => { Cookie => $cookie })->body, $answer->body, 'sticky-cookie: leads to the same server') for 1 .. 6;
+    }
+    else {
+        is($node->get('/',           headers => { Cookie => 'route=one' })->body, "one\n", 'sticky-route: by a cookie') for 1 .. 3;
+        is($node->get('/?route=two')->body,                                       "two\n", 'sticky-route: by an argument') for 1 .. 3;
+        is($node->get('/')->body,                                                 "one\n", 'sticky-route: nobody else comes to who drains') for 1 .. 3;
+    }
 }
 
 done_testing;

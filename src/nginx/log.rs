@@ -60,6 +60,12 @@ pub struct Limited {
     held: AtomicU64,
 }
 
+impl Default for Limited {
+    fn default() -> Limited {
+        Limited::new()
+    }
+}
+
 impl Limited {
     /// For a static.
     pub const fn new() -> Limited {

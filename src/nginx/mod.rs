@@ -1,7 +1,7 @@
 //! The glue to nginx: all calls from it and to it, behind small safe types.
 //!
 //! [`modules`] is what nginx loads. [`conf`] reads directives into the [`conf::main::MainConf`] of a cycle; [`shm`] makes
-//! the zones that it names; [`http`] and [`stream`] serve what was configured, with the [`variable`]s that both have; [`wake`] rouses the agent,
+//! the zones that it names; [`http`] and [`stream`] serve what was configured, [`upstream`] binds clients to servers, with the [`variable`]s that both have; [`wake`] rouses the agent,
 //! which [`process`] runs in one worker; what takes long goes on in [`turns`].
 
 mod ffi;
@@ -16,5 +16,6 @@ mod http;
 mod status;
 mod stream;
 mod turns;
+mod upstream;
 mod variable;
 mod wake;

@@ -67,8 +67,8 @@ pub fn add_keyval(conf: &Conf, zone: *mut KeyvalZone) -> Result<(), Fault> {
         let shared = sys::ngx_shared_memory_add(conf.as_ptr(), &mut name, (*zone).size, tag(&KEYVAL_TAG));
         if shared.is_null() {
             return Err(Fault::new(format!(
-                "keyval_zone \"{}\": another directive has a zone of this name; choose another",
-                (*zone).name
+                "{}: another directive has a zone of this name; choose another",
+                (*zone).title()
             )));
         }
         // What can't be read isn't taken over: nginx gives the zone memory of its own.

@@ -33,7 +33,7 @@ impl Waiting {
 
     /// Gives the variable its zone; at the end of the configuration.
     pub fn resolve(self, zones: &[Box<KeyvalZone>]) -> Result<(), Fault> {
-        let Some(zone) = zones.iter().find(|zone| zone.name == self.zone) else {
+        let Some(zone) = zones.iter().find(|zone| zone.name == self.zone && zone.matching != Matching::Session) else {
             return Err(Fault::at(
                 &self.place,
                 format!(
@@ -117,7 +117,7 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
     for parameter in conf.parameters() {
         let parameter = &*parameter;
         match parameter.split_once('=') {
-            Some(("zone", value)) if named.is_none() => named = Some(name_and_size(value)?),
+            Some(("zone", value)) if named.is_none() => named = Some(name_and_size("keyval_zone", value)?),
             Some((key @ ("timeout" | "ttl"), value)) => {
                 let millis = parse::time(value).ok_or_else(|| {
                     in_zone(&named, format!("bad time \"{value}\" in \"{key}=\"; write for example \"{key}=1h\""))
@@ -162,23 +162,36 @@ fn read_zone(conf: &Conf, block: Block) -> Result<KeyvalZone, Fault> {
              remove one of them, and give the zone a \"timeout\" if counters are to go"
         )));
     }
-    Ok(KeyvalZone {
+    let timeout = timeout.map(|(_, millis)| millis);
+    let matching = matching.unwrap_or_default();
+    Ok(KeyvalZone { timeout, sync, matching, evict, state, ..empty_zone(name, block, size, conf.place()) })
+}
+
+/// A zone for sessions: a full one gives up the oldest.
+pub fn session_zone(name: String, size: usize, sync: bool, place: Place) -> KeyvalZone {
+    let zone = empty_zone(name, Block::Http, size, place);
+    KeyvalZone { sync, matching: Matching::Session, evict: true, ..zone }
+}
+
+fn empty_zone(name: String, block: Block, size: usize, place: Place) -> KeyvalZone {
+    KeyvalZone {
         name,
         block,
         size,
-        timeout: timeout.map(|(_, millis)| millis),
-        sync,
-        matching: matching.unwrap_or_default(),
-        evict,
-        state,
-        place: conf.place(),
+        timeout: None,
+        sync: false,
+        matching: Matching::Exact,
+        evict: false,
+        state: None,
+        upstream: None,
+        place,
         main: std::ptr::null(),
         region: None,
         zone: None,
         inherited: false,
         resized: None,
         complaints: Limited::new(),
-    })
+    }
 }
 
 fn type_of(named: &Option<(String, usize)>, value: &str) -> Result<Matching, Fault> {
@@ -189,12 +202,13 @@ fn type_of(named: &Option<(String, usize)>, value: &str) -> Result<Matching, Fau
     })
 }
 
-fn name_and_size(value: &str) -> Result<(String, usize), Fault> {
+/// Reads `name:size`, for a zone of this directive.
+pub fn name_and_size(directive: &str, value: &str) -> Result<(String, usize), Fault> {
     let (name, size) = value.split_once(':').unwrap_or((value, ""));
     if name.is_empty() {
-        return Err(Fault::new(format!("\"keyval_zone\" has no name in \"zone={value}\"; write \"zone=name:size\"")));
+        return Err(Fault::new(format!("\"{directive}\" has no name in \"zone={value}\"; write \"zone=name:size\"")));
     }
-    let fault = |why: String| Fault::new(format!("\"keyval_zone\" \"{name}\": {why}"));
+    let fault = |why: String| Fault::new(format!("\"{directive}\" \"{name}\": {why}"));
     if name == shm::CONTROL_NAME {
         return Err(fault("the module itself has a zone of this name; choose another".to_owned()));
     }

@@ -41,7 +41,7 @@ impl Block {
     }
 }
 
-/// A `keyval_zone`.
+/// A `keyval_zone`, or the zone of a `sticky learn`.
 pub struct KeyvalZone {
     /// `zone=name`
     pub name: String,
@@ -59,6 +59,8 @@ pub struct KeyvalZone {
     pub evict: bool,
     /// `state=`: the whole path.
     pub state: Option<PathBuf>,
+    /// For sessions: the upstream whose they are.
+    pub upstream: Option<String>,
     /// For messages.
     pub place: Place,
     /// The configuration it belongs to.
@@ -76,6 +78,14 @@ pub struct KeyvalZone {
 }
 
 impl KeyvalZone {
+    /// The directive and the name, for messages.
+    pub fn title(&self) -> String {
+        match &self.upstream {
+            Some(upstream) => format!("zone \"{}\" of \"sticky\" in upstream \"{upstream}\"", self.name),
+            None => format!("keyval_zone \"{}\"", self.name),
+        }
+    }
+
     /// What the store is to know, once there is a control zone.
     pub fn params(&self, control: &Control) -> Params {
         Params {
@@ -155,15 +165,15 @@ impl MainConf {
     /// Adds a zone. Fails on a name that is taken.
     pub fn add_zone(&mut self, zone: KeyvalZone) -> Result<*mut KeyvalZone, Fault> {
         if let Some(other) = self.zones.iter().find(|other| other.name == zone.name) {
-            let remedy = match other.block == zone.block {
+            let remedy = match other.block == zone.block || other.upstream.is_some() || zone.upstream.is_some() {
                 true => "give one of them another name",
                 false => {
                     "\"http\" and \"stream\" can use one zone: keep one \"keyval_zone\", and name it in \"keyval\" of both"
                 }
             };
             let text = format!(
-                "duplicate keyval_zone \"{}\": it is declared already in \"{}\", in {}; {remedy}",
-                zone.name,
+                "duplicate {}: it is declared already in \"{}\", in {}; {remedy}",
+                zone.title(),
                 other.block.name(),
                 other.place
             );
@@ -249,11 +259,11 @@ impl MainConf {
     pub unsafe fn complete(&mut self) -> Result<(), String> {
         let control = self.control.ok_or("the control zone is missing")?;
         for zone in &mut self.zones {
-            let region = zone.region.ok_or_else(|| format!("keyval_zone \"{}\" has no memory", zone.name))?;
+            let region = zone.region.ok_or_else(|| format!("{} has no memory", zone.title()))?;
             if zone.inherited {
                 zone.zone = Some(
                     Zone::attach(region, &zone.params(&control))
-                        .map_err(|error| format!("keyval_zone \"{}\": {error}", zone.name))?,
+                        .map_err(|error| format!("{}: {error}", zone.title()))?,
                 );
             }
         }
@@ -284,7 +294,7 @@ impl MainConf {
         let mut named: Vec<NamedZone> = self
             .zones
             .iter()
-            .filter(|zone| zone.block == block)
+            .filter(|zone| zone.block == block && zone.matching != Matching::Session)
             .filter_map(|zone| {
                 Some(NamedZone { name: zone.name.clone(), zone: zone.zone?, timeout: zone.timeout.is_some() })
             })

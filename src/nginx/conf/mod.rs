@@ -12,6 +12,7 @@ pub mod openssl;
 pub mod parse;
 pub mod peers;
 pub mod rest;
+pub mod shadow;
 pub mod status;
 pub mod sync;
 pub mod sync_settings;

@@ -23,6 +23,7 @@ use super::conf::rest::RestDirective;
 use super::conf::{self, command};
 use super::ffi::{ERROR, OK, guard};
 use super::modules::{self, Exported};
+use super::upstream;
 use nginx_sys as sys;
 use std::ffi::c_void;
 use variable::Http;
@@ -65,6 +66,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
     guard("the end of http", ERROR, || {
         // SAFETY: nginx calls with the context of `http`, where this module's main structure is, read by one thread.
         unsafe {
+            upstream::install_filter();
             let ctx = (*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>();
             let http = (*(*ctx).main_conf.add(ctx_index())).cast::<HttpConf>();
             // Set by `api` and `keyval_rest` alike.

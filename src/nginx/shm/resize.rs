@@ -64,9 +64,9 @@ pub fn same_type(old: &KeyvalZone, zone: &KeyvalZone) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "keyval_zone \"{}\" in {} has type={}, but its records were written with type={}, which a reload can't change; \
+        "{} in {} has type={}, but its records were written with type={}, which a reload can't change; \
          give it another name, or restart nginx to begin with an empty zone",
-        zone.name,
+        zone.title(),
         zone.place,
         zone.matching.name(),
         old.matching.name()
@@ -95,7 +95,7 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
         let Some(old) = of_last_cycle(zone) else { return Ok(()) };
         let begins = if zone.state.is_some() { "begins with its state file" } else { "starts empty" };
         let warn = |why: &str| {
-            let text = format_args!("keyval_zone \"{}\" in {} {begins}: {why}", zone.name, zone.place);
+            let text = format_args!("{} in {} {begins}: {why}", zone.title(), zone.place);
             log::write((*shared).shm.log, log::WARN, text);
         };
         let Some(last) = super::keyval_of(&*old) else {
@@ -110,7 +110,8 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
             warn(&error.to_string());
             return Ok(());
         }
-        let named = |why: &str| format!("keyval_zone \"{}\" in {}: {why}", zone.name, zone.place);
+        let title = format!("{} in {}", zone.title(), zone.place);
+        let named = |why: &str| format!("{title}: {why}");
         let bound = Bound(from);
         let (new, copied) = try_copy(&from, new, zone).map_err(|why| named(&why))?;
         zone.zone = Some(new);
@@ -153,7 +154,7 @@ pub unsafe fn commit(zones: &mut [Box<KeyvalZone>], control: &Control) -> Result
         let last = unsafe { &mut *(*old).data.cast::<KeyvalZone>() };
         let Some(from) = last.zone else { continue };
         let new = Zone::create_like(&tried, region, &zone.params(control))
-            .map_err(|error| format!("keyval_zone \"{}\": {error}", zone.name))?;
+            .map_err(|error| format!("{}: {error}", zone.title()))?;
         let mut sources = sources_of(&pending, &zone.name);
         let (source, copied) = from.hand_over(&new, &mut sources, control.generation() + 1, ffi::now());
         pending
@@ -208,7 +209,7 @@ pub fn handovers(zones: &[Box<KeyvalZone>]) -> Vec<Handover> {
 }
 
 fn tell(zone: &KeyvalZone, was: usize, copied: Option<&Copied>) {
-    let named = format!("keyval_zone \"{}\" has {} bytes now instead of {was}", zone.name, zone.size);
+    let named = format!("{} has {} bytes now instead of {was}", zone.title(), zone.size);
     match copied {
         Some(Copied { records, lost: 0, evicted: 0 }) => {
             log::cycle(log::NOTICE, format_args!("{named}: all {records} records were moved"));

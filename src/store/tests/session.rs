@@ -26,7 +26,11 @@ fn a_session_is_made_only_when_asked_for() {
     assert_eq!(server(&zone, BEGIN), None);
     assert_eq!(zone.use_session(b"key", b"a", true, keeping(1), BEGIN), Ok(true));
     assert_eq!(server(&zone, BEGIN).as_deref(), Some(&b"a"[..]));
-    assert_eq!(zone.use_session(b"key", b"b", false, keeping(1), BEGIN + 1), Ok(true), "one that is there is led elsewhere");
+    assert_eq!(
+        zone.use_session(b"key", b"b", false, keeping(1), BEGIN + 1),
+        Ok(true),
+        "one that is there is led elsewhere"
+    );
     assert_eq!(server(&zone, BEGIN + 1).as_deref(), Some(&b"b"[..]));
 }
 
