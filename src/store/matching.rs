@@ -145,7 +145,7 @@ impl Zone {
     #[inline]
     pub(super) fn hash_of(&self, key: &[u8]) -> u64 {
         match self.matching {
-            Matching::Exact | Matching::Prefix => self.hash(key),
+            Matching::Exact | Matching::Prefix | Matching::Session => self.hash(key),
             Matching::Ip => self.hash_of_network(key),
             Matching::Counter => self.hash(Role::split(key).map_or(key, |(key, _)| key)),
         }
@@ -196,9 +196,7 @@ impl Zone {
     /// from others in its chain, until it returns something.
     pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
         match self.matching {
-            Matching::Exact | Matching::Session | Matching::Counter => {
-                probe(self.hash(key), Wanted::Key(key))
-            }
+            Matching::Exact | Matching::Session | Matching::Counter => probe(self.hash(key), Wanted::Key(key)),
             Matching::Prefix => self.lengths(key.len().min(MAX_PREFIX), 0).find_map(|len| {
                 let prefix = key.get(..len)?;
                 probe(self.hash(prefix), Wanted::Key(prefix))

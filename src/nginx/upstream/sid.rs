@@ -52,8 +52,9 @@ pub struct Wanted<'a> {
 impl Servers {
     /// `lines` are those of `server` with parameters of ours, `addresses` all that the configuration has.
     pub fn new<'a>(lines: Vec<Line>, addresses: impl Iterator<Item = &'a [u8]>) -> Servers {
-        let sids: HashMap<_, _> = addresses.map(|address| (address.into(), Sid::of_address(address))).collect();
-        let addresses = sids.iter().map(|(address, sid): (&Box<[u8]>, &Sid)| (*sid, address.clone())).collect();
+        let sids: Vec<(Box<[u8]>, Sid)> = addresses.map(|address| (address.into(), Sid::of_address(address))).collect();
+        let addresses = sids.iter().map(|(address, sid)| (*sid, address.clone())).collect();
+        let sids = sids.into_iter().collect();
         Servers { lines, sids, addresses }
     }
 
