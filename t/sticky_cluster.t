@@ -55,7 +55,7 @@ like($other, qr/^[ac]$/, 'a server ends: the session goes to another');
 leads_to($session{b}, '/app/', $other, 'the same from every node');
 $backends{b}->start;
 leads_to($session{b}, '/app/', $other, 'it stays there when the server is back');
-sleep 1.1;    # fail_timeout: from now on every node would send requests there
+sleep 2.2;    # more than fail_timeout, in whole seconds: now every node sends requests there
 
 for my $way (qw(quit crash)) {
     $nodes[2]->$way;

@@ -98,7 +98,7 @@ for my $name (sort keys %upstreams) {
     is(login($front, 'moved', "/$name/"), 'b', "$name: a session begins on b, as a is away");
 }
 $backends{a}->start;
-sleep 1.1;    # fail_timeout, for those that met the failure
+sleep 2.2;    # more than fail_timeout, in whole seconds, for those that met the failure
 for my $name (sort keys %upstreams) {
     next if $name eq 'hash';
     is(join('', map { with($front, 'moved', "/$name/") } 1 .. 10), 'b' x 10, "$name: it stays there when a is back");
@@ -109,7 +109,7 @@ for my $name (sort keys %upstreams) {
     is(with($front, 'moved', "/$name/"), 'a', "$name: it goes to a when b is away");
 }
 $backends{b}->start;
-sleep 1.1;
+sleep 2.2;
 for my $name (sort keys %upstreams) {
     next if $name eq 'hash';
     is(join('', map { with($front, 'moved', "/$name/") } 1 .. 10), 'a' x 10, "$name: and stays there");
