@@ -18,6 +18,8 @@ use tokio::sync::Notify;
 
 /// A node that says hello here is dialled at once, but not again and again if that fails.
 const GREET_AGAIN: Duration = Duration::from_secs(1);
+/// Nor for each of many: whoever can say hello under ever new names could have others dialled without a pause.
+const GREET_EVERY: Duration = Duration::from_millis(100);
 
 /// Shared by the node's main loop and the tasks of its peers.
 pub(super) struct Hub {
@@ -103,15 +105,18 @@ impl Hub {
         let (at, wall) = (Instant::now(), now());
         let mut newcomers = self.newcomers.borrow_mut();
         newcomers.retain(|_, noticed| at.duration_since(*noticed) < GREET_AGAIN);
-        let patience = GREET_AGAIN.as_millis() as Millis;
-        for (node, heard) in self.control.heard_of() {
-            let new = wall.saturating_sub(heard) < patience
-                && links.iter().all(|link| link.peer.get() != Some(node))
-                && newcomers.insert(node, at).is_none();
-            if new {
-                self.greetings.set(self.greetings.get() + 1);
-                self.announce();
-            }
+        if newcomers.values().any(|noticed| at.duration_since(*noticed) < GREET_EVERY) {
+            // Who is new now is so at the next look.
+            return;
+        }
+        let (patience, known) = (GREET_AGAIN.as_millis() as Millis, newcomers.len());
+        let heard = self.control.heard_of().into_iter().filter(|(_, heard)| wall.saturating_sub(*heard) < patience);
+        for (node, _) in heard.filter(|(node, _)| links.iter().all(|link| link.peer.get() != Some(*node))) {
+            newcomers.entry(node).or_insert(at);
+        }
+        if newcomers.len() > known {
+            self.greetings.set(self.greetings.get() + 1);
+            self.announce();
         }
     }
 
@@ -406,6 +411,7 @@ impl Link {
         self.state.set(state);
         self.peer.set(None);
         self.shared.set(false);
+        self.figures.borrow_mut().pulse = None;
         self.pending.borrow_mut().fill(0);
         self.waker.set(None);
     }

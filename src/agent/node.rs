@@ -156,7 +156,7 @@ impl Dials<'_> {
     /// Dials those that names lead to now, and leaves those that they led to before.
     fn meet(&mut self, found: &[Peer]) {
         for gone in self.dialled.extract_if(.., |dialled| dialled.named && !found.contains(&dialled.peer)) {
-            self.hub.remove_link(&gone.link);
+            gone.second.iter().chain([&gone.link]).for_each(|link| self.hub.remove_link(link));
         }
         found.iter().for_each(|peer| self.dial(peer, true));
     }

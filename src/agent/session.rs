@@ -9,6 +9,7 @@ use crate::record::{Millis, Stamp};
 use crate::store::control::Counter;
 use crate::store::{Pulse, Traffic};
 use crate::sync::{Node, NoteLevel, Pong, Push, SessionError};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -48,6 +49,8 @@ const TURNS: usize = 16;
 const LONGEST_NAP: Millis = 1000;
 /// Between two counts of what waits.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
+/// Pings among which the quickest is believed.
+const PULSES: usize = 12;
 /// For a goodbye after an error.
 const GOODBYE: Duration = Duration::from_millis(100);
 
@@ -71,6 +74,8 @@ pub(super) struct Session<'a> {
     messages: (u64, u64),
     /// When the oldest ping was sent that wasn't answered.
     pinged: Option<Instant>,
+    /// Of the last pings: how long each took, and how far ahead the peer's clock seemed.
+    pulses: VecDeque<(Duration, i64)>,
     closed: bool,
 }
 
@@ -91,6 +96,7 @@ impl<'a> Session<'a> {
             uncounted: true,
             messages: (0, 0),
             pinged: None,
+            pulses: VecDeque::new(),
             closed: false,
         }
     }
@@ -201,6 +207,10 @@ impl<'a> Session<'a> {
             let took = pinged.elapsed();
             let then = now.saturating_sub((took / 2).as_millis() as Millis);
             let ahead = pong.clock.cast_signed().saturating_sub(then.cast_signed());
+            self.pulses.truncate(PULSES - 1);
+            self.pulses.push_front((took, ahead));
+            // Of a ping that waited behind other bytes nobody knows on which way; the quickest tells the clock best.
+            let ahead = self.pulses.iter().min().map_or(ahead, |(_, ahead)| *ahead);
             self.link.measured(Pulse { round_trip: took.as_micros() as u64, ahead });
         }
         if self.link.shared.replace(pong.shared) != pong.shared {

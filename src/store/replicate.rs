@@ -121,7 +121,11 @@ impl Zone {
         via: Via,
     ) -> Result<Applied, StoreError> {
         self.check_record(record)?;
-        let origin = self.origin_for(record.version.origin);
+        let origin = match self.origin_for(record.version.origin) {
+            // Not for want of room: it is to be sent again.
+            Err(StoreError::Busy) => return Err(StoreError::Busy),
+            origin => origin,
+        };
         let place = self.place(record.key);
         let shard = self.shard(place.shard)?;
         if record.version.stamp.millis() > now.saturating_add(max_drift) {

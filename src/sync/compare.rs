@@ -19,6 +19,8 @@ use crate::store::{StoreError, Zone};
 /// Holds of a lock in one step, and the pause after it in milliseconds.
 const HOLDS: usize = 16;
 const PAUSE: u64 = 10;
+/// As long as other zones are compared with the same peer: what a round keeps is bounded, and so is the number of rounds.
+const OTHERS: u64 = 100;
 /// Between two comparisons, in timeouts of a session; and at least so many microseconds for each record.
 const PERIOD: u64 = 10;
 const PERIOD_A_RECORD: u64 = 500;
@@ -44,6 +46,8 @@ pub struct Compare {
     next: usize,
     /// Parts asked for at once at most; 0: as many as there are.
     most: usize,
+    /// Bits of the number of a part at least: one part had more versions than are kept.
+    finer: u8,
     under_way: Option<Round>,
 }
 
@@ -97,7 +101,7 @@ struct Told {
 impl Compare {
     /// Of a zone by its index in `Node::zones`. Nothing is compared before [`Compare::rest`] says so.
     pub const fn new(index: usize) -> Compare {
-        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, under_way: None }
+        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, finer: 0, under_way: None }
     }
 
     /// When something is due next.
@@ -111,8 +115,13 @@ impl Compare {
         self.under_way = None;
     }
 
-    /// Begins a comparison, or goes on with it. `ahead`: how far the peer's clock is ahead of ours.
-    pub fn step(&mut self, cx: &mut Context<'_>, zone_number: u64, ahead: i64, out: &mut Vec<u8>) {
+    /// Whether one is under way.
+    pub const fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Begins a comparison if it may, or goes on with it. `ahead`: how far the peer's clock is ahead of ours.
+    pub fn step(&mut self, cx: &mut Context<'_>, zone_number: u64, ahead: i64, may_begin: bool, out: &mut Vec<u8>) {
         if cx.t < self.at {
             return;
         }
@@ -120,7 +129,11 @@ impl Compare {
         let Some(zone) = node.zones.get(self.index) else { return };
         self.at = cx.t.saturating_add(PAUSE);
         let Some(round) = self.under_way.as_mut() else {
-            self.begin(cx, &zone.zone, zone_number, ahead, out);
+            if may_begin {
+                self.begin(cx, &zone.zone, zone_number, ahead, out);
+            } else {
+                self.at = cx.t.saturating_add(OTHERS);
+            }
             return;
         };
         match &mut round.phase {
@@ -143,8 +156,11 @@ impl Compare {
         self.round += 1;
         let margin = cx.node.limits.timeout.saturating_mul(2).clamp(1_000, 60_000);
         let (behind, before) = (cx.now.saturating_add_signed(ahead.min(0)), cx.now.saturating_add_signed(ahead.max(0)));
-        let records = zone.stats().records.max(self.theirs);
-        let bits = (records / RECORDS_A_RANGE).checked_ilog2().map_or(0, |log| log as u8 + 1).min(MAX_RANGE_BITS);
+        let stats = zone.stats();
+        // Tombstones are listed as well, although digests don't count them.
+        let records = (stats.records + stats.tombstones).max(self.theirs);
+        let bits = (records / RECORDS_A_RANGE).checked_ilog2().map_or(0, |log| log as u8 + 1);
+        let bits = bits.max(self.finer).min(MAX_RANGE_BITS);
         let seed = zone.nonce(u128::from(cx.token) << 64 | u128::from(self.round));
         let (until, ends) = (Stamp::at(behind.saturating_sub(margin)), before.saturating_add(margin));
         let evicted = zone.evicted();
@@ -263,7 +279,10 @@ impl Compare {
             }
         }
         if round.listed.len() > MAX_LISTED {
-            // Tombstones don't count in digests; so many of them want smaller questions.
+            // Tombstones don't count in digests; so many of them want smaller questions, or smaller parts.
+            if self.most <= 1 {
+                self.finer = (round.digests.terms.bits() + 2).min(MAX_RANGE_BITS);
+            }
             self.most = (self.most / 2).max(1);
             self.rest(cx.t.saturating_add(cx.node.limits.timeout));
             return Some(());

@@ -26,6 +26,11 @@ impl Terms {
         Terms { hasher: Hasher::new(seed), bits: bits.min(MAX_RANGE_BITS), until, ends, floor }
     }
 
+    /// Bits of the number of a part.
+    pub const fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// How many parts the key space has.
     pub const fn ranges(&self) -> usize {
         1 << self.bits

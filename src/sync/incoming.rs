@@ -350,7 +350,7 @@ impl Incoming {
 
     /// Compares the zone with the peer's, when it is time and both have all that changes bring. `ahead`: how far the peer's
     /// clock is ahead of ours.
-    pub fn compare(&mut self, cx: &mut Context<'_>, ahead: i64, out: &mut Vec<u8>) {
+    pub fn compare(&mut self, cx: &mut Context<'_>, ahead: i64, may_begin: bool, out: &mut Vec<u8>) {
         if cx.t < self.compare.at() {
             return;
         }
@@ -359,7 +359,7 @@ impl Incoming {
             self.compare.rest(cx.t.saturating_add(cx.node.limits.timeout.max(1)));
             return;
         }
-        self.compare.step(cx, self.number, ahead, out);
+        self.compare.step(cx, self.number, ahead, may_begin, out);
     }
 
     /// The session is over.

@@ -473,18 +473,18 @@ impl Outgoing {
                     Wanted::Yes => {
                         let put = frame.put(record, cx.own, cx.number, cx.numbers, cx.large, out);
                         round.worth |= put && record.version.origin == cx.own;
+                        self.given += u64::from(put && filter_others);
                         put
                     }
                 };
                 self.walked += u64::from(pass);
-                self.given += u64::from(pass && filter_others);
                 pass
             });
             match fed {
                 Ok(FeedEnd::Drained) if frame.stop == Stop::No => round.todo &= !(1 << shard),
                 Ok(FeedEnd::Reset) => {
                     round.todo = cx.zone.all_shards();
-                    self.walked = 0;
+                    (self.walked, self.given) = (0, 0);
                 }
                 Ok(_) => {}
                 Err(error) => result = Err(error),

@@ -22,6 +22,8 @@ const SOON: u64 = 200;
 /// Acknowledgements wait for so long, milliseconds: a peer that writes all the time needn't be woken for each change, and
 /// who reads here needn't wait while one is sent.
 const ACK_DELAY: u64 = 5;
+/// Zones compared with one peer at the same time: a round of a large one keeps some megabytes.
+const ROUNDS: usize = 2;
 /// A record's buffer above this is given back once the record is there.
 const KEPT_BUFFER: usize = 64 * 1024;
 
@@ -502,8 +504,17 @@ impl Pull {
         if t >= self.steer_at {
             self.steer(peer, out, now);
         }
-        let ahead = self.ahead;
-        self.each(peer, now, |incoming, cx| incoming.compare(cx, ahead, out));
+        let (ahead, mut rounds) = (self.ahead, self.rounds());
+        self.each(peer, now, |incoming, cx| {
+            let before = incoming.compare.is_under_way();
+            incoming.compare(cx, ahead, rounds < ROUNDS, out);
+            rounds += usize::from(!before && incoming.compare.is_under_way());
+        });
+    }
+
+    /// How many zones are being compared.
+    fn rounds(&self) -> usize {
+        self.zones.values().flatten().filter(|incoming| incoming.compare.is_under_way()).count()
     }
 
     /// Looks in each zone whether another subscription is due.

@@ -31,13 +31,14 @@ fn explain(error: &Error) -> String {
     }
 }
 
+/// Nothing that changes from one try to the next: a failure is told once as long as it is the same.
 fn certificate(why: &CertificateError) -> String {
     match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            format!("the peer's certificate, or one of its issuers', has expired ({why})")
+            "the peer's certificate, or one of its issuers', has expired".into()
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            format!("the peer's certificate isn't valid yet: are both clocks right? ({why})")
+            "the peer's certificate isn't valid yet: are both clocks right?".into()
         }
         CertificateError::UnknownIssuer => "the issuer of the peer's certificate isn't in \
             zone_sync_ssl_trusted_certificate, or the peer doesn't send its intermediate certificates"
@@ -53,7 +54,7 @@ fn certificate(why: &CertificateError) -> String {
                 .into()
         }
         CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            format!("a list in zone_sync_ssl_crl is out of date ({why})")
+            "a list in zone_sync_ssl_crl is out of date".into()
         }
         // rustls passes this one on as it got it from webpki, whose type isn't ours to see.
         CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {

@@ -1,11 +1,14 @@
 //! Merging: whatever the order of arrival, zones that were given the same records hold the same.
 
+use std::sync::Barrier;
+
 use proptest::prelude::*;
 
 use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
-use crate::store::Applied;
+use crate::store::layout::header;
+use crate::store::{Applied, StoreError, lock};
 
 const DRIFT: Millis = 60_000;
 
@@ -32,6 +35,27 @@ fn newer_wins_and_deletes_hold_against_older_values() {
     assert_eq!(apply(future), Applied::Future);
     assert_eq!(zone.stats().future, 1);
     check(&zone);
+}
+
+#[test]
+fn a_table_of_origins_that_is_busy_is_not_a_lack_of_room() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let (has, release) = (Barrier::new(2), Barrier::new(2));
+    let region = zone.region;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let word = region.word64(header::ORIGINS_LOCK).expect("a word");
+            lock::lock(word).expect("the lock");
+            has.wait();
+            release.wait();
+            lock::unlock(word);
+        });
+        has.wait();
+        assert_eq!(zone.apply(&record(b"k", Some(b"v"), 1, 7), START, DRIFT), Err(StoreError::Busy));
+        release.wait();
+    });
+    assert_eq!((zone.stats().incomplete, zone.lacked()), (0, Stamp::ZERO));
+    assert_eq!(zone.apply(&record(b"k", Some(b"v"), 1, 7), START, DRIFT), Ok(Applied::Newer));
 }
 
 #[test]

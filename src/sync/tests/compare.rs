@@ -126,6 +126,29 @@ fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
 }
 
 #[test]
+fn tombstones_without_end_do_not_hide_what_is_missing() {
+    let params = |number| Params { sync: true, retention: 10 * LONG, ..Params::new(Identity([number; 16])) };
+    let (a, b) = (joined_with(16 << 20, params(1)), joined_with(16 << 20, params(2)));
+    // More than are kept of one part, where the records alone make one part.
+    for number in 0..70_000u32 {
+        let key = number.to_le_bytes();
+        zone(&a).set(&key, b"", Life::Default, Condition::Always, NOW).unwrap();
+        zone(&a).delete(&key, NOW).unwrap();
+    }
+    let version = Version { stamp: Stamp::at(NOW), origin: Identity([9; 16]) };
+    let missing =
+        Record { kind: Kind::Register, version, key: b"missing", value: Some(b"v"), expires: None, shortened: false };
+    zone(&a).apply(&missing, NOW, 60_000).unwrap();
+    for node in [&a, &b] {
+        for at in (0..3 * LONG).step_by(1_000) {
+            node.control.heard(Identity([9; 16]), NOW + at, &Traffic::default());
+        }
+    }
+    together(&a, &b, NOW);
+    assert_eq!((keys(&b, NOW), zone(&b).stats().mended), (vec!["missing".to_string()], 1));
+}
+
+#[test]
 fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 64 << 10));
     (0..3_000).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], NOW));
