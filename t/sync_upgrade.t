@@ -96,4 +96,25 @@ for my $nodes (1, 3) {
     $_->stop for @nodes;
 }
 
+# As Debian's init script has it: the old one is told to go as soon as both pid files are there, before the two have met. Twice,
+# as the second hands on what it has from the first.
+{
+    my $what = 'told to go at once';
+    my ($node) = cluster(1, not_started => 1, tls => authority('the CA'));
+    $node->configure(daemon => 1)->start;
+    ok($node->wait_log(qr/is this node itself/), "$what: the node has found itself");
+    $node->post('/api/9/http/keyvals/one', ZoneMesh::Node::encode({ map { ("key $_" => "value $_") } 1 .. 3_000 }));
+    for my $round (1, 2) {
+        $node->add('one', "before $round", 'v');
+        my ($old, $new) = upgrade($node);
+        kill 'QUIT', $old or die "QUIT: $!";
+        ok(wait_for(sub { !-e "/proc/$old" || ZoneMesh::Node::slurp("/proc/$old/stat") =~ /^\d+ \(.*\) Z/s }, 10),
+            "$what: the old one ends (upgrade $round)");
+        waitpid $old, 0;
+        $node->{pid} = $new;
+        is(wait_for(sub { scalar keys %{ $node->keyvals('one') } }), 3_000 + $round, "$what: the new one has all keys (upgrade $round)");
+    }
+    is_deeply([ $node->grep_log(qr/\[warn\].*zone_sync peer/) ], [], "$what: nothing is said to be lost");
+}
+
 done_testing;

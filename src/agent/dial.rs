@@ -118,12 +118,14 @@ impl Dial {
                 Err(why) => self.failed(&mut teller, format!("can't be reached: {why}")),
             }
             self.hub.announce();
-            if self.hub.finishing() {
+            let finishing = self.hub.finishing();
+            if finishing {
                 pause = pause.min(SOON);
             }
+            let called = |hub: &Hub| hub.greetings() != greetings || hub.finishing() != finishing;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.hub.until(|hub| over(hub) || hub.greetings() != greetings) => {}
+                () = self.hub.until(|hub| over(hub) || called(hub)) => {}
             }
         }
     }

@@ -164,9 +164,16 @@ impl Hub {
     pub(super) fn flushed(&self, reached: bool) -> bool {
         self.links.borrow().iter().all(|link| match link.state.get() {
             State::Connected => link.flushed.get(),
+            _ if self.awaits_successor(link) => false,
             State::Dialling => reached || link.unreachable.get(),
             State::Over => true,
         })
+    }
+
+    /// Whether a link has yet to meet the new nginx of an upgrade. That one is there for certain: it is waited for as long
+    /// as there is time.
+    fn awaits_successor(&self, link: &Link) -> bool {
+        self.upgrade.get() == Upgrade::Old && link.own.get() && link.beside.is_none()
     }
 
     /// Says which peers may lack something when this node ends.
@@ -184,6 +191,13 @@ impl Hub {
                         ),
                     );
                 }
+                State::Dialling | State::Over if self.awaits_successor(link) => self.log.line(
+                    NoteLevel::Warn,
+                    format!(
+                        "zone_sync peer {label}: the new nginx, which listens there too, was not met before this one ended; \
+                         what no other node has is lost"
+                    ),
+                ),
                 State::Dialling => self.log.line(
                     NoteLevel::Warn,
                     format!("zone_sync peer {label}: not connected when this node ended; others must tell it the last changes"),
@@ -210,6 +224,12 @@ impl Hub {
             self.control.set_upgrading(under_way);
         }
         if self.upgrade.replace(upgrade) != upgrade {
+            let links = self.links.borrow();
+            if upgrade == Upgrade::Old && links.iter().all(|link| link.peer.get().is_none()) {
+                // Nobody else has anything to join with. The new nginx is to take all that there is here, of whatever
+                // origin, and not to wait for somebody better.
+                self.zones.iter().for_each(|sync| sync.zone.set_joined());
+            }
             self.announce();
         }
     }

@@ -5,7 +5,7 @@ use super::hub::{Hub, Link};
 use super::log::Log;
 use super::state_file::Keeper;
 use super::thread::Order;
-use super::upgrade::PidFiles;
+use super::upgrade::{PidFiles, Upgrade};
 use super::wake::{Wake, Watchers};
 use super::{Config, Peer, moving, now, upkeep};
 use std::io;
@@ -65,14 +65,15 @@ async fn live(
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
         dials.meet_seconds();
-        if looked.is_none_or(|at| at.elapsed() >= BEAT) {
-            let upgrade = config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default();
+        let order = *orders.borrow_and_update();
+        // Who is told to end may have got its successor a moment ago.
+        if order != Order::Run || looked.is_none_or(|at| at.elapsed() >= BEAT) {
+            let upgrade = look_for_upgrade(config);
             hub.set_upgrade(upgrade);
             keeper.set_upgrade(upgrade);
             hub.greet();
             looked = Some(Instant::now());
         }
-        let order = *orders.borrow_and_update();
         match order {
             Order::Run => {}
             Order::Finish { peers, states } => {
@@ -109,6 +110,10 @@ async fn live(
             () = tokio::time::sleep(BEAT) => {}
         }
     }
+}
+
+fn look_for_upgrade(config: &Config) -> Upgrade {
+    config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default()
 }
 
 /// Ends at once, but for what a disk has to do.
@@ -192,6 +197,8 @@ async fn finish(config: &Config, hub: &Rc<Hub>, mut dials: JoinSet<()>, until: I
     hub.finish();
     while hub.holds() && Instant::now() < until {
         config.control.beat(&config.lease, now());
+        // A new binary may fail meanwhile.
+        hub.set_upgrade(look_for_upgrade(config));
         let reached = Instant::now() > reach;
         if !hub.distribute() && hub.flushed(reached) {
             break;
