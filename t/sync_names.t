@@ -74,12 +74,17 @@ everywhere([ $first, $third ], 'silence', 'kept', '... and told');
 $first->reload;
 $second->add('one', 'reloaded', 'told');
 everywhere([$first], 'reloaded', 'told', '... who lost a session dials again by the address that it knows');
+$first->add('one', 'unresolved', 'sent');
+everywhere([ $second, $third ], 'unresolved', 'sent', '... and who was reloaded itself goes on with the addresses known before');
+allow_log(qr/worker process \d+ exited on signal 9/);
+$first->kill_worker(wait_for(sub { $first->agent_worker }));
+$first->add('one', 'still unresolved', 'sent');
+everywhere([ $second, $third ], 'still unresolved', 'sent', '... as does the next worker when one is killed');
 $dns->resume;
 connected(2, $first, $second, $third);
 pass('... and a node that was reloaded meanwhile finds the others again when it answers');
 
 # The agent goes with its worker; the next one asks anew.
-allow_log(qr/worker process \d+ exited on signal 9/);
 $first->kill_worker($first->agent_worker);
 connected(2, $first, $second, $third);
 $first->add('one', 'after kill', 'yes');
@@ -100,6 +105,14 @@ SKIP: {
     $only4->add('one', 'by four', 'yes');
     everywhere([$four], 'by four', 'yes', '... unless the resolver leaves them out');
 }
+
+# A name that loses all its addresses takes the cluster apart: that is worth more than a notice.
+$dns->set('mesh.test');
+ok($first->wait_log(qr/\[warn\].*zone_sync_server mesh\.test:$port leads to no address/), 'a name that leads nowhere any more is warned of');
+eventually_is { online($first) } 0, '... and its nodes are left';
+ok(defined $first->quit, '... and a node that quits then ends');
+ok($first->wait_log(qr/\[warn\].*zone_sync_server mesh\.test:$port led to no address when this node ended/),
+    '... and says that nobody behind it was told');
 
 config_fails(
     { stream => 'server { listen 127.0.0.1:%%SYNC%%; zone_sync; zone_sync_server mesh.test:9000 resolve; }' },

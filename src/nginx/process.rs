@@ -14,7 +14,7 @@ use super::conf::main::MainConf;
 use super::http::watch;
 use super::{ffi, log};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
-use crate::store::{Control, Zone};
+use crate::store::{Control, LinkFigures, Zone};
 use crossbeam_channel::Receiver;
 use lines::{Calls, LinesReady};
 use nginx_sys as sys;
@@ -111,11 +111,12 @@ pub unsafe fn started(control: &Control) {
 
 /// A process ends: for `exit_process`.
 pub fn ending() {
+    let nowhere = names::leading_nowhere();
     names::stop();
     watch::end();
     // Out of its place: what comes of log lines now is done here.
     if let Some(mut worker) = WORKER.with_borrow_mut(Option::take) {
-        worker.end();
+        worker.end(&nowhere);
         worker.control.worker_leave();
     }
 }
@@ -154,6 +155,8 @@ struct Worker {
 struct Running {
     agent: Agent,
     lines: Receiver<LogLine>,
+    /// What the one before it has shown of its connections.
+    before: Vec<LinkFigures>,
     stopping: bool,
     beat: u64,
     /// Ticks are counted instead of looking at a clock: a process that was stopped isn't a thread that hangs.
@@ -213,6 +216,8 @@ impl Worker {
     fn try_start(&mut self) {
         let Some(lease) = self.control.try_lease(self.generation, ffi::now()) else { return };
         let pinned = lines::stay_loaded();
+        // The thread shows its own from its start on.
+        let before = self.control.links();
         // SAFETY: in a callback of the event loop, and done with when it returns.
         let config = unsafe { MainConf::current() }.and_then(|main| main.agent_config(lease));
         let started = match config {
@@ -224,7 +229,7 @@ impl Worker {
             Ok((agent, lines)) => {
                 log::cycle(log::INFO, format_args!("the helper thread runs in this worker"));
                 let beat = self.control.last_beat();
-                self.running = Some(Running { agent, lines, stopping: false, beat, silent_ms: 0 });
+                self.running = Some(Running { agent, lines, before, stopping: false, beat, silent_ms: 0 });
             }
             Err(error) => {
                 self.control.release(&lease);
@@ -267,7 +272,8 @@ impl Worker {
         }
     }
 
-    fn end(&mut self) {
+    /// `nowhere`: names of which nobody was met.
+    fn end(&mut self, nowhere: &[String]) {
         if self.running.is_none() {
             return;
         }
@@ -281,6 +287,11 @@ impl Worker {
         self.wait_for_others(others);
         if let Some(running) = &self.running {
             running.agent.finish(flush, states);
+        }
+        for name in nowhere {
+            let text =
+                "led to no address when this node ended; nodes that it stands for were not told the last changes";
+            log::cycle(log::WARN, format_args!("zone_sync_server {name} {text}"));
         }
         self.join(flush.max(states) + MARGIN);
     }
@@ -365,20 +376,22 @@ fn show_idle() {
 /// The names of peers are asked for as long as the helper thread runs here. Outside of any borrow: nginx may know an answer at
 /// once.
 fn follow_names() {
-    let wanted = WORKER.with_borrow(|worker| {
-        let running = worker.as_ref().and_then(|worker| worker.running.as_ref());
-        running.is_some_and(|running| !running.stopping)
+    // What an agent before this one had dialled is of use once.
+    let mut before = None;
+    with_worker(|worker| {
+        let running = worker.running.as_mut().filter(|running| !running.stopping);
+        before = running.map(|running| std::mem::take(&mut running.before));
     });
-    match wanted {
-        true if !names::is_started() => {
+    match before {
+        Some(before) if !names::is_started() => {
             // SAFETY: in a callback of the event loop.
             if let Some(server) = unsafe { MainConf::current() }.and_then(MainConf::sync) {
                 // SAFETY: the names are stopped before their configuration ends.
-                unsafe { names::start(server, names_found) };
+                unsafe { names::start(server, &before, names_found) };
             }
         }
-        false => names::stop(),
-        true => {}
+        None => names::stop(),
+        Some(_) => {}
     }
 }
 

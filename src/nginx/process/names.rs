@@ -9,6 +9,7 @@ use crate::nginx::conf::peers;
 use crate::nginx::conf::sync::SyncServer;
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::log;
+use crate::store::LinkFigures;
 use nginx_sys as sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_void};
@@ -23,21 +24,34 @@ thread_local! {
     static NAMES: RefCell<Option<Vec<Name>>> = const { RefCell::new(None) };
 }
 
-/// Begins to resolve the names of a server. `found` is called, outside of any borrow, whenever [`peers`] changed.
+/// Begins to resolve the names of a server. `found` is called, outside of any borrow, whenever [`peers`] changed. `before`: what
+/// an agent before this one has dialled; it stays in use until there is an answer.
 ///
 /// # Safety
 /// In the thread of the event loop; the server's configuration stays until [`stop`] is called.
-pub unsafe fn start(server: &SyncServer, found: fn()) {
+pub unsafe fn start(server: &SyncServer, before: &[LinkFigures], found: fn()) {
     let Some(resolver) = server.resolver else { return };
     let pause = usize::try_from(server.retry_interval).unwrap_or(usize::MAX).max(SHORTEST_PAUSE);
     let names = server.names.iter().map(|name| {
         // SAFETY: the caller's promise.
         let timer = unsafe { Timer::new(ask_due) };
-        let (name, asking) = (name.clone(), ptr::null_mut());
-        Name { name, resolver, timer, pause, asking, answer: None, known: None, failure: None, found }
+        let (name, asking, known) = (name.clone(), ptr::null_mut(), known_before(name, before));
+        Name { name, resolver, timer, pause, asking, answer: None, known, failure: None, found }
     });
     NAMES.set(Some(names.collect()));
+    if !peers().is_empty() {
+        found();
+    }
     ask_due();
+}
+
+/// The addresses that a name led to, as they are shown.
+fn known_before(name: &peers::Name, before: &[LinkFigures]) -> Option<Vec<SocketAddr>> {
+    let shown = before.iter().filter(|link| link.server == name.text);
+    let mut known: Vec<SocketAddr> = shown.filter_map(|link| link.address.parse().ok()).collect();
+    known.sort_unstable();
+    known.dedup();
+    (!known.is_empty()).then_some(known)
 }
 
 /// Whether that was done.
@@ -55,6 +69,14 @@ pub fn peers() -> Vec<Peer> {
     NAMES.with_borrow(|names| names.iter().flatten().flat_map(|name| name.peers()).collect())
 }
 
+/// The names that lead to no address, or weren't answered for yet.
+pub fn leading_nowhere() -> Vec<String> {
+    NAMES.with_borrow(|names| {
+        let nowhere = names.iter().flatten().filter(|name| name.leads_nowhere());
+        nowhere.map(|name| name.name.text.clone()).collect()
+    })
+}
+
 /// One name, and what is known of it.
 struct Name {
     name: peers::Name,
@@ -66,7 +88,7 @@ struct Name {
     asking: *mut sys::ngx_resolver_ctx_t,
     /// What came of it, until it is taken.
     answer: Option<Answer>,
-    /// Sorted; `None` until there was a first answer.
+    /// Sorted; `None` until there was a first answer, if nothing was known before.
     known: Option<Vec<SocketAddr>>,
     /// The last one that was told.
     failure: Option<String>,
@@ -172,11 +194,7 @@ impl Name {
             Answer::Found(addresses, valid) => (addresses, valid),
             Answer::Failed(why) => {
                 if self.failure.as_ref() != Some(&why) {
-                    let keeps = if self.known.as_ref().is_none_or(Vec::is_empty) {
-                        ""
-                    } else {
-                        "; the addresses known so far stay in use"
-                    };
+                    let keeps = if self.leads_nowhere() { "" } else { "; the addresses known so far stay in use" };
                     let text = format_args!("zone_sync_server {text} can't be resolved: {why}{keeps}; asked again");
                     log::cycle(log::ERR, text);
                     self.failure = Some(why);
@@ -191,10 +209,19 @@ impl Name {
             return false;
         }
         let list: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-        let list = if list.is_empty() { "no address".to_owned() } else { list.join(", ") };
-        log::cycle(log::NOTICE, format_args!("zone_sync_server {text} leads to {list}"));
+        // All nodes behind it are left now.
+        let (level, list) = match list.is_empty() {
+            true if !self.leads_nowhere() => (log::WARN, "no address any more".to_owned()),
+            true => (log::NOTICE, "no address".to_owned()),
+            false => (log::NOTICE, list.join(", ")),
+        };
+        log::cycle(level, format_args!("zone_sync_server {text} leads to {list}"));
         self.known = Some(addresses);
         true
+    }
+
+    fn leads_nowhere(&self) -> bool {
+        self.known.as_ref().is_none_or(Vec::is_empty)
     }
 
     fn peers(&self) -> impl Iterator<Item = Peer> {
