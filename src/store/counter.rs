@@ -9,7 +9,7 @@ use super::evict::Wish;
 use super::keys::{Condition, Found, Grave, Life, Sink, UNLOCKED_TRIES, Written};
 use super::layout::shard;
 use super::shard::{Met, Place, Shard};
-use super::{StoreError, Zone};
+use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
 
 /// What became of an addition.
@@ -62,9 +62,12 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// `OutOfRange`, `NoMemory`, `BadKey` or `Busy`; the counter is what it was.
+    /// `OutOfRange`, `NoMemory`, `BadKey` (also if the zone has no counters) or `Busy`; the counter is what it was.
     pub fn count(&self, key: &[u8], by: i64, missing: Missing, now: Millis) -> Result<Counted, StoreError> {
         self.check_key(key, &[])?;
+        if self.matching != Matching::Counter {
+            return Err(StoreError::BadKey);
+        }
         let own = Role::Part(self.own_part()).of(key);
         let (place, payload) = (self.place(&own), own.len() + Count::LEN);
         self.prepare_write(place, payload);
@@ -353,7 +356,9 @@ struct Traces {
 impl Traces {
     fn add(&mut self, zone: &Zone, fields: &Fields) {
         self.mixed ^= trace(zone, fields);
-        if self.newest.is_none_or(|newest| fields.stamp > newest.stamp) {
+        // Of two of one stamp the same one on every node, whichever is met first.
+        let order = |fields: &Fields| (fields.stamp, zone.origin_identity(fields.origin));
+        if self.newest.is_none_or(|newest| order(fields) > order(&newest)) {
             self.newest = Some(*fields);
         }
     }

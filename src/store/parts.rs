@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::block::Block;
+use super::block::{Block, Fields};
 use super::keys::Grave;
 use super::layout::header;
 use super::shard::{Met, Place, Shard};
@@ -110,7 +110,7 @@ impl Shard<'_> {
             && !base.fields.unsettled
             && !self.zone.is_promised(origin, record.version.stamp)
         {
-            self.block(base.at).set_meta(&super::block::Fields { unsettled: true, ..base.fields });
+            self.block(base.at).set_meta(&Fields { unsettled: true, ..base.fields });
         }
         true
     }
@@ -122,8 +122,8 @@ impl Shard<'_> {
         }
     }
 
-    /// Takes away the parts of a key that were begun before it began anew. Each leaves a tombstone of its version for a
-    /// while, as what comparing takes away does: so those who follow the zone hear of it. Nothing counts them any more, so
+    /// Takes away the parts of a key that were begun before it began anew. Each leaves a tombstone for a while, of its version
+    /// as what comparing takes away does: so those who follow the zone hear of it. Nothing counts them any more, so
     /// whoever is killed between two of them changes nothing.
     pub(super) fn cut(&self, place: Place, key: &[u8], now: Millis) {
         let base = self.zone.find(place, &Role::Base.of(key));
@@ -166,12 +166,17 @@ impl Shard<'_> {
     }
 
     fn take_away_met(&self, place: Place, record_key: &[u8], met: &Met, now: Millis) {
-        if self.zone.leaves_tombstones() {
-            let until = now.saturating_add(self.zone.lapsed_retention());
-            self.bury(place, record_key, met, &Grave::of(met.fields.stamp, met.fields.origin, until));
-        } else {
+        if !self.zone.leaves_tombstones() {
             self.forget(now);
-            self.remove(met);
+            return self.remove(met);
         }
+        let until = now.saturating_add(self.zone.lapsed_retention());
+        let Fields { mut stamp, origin, .. } = met.fields;
+        if origin == self.zone.own_origin() {
+            // In the feed, what this node writes stands in the order of its stamps.
+            stamp = self.stamp(now);
+            self.mark_dirty();
+        }
+        self.bury(place, record_key, met, &Grave::of(stamp, origin, until));
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
+use crate::counts::Ledger;
 use crate::node::{SimNode, ZONES};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,11 +77,13 @@ pub struct History {
     /// How long tombstones live.
     retention: Millis,
     pub count: u64,
+    /// What was added in zones of counters.
+    pub ledger: Ledger,
 }
 
 impl History {
     pub fn new(retention: Millis) -> History {
-        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0 }
+        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0, ledger: Ledger::default() }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -108,6 +111,7 @@ impl History {
 
     /// What a node that lost its memory had acknowledged before binds nobody, but may still be around.
     pub fn forget(&mut self, node: usize) {
+        self.ledger.forget(node);
         let acts = self.acts.values_mut().flatten().map(|act| &mut act.by);
         acts.chain(self.clears.iter_mut().map(|(_, _, by)| by)).filter(|by| **by == node).for_each(|by| *by = NOBODY);
     }
@@ -120,6 +124,9 @@ impl History {
         live: &BTreeMap<Vec<u8>, Live>,
         now: Millis,
     ) -> Result<(), String> {
+        if ZONES[zone].counts {
+            return self.ledger.check_now(node, zone, live);
+        }
         self.check_true(zone, live)?;
         for (key, record) in live {
             let own = |by: &usize| *by == node;
@@ -137,6 +144,9 @@ impl History {
 
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
+        if ZONES[zone].counts {
+            return self.ledger.check(zone, live);
+        }
         self.check_true(zone, live)?;
         for (key, record) in live {
             if let Some((_, stamp, _)) =

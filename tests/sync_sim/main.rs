@@ -9,6 +9,7 @@
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 
 mod check;
+mod counts;
 mod faults;
 mod lies;
 mod link;

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use zonemesh::record::{Identity, Kind, Millis, Record, Version};
 use zonemesh::store::control::CONTROL_SIZE;
-use zonemesh::store::{Control, Params, Region, ScanPlace, Zone};
+use zonemesh::store::{Control, Matching, Params, Region, ScanPlace, Zone};
 use zonemesh::sync::{Limits, Node, SyncZone};
 
 /// A zone of every node.
@@ -17,14 +17,17 @@ pub struct ZoneKind {
     pub evict: bool,
     /// What is written to it doesn't fit.
     pub is_tight: bool,
+    /// Nodes add to what it holds.
+    pub counts: bool,
 }
 
 /// By name. One gives its records a life, one is too small for what is written to it. The others have a table of origins
 /// for the 50 nodes of the largest clusters, and for their incarnations.
-pub const ZONES: [ZoneKind; 3] = [
-    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, is_tight: true },
-    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, is_tight: false },
-    ZoneKind { name: "passing", size: 256 * 1024, timeout: Some(20_000), evict: false, is_tight: false },
+pub const ZONES: [ZoneKind; 4] = [
+    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, is_tight: true, counts: false },
+    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, is_tight: false, counts: false },
+    ZoneKind { name: "numbers", size: 256 * 1024, timeout: None, evict: false, is_tight: false, counts: true },
+    ZoneKind { name: "passing", size: 256 * 1024, timeout: Some(20_000), evict: false, is_tight: false, counts: false },
 ];
 
 /// A record in a state file.
@@ -70,7 +73,8 @@ impl SimNode {
             .iter()
             .map(|kind| {
                 let (timeout, evict) = (kind.timeout, kind.evict);
-                let params = Params { timeout, sync: true, evict, retention, ..Params::new(identity) };
+                let matching = if kind.counts { Matching::Counter } else { Matching::Exact };
+                let params = Params { timeout, sync: true, evict, matching, retention, ..Params::new(identity) };
                 let zone = Zone::create_with(region(kind.size), &params, bytes).expect("a zone");
                 SyncZone { name: kind.name.into(), zone }
             })
@@ -130,10 +134,11 @@ impl SimNode {
 
     /// Begins with what the state files of another life hold.
     pub fn load(&mut self, saved: Vec<Vec<Saved>>, now: Millis) {
-        for (zone, records) in self.node.zones.iter().zip(&saved) {
+        for ((zone, records), kind) in self.node.zones.iter().zip(&saved).zip(&ZONES) {
+            let kind = if kind.counts { Kind::Counter } else { Kind::Register };
             for (version, key, value, expires, shortened) in records {
                 let (value, shortened, version) = (value.as_deref(), *shortened, *version);
-                let record = Record { kind: Kind::Register, version, key, value, expires: *expires, shortened };
+                let record = Record { kind, version, key, value, expires: *expires, shortened };
                 zone.zone.apply(&record, now, Millis::MAX).expect("a saved record");
             }
         }

@@ -7,7 +7,7 @@ use crate::link::{Link, Moved};
 use crate::node::{EPOCH, SimNode, ZONES};
 use crate::rng::Rng;
 use zonemesh::record::{Millis, Version};
-use zonemesh::store::{Condition, Life, StoreError, Written};
+use zonemesh::store::{Condition, Counted, Life, Missing, StoreError, Written};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
 /// Operations and faults that every seed has at least.
@@ -382,6 +382,10 @@ impl World {
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
+        if ZONES[zone_at].counts {
+            self.add(at, zone_at, now);
+            return true;
+        }
         // More keys than the zone that evicts has room for.
         let keys = if ZONES[zone_at].evict { 10 * KEYS } else { KEYS };
         let key = format!("key {}", self.rng.below(keys)).into_bytes();
@@ -422,6 +426,32 @@ impl World {
         };
         self.note(at, zone_at, &key, written, what < 20, now, replaced);
         true
+    }
+
+    /// One operation on a counter. Some are only added to, and their sums are known; others are set and deleted as well, and
+    /// all nodes must agree on them.
+    fn add(&mut self, at: usize, zone_at: usize, now: Millis) {
+        let zone = self.nodes[at].zone(zone_at);
+        let amount = self.rng.between(1, 9) as i64;
+        let missing = Missing::Begin(0, Life::Default);
+        if self.rng.one_in(3) {
+            let key = format!("mixed {}", self.rng.below(4)).into_bytes();
+            let done = match self.rng.below(6) {
+                0 => zone.delete(&key, now).map(drop),
+                1 => zone.set(&key, amount.to_string().as_bytes(), Life::Default, Condition::Always, now).map(drop),
+                2 => zone.count(&key, -amount, Missing::Begin(50, Life::Default), now).map(drop),
+                _ => zone.count(&key, amount, missing, now).map(drop),
+            };
+            self.trace(|| format!("node {at} zone {zone_at} {}: {done:?}", String::from_utf8_lossy(&key)));
+            return;
+        }
+        let key = format!("count {}", self.rng.below(8)).into_bytes();
+        let counted = zone.count(&key, amount, missing, now);
+        self.trace(|| format!("node {at} zone {zone_at} {} + {amount}: {counted:?}", String::from_utf8_lossy(&key)));
+        if let Ok(Counted::Done { .. }) = counted {
+            self.counts.acknowledged += 1;
+            self.history.ledger.add(at, zone_at, &key, amount);
+        }
     }
 
     /// Now and then one that is larger than a frame.

@@ -381,3 +381,46 @@ fn positions_are_what_they_were_and_nothing_else_is_one() {
         assert_eq!(Position::parse(&text), None);
     }
 }
+
+#[test]
+fn a_counter_is_told_as_its_sum() {
+    use crate::store::{Batch, DumpPlace, Matching, Missing};
+    let params = |node| {
+        let params =
+            Params { matching: Matching::Counter, timeout: Some(3_600_000), ..Params::new(Identity([node; 16])) };
+        Params { sync: true, ..params }
+    };
+    let (mut here, there) = (World::new(1 << 20, &params(1)), World::new(1 << 20, &params(2)));
+    let mut client = here.join("prefix=k", None);
+    let add = |world: &World, key: &[u8], by| {
+        world.zone.zone.count(key, by, Missing::Begin(0, Life::Default), world.now).unwrap();
+    };
+    let mut told = |here: &mut World| {
+        here.settle(&mut [&mut client]);
+        let mut told: Vec<(String, Value)> =
+            client.events().into_iter().map(|(name, data)| (name, data["value"].clone())).collect();
+        // Each of a counter's records may tell of the same.
+        told.dedup();
+        told
+    };
+    add(&here, b"k", 2);
+    add(&here, b"other", 2);
+    assert_eq!(told(&mut here), [("set".to_owned(), json!("2"))]);
+    add(&there, b"k", 40);
+    let (mut place, mut batch) = (DumpPlace::default(), Batch::default());
+    while there.zone.zone.dump(&mut place, &mut batch).unwrap() {
+        batch.records().for_each(|dumped| _ = here.zone.zone.apply(&dumped.record, here.now, 60_000).unwrap());
+    }
+    assert_eq!(told(&mut here), [("set".to_owned(), json!("42"))], "what another node added");
+    here.set("k", b"7");
+    assert_eq!(told(&mut here), [("set".to_owned(), json!("7"))]);
+    here.delete("k");
+    assert_eq!(told(&mut here), [("delete".to_owned(), json!(null))]);
+    add(&here, b"k", 1);
+    assert_eq!(told(&mut here), [("set".to_owned(), json!("1"))]);
+    let mut late = here.join("position=0&prefix=k", None);
+    here.settle(&mut [&mut late]);
+    let mut all = late.brief();
+    all.dedup();
+    assert!(all.ends_with(&["set k".to_owned()]), "{all:?}");
+}
