@@ -166,6 +166,18 @@ for my $state (qw(drain down up)) {
     is(join('', map { with($front, $bound, '/moved/') } 1 .. 6), $expected x 6, "$state: the session is on $expected");
     is(without($front, '/moved/'), $state eq 'up' ? 'ab' : 'a', "$state: where others go");
 }
+# Reloads while requests come, also with a zone of another size.
+my $kept = session_on('a', '/early/', 'kept');
+my @answers;
+for my $size (qw(128k 64k 1m)) {
+    $front->configure(http => conf('up') =~ s/zone=early-sessions:\K64k/$size/r);
+    $front->signal('HUP');
+    push @answers, map { with($front, $kept, '/early/') } 1 .. 30;
+    $front->reload;
+    push @answers, with($front, $kept, '/early/');
+}
+is(join('', @answers), 'a' x 93, 'a session outlives reloads and changes of its zone');
+
 is_deeply($front->get('/api/9/http/keyvals/')->json, {}, 'sessions are no key-value zones');
 
 my $zone = 'zone=s:64k';
