@@ -29,7 +29,6 @@ my $http = <<'CONF';
     limit_req_zone ${binary_remote_addr} zone=default/zone1_sync:10m rate=200r/s sync;
     limit_req_zone $url zone=pol_rl_test_test_test_sync:10m rate=10r/s sync;
 CONF
-$http = left_out('limit_req_zone ... sync', qr/^ *limit_req_zone .*\n/m, $http);
 
 # Two pods of it. What they share besides: a zone with a slash in its name.
 my @nodes = map {
@@ -51,12 +50,14 @@ my @nodes = map {
         http => given($http, '/etc/nginx/state_files' => $folder) . '
             keyval_zone zone=default/shared:1m sync;
             keyval ${arg_key} $shared zone=default/shared;
+            map $uri $url { default $uri; }
             split_clients $request_id $split { "50%" a; * b; }
             server {
                 listen 127.0.0.1:%%PORT%%;
                 location /api/   { api write=on; allow 127.0.0.1; deny all; access_log off; }
                 location /split  { return 200 "[$vs_default_cafe_keyval_split_clients_1]"; }
                 location /shared { return 200 "[$shared]"; }
+                location /limited { limit_req zone=default/zone1_sync burst=2 nodelay; limit_req zone=pol_rl_test_test_test_sync burst=5 nodelay; alias %%PREFIX%%/nginx.conf; }
             }'
     )->start;
 } 1 .. 2;
@@ -78,6 +79,14 @@ for my $node (@nodes) {
     eventually_is { $node->get('/shared?key=k')->body } '[v]', $node->name . ': has the one';
     eventually_is { $node->get('/shared?key=j')->body } '[w]', $node->name . ': and the other';
 }
+
+# What one pod admits counts on the other, under both of the limits.
+my $limited = sub { my ($pod, $n) = @_; return [ map { $pod->get('/limited')->status } 1 .. $n ] };
+is_deeply($limited->($first, 2), [ 200, 200 ], 'requests on one pod');
+eventually { $second->get('/api/9/slabs/pol_rl_test_test_test_sync')->json->{pages}{used} } 'the other hears of them';
+cmp_ok(scalar(grep { $_ == 200 } @{ $limited->($second, 40) }), '<', 40, '... and limits with it');
+is_deeply([ sort @{ $first->get('/api/9/http/limit_reqs?fields=')->json } ], [ 'default/zone1_sync', 'pol_rl_test_test_test_sync' ], 'both zones have figures');
+cmp_ok($first->get('/api/9/http/limit_reqs/default%2Fzone1_sync')->json->{passed}, '>=', 2, '... under their names');
 
 # Pods are not shut down gently, and come back as they were.
 eventually_is { ZoneMesh::Node::slurp($first->prefix . "/state_files/$zone.json") =~ /90/ ? 1 : 0 } 1, 'the value is in the file';

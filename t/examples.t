@@ -187,4 +187,17 @@ for my $file (qw(sticky-cookie.conf sticky-route.conf)) {
     }
 }
 
+{
+    my (undef, @nodes) = three('limits.conf');
+    connected(2, @nodes);
+    my @first = map { $_->get('/') } @nodes;
+    is_deeply([ map { $_->status } @first ], [ 200, 200, 200 ], 'limits: a client that asks each node once');
+    is($first[0]->header('X-Limit'), 'PASSED', 'limits: passes');
+    my @got = map { $nodes[ $_ % 3 ]->get('/')->status } 1 .. 40;
+    cmp_ok(scalar(grep { $_ == 429 } @got), '>', 10, 'limits: one that asks them all in turn as fast as it can does not');
+    my $refused = 0;
+    $refused += $_->get('/api/9/http/limit_reqs/clients')->json->{rejected} for @nodes;
+    is($refused, scalar(grep { $_ == 429 } @got), 'limits: which the API tells');
+}
+
 done_testing;

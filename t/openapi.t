@@ -17,6 +17,7 @@ my $node = node(
     http    => <<'CONF',
     keyval_zone zone=one:1m timeout=1h sync;
     keyval_zone zone=two:64k;
+    limit_req_zone $arg_k zone=limits:64k rate=1r/s sync;
     server {
         listen 127.0.0.1:%%PORT%% reuseport;
         status_zone one;

@@ -6,7 +6,9 @@ use super::log::Log;
 use super::upgrade::Upgrade;
 use super::{Peer, now};
 use crate::record::{Identity, Millis};
-use crate::store::{Certificate, Control, LINKS, LinkFigures, LinkState, Pulse, ShardMask, Traffic, control::Lease};
+use crate::store::{
+    Certificate, Control, LINKS, LinkFigures, LinkState, Matching, Pulse, ShardMask, Traffic, control::Lease,
+};
 use crate::sync::{NoteLevel, SyncZone};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +33,8 @@ pub(super) struct Hub {
     links: RefCell<Vec<Rc<Link>>>,
     /// What an agent before this one has shown: figures go on from there.
     before: Vec<LinkFigures>,
+    /// Some zone is of limits, and other nodes are connected with whom it is shared.
+    limits_shared: Cell<bool>,
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
@@ -46,10 +50,25 @@ impl Hub {
     pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
         let (links, before) = (RefCell::new(Vec::new()), control.links());
         (0..LINKS).for_each(|slot| control.hide_link(slot));
+        let limits_shared = Cell::new(false);
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
         let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
         let changed = Notify::new();
-        Hub { control, lease, log, zones, links, before, finishing, ending, upgrade, newcomers, greetings, changed }
+        Hub {
+            control,
+            lease,
+            log,
+            zones,
+            links,
+            before,
+            limits_shared,
+            finishing,
+            ending,
+            upgrade,
+            newcomers,
+            greetings,
+            changed,
+        }
     }
 
     /// A link for one more peer. `beside`: that of another session to the same address, if this one looks for a second
@@ -259,6 +278,22 @@ impl Hub {
     pub(super) fn count_online(&self) {
         let online: BTreeSet<Identity> = self.links.borrow().iter().filter_map(|link| link.peer.get()).collect();
         self.control.set_nodes_online(online.len() as u64);
+        self.tell_of_limits(!online.is_empty());
+    }
+
+    /// Who is cut off from all others limits requests alone: together they may then admit more.
+    fn tell_of_limits(&self, connected: bool) {
+        let any = self.zones.iter().any(|zone| zone.zone.params().matching == Matching::Limit);
+        if !any || self.limits_shared.replace(connected) == connected || self.ending() || self.finishing() {
+            return;
+        }
+        match connected {
+            true => self.log.line(NoteLevel::Info, "limit_req: zones with sync are shared with other nodes"),
+            false => self.log.line(
+                NoteLevel::Warn,
+                "limit_req: no other node is connected; zones with sync go on alone, with what this node knows",
+            ),
+        }
     }
 
     /// Says for each zone how many records wait for the peer that lacks most.

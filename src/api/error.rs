@@ -34,6 +34,8 @@ pub(super) enum Error {
     ServerZoneNotFound,
     #[error("location zone not found")]
     LocationZoneNotFound,
+    #[error("limit req not found")]
+    LimitReqNotFound,
     #[error("\"position\" is neither 0 nor the id of an event")]
     WatchPosition,
     #[error("keyval not found")]
@@ -163,6 +165,7 @@ impl Error {
             Error::ZoneNotFound => (404, "ZoneNotFound"),
             Error::ServerZoneNotFound => (404, "ServerZoneNotFound"),
             Error::LocationZoneNotFound => (404, "LocationZoneNotFound"),
+            Error::LimitReqNotFound => (404, "LimitReqNotFound"),
             Error::WatchPosition => (400, "WatchPositionError"),
             Error::KeyvalNotFound => (404, "KeyvalNotFound"),
             Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),

@@ -4,7 +4,7 @@
 
 use super::{NamedZone, ZoneSync, peers};
 use crate::record::Millis;
-use crate::store::{HeardNode, LinkFigures, LinkState, StateFigures, Stats};
+use crate::store::{HeardNode, LinkFigures, LinkState, Outcome, StateFigures, Stats};
 use std::fmt::Write;
 
 /// The type of the body.
@@ -54,15 +54,20 @@ const OPERATIONS: [Operation; 4] = [
     ("merge", |stats| stats.merged),
 ];
 
-/// The whole text.
-pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<&ZoneSync>, now: Millis) -> Vec<u8> {
+/// The whole text. `limits`: zones of request limits, which are shown among the others, too.
+pub(super) fn text<'a>(
+    zones: impl Iterator<Item = &'a NamedZone>,
+    limits: &'a [NamedZone],
+    sync: Option<&ZoneSync>,
+    now: Millis,
+) -> Vec<u8> {
     let row = |NamedZone { name, zone, .. }: &'a NamedZone| Row {
         name,
         stats: zone.stats(),
         state: zone.state_figures(),
         joined: zone.params().sync.then(|| zone.joined()),
     };
-    let mut rows: Vec<Row<'_>> = zones.map(row).collect();
+    let mut rows: Vec<Row<'_>> = zones.chain(limits).map(row).collect();
     rows.sort_unstable_by_key(|row| row.name);
     let mut text = Text(String::new());
     text.family("zonemesh_build_info", "gauge", "The version that runs.");
@@ -72,6 +77,9 @@ pub(super) fn text<'a>(zones: impl Iterator<Item = &'a NamedZone>, sync: Option<
     }
     if rows.iter().any(|row| row.state.is_some()) {
         of_state_files(&mut text, &rows);
+    }
+    if !limits.is_empty() {
+        of_limits(&mut text, limits);
     }
     if let Some(sync) = sync {
         of_sync(&mut text, sync, now);
@@ -143,6 +151,17 @@ fn of_state_files(text: &mut Text, rows: &[Row<'_>]) {
         let name = format!("zonemesh_state_{name}");
         text.family(&name, kind, help);
         states().for_each(|(zone, state)| text.sample(&name, &[("zone", zone)], value(&state)));
+    }
+}
+
+fn of_limits(text: &mut Text, limits: &[NamedZone]) {
+    let name = "zonemesh_limit_req_requests_total";
+    text.family(name, "counter", "Requests under limit_req, by what became of them.");
+    for NamedZone { name: zone, zone: store, .. } in limits {
+        for outcome in Outcome::ALL {
+            let labels = [("zone", zone.as_str()), ("outcome", outcome.name())];
+            text.sample(name, &labels, store.limited_total(outcome));
+        }
     }
 }
 

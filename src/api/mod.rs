@@ -13,6 +13,7 @@ mod error;
 mod job;
 mod json;
 mod keyvals;
+mod limit_reqs;
 mod metrics;
 mod own;
 mod peers;
@@ -75,6 +76,8 @@ pub trait Host {
     fn http_zones(&self) -> &[NamedZone];
     /// The same in stream.
     fn stream_zones(&self) -> &[NamedZone];
+    /// Zones of `limit_req_zone ... sync`, sorted by name.
+    fn limit_zones(&self) -> &[NamedZone];
     /// Whether the configuration has a `stream` block.
     fn has_stream(&self) -> bool;
     /// `/nginx`.

@@ -6,8 +6,8 @@ use super::args::{self, Fields};
 use super::error::Error;
 use super::watch::Order;
 use super::{
-    Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, metrics, own,
-    peers, status, status_zones,
+    Answer, Body, Host, NamedZone, Request, Reset, Response, StatusKind, Worker, ZoneSync, json, keyvals, limit_reqs,
+    metrics, own, peers, status, status_zones,
 };
 
 /// Versions of the API. They are answered alike, but for the shape of errors.
@@ -71,6 +71,8 @@ enum Endpoint<'h> {
     ZoneSync(ZoneSync),
     StatusZones(StatusKind),
     StatusZone(StatusKind, String),
+    LimitReqs,
+    LimitReq(Vec<u8>),
     Keyvals(&'h [NamedZone]),
     Keyval(&'h [NamedZone], Vec<u8>),
     /// A collection of things that don't exist here: clients insist on an answer, and `{}` is the true one.
@@ -117,6 +119,7 @@ impl Endpoint<'_> {
         match self {
             Endpoint::Processes(_) | Endpoint::Connections | Endpoint::Requests | Endpoint::Slab(_) => Methods::Reset,
             Endpoint::Workers | Endpoint::Worker(_) | Endpoint::StatusZone(..) => Methods::Reset,
+            Endpoint::LimitReq(_) => Methods::Reset,
             Endpoint::Keyval(..) => Methods::Pairs,
             Endpoint::OwnKeyval(_) => Methods::Own,
             _ => Methods::Read,
@@ -168,6 +171,10 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         },
         ("http", "server_zones") => status_endpoint(StatusKind::HttpServer, third),
         ("http", "location_zones") => status_endpoint(StatusKind::HttpLocation, third),
+        ("http", "limit_reqs") => match zone_name(third) {
+            name if name.is_empty() => Endpoint::LimitReqs,
+            name => Endpoint::LimitReq(name),
+        },
         ("stream", "server_zones") if in_stream => status_endpoint(StatusKind::StreamServer, third),
         ("zonemesh", "zones") => match zone_name(third) {
             name if name.is_empty() => Endpoint::Zones,
@@ -225,7 +232,7 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Zonemesh => json::names(["keyvals", "metrics", "zones"]),
         Endpoint::Peers(sync) => peers::list(sync, request.now, &fields),
         Endpoint::Metrics => {
-            let body = metrics::text(own_zones(host), host.zone_sync().as_ref(), request.now);
+            let body = metrics::text(own_zones(host), host.limit_zones(), host.zone_sync().as_ref(), request.now);
             return Ok(Answer::Now(Response { content_type: metrics::TEXT, ..Response::ok(body) }));
         }
         Endpoint::Zones | Endpoint::OwnKeyvals => {
@@ -253,6 +260,8 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::ZoneSync(sync) => status::zone_sync(sync, &fields),
         Endpoint::StatusZones(kind) => status_zones::list(host, *kind, version(request.path).0, &fields),
         Endpoint::StatusZone(kind, name) => status_zones::show(host, *kind, name, version(request.path).0, &fields)?,
+        Endpoint::LimitReqs => limit_reqs::list(host.limit_zones(), &fields),
+        Endpoint::LimitReq(name) => limit_reqs::show(host.limit_zones(), name, &fields)?,
         Endpoint::Keyvals(zones) => return keyvals::list(zones, request.now, fields).map(Answer::ok),
         Endpoint::Keyval(zones, name) => {
             let (zone, key) = (keyvals::find(zones, name)?, args::first(request.args, "key"));
@@ -297,6 +306,9 @@ fn worker(host: &dyn Host, id: &str) -> Result<Worker, Error> {
 /// DELETE of figures.
 fn reset(host: &dyn Host, endpoint: &Endpoint<'_>) -> Result<Response, Error> {
     let (what, otherwise) = match endpoint {
+        Endpoint::LimitReq(name) => {
+            return limit_reqs::reset(host.limit_zones(), name).map(|()| Response::empty(204));
+        }
         Endpoint::Processes(_) => (Reset::Processes, Error::PathNotFound),
         Endpoint::Connections => (Reset::Connections, Error::PathNotFound),
         Endpoint::Requests => (Reset::Requests, Error::PathNotFound),

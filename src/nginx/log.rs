@@ -24,11 +24,19 @@ pub const INFO: sys::ngx_uint_t = sys::NGX_LOG_INFO as sys::ngx_uint_t;
 /// `log` is null (nothing is written) or a live log, and this is a thread of nginx's own.
 pub unsafe fn write(log: *mut sys::ngx_log_t, level: sys::ngx_uint_t, text: Arguments<'_>) {
     // SAFETY: the caller's promise.
-    let Some(wanted) = (unsafe { log.as_ref() }).map(|log| log.log_level) else { return };
-    if wanted < level {
+    unsafe { plain(log, level, format_args!("zonemesh: {text}")) };
+}
+
+/// The same, as nginx itself would write it.
+///
+/// # Safety
+/// As for [`write`].
+pub unsafe fn plain(log: *mut sys::ngx_log_t, level: sys::ngx_uint_t, text: Arguments<'_>) {
+    // SAFETY: the caller's promise.
+    if (unsafe { log.as_ref() }).is_none_or(|log| log.log_level < level) {
         return;
     }
-    let text = format!("zonemesh: {text}");
+    let text = text.to_string();
     // SAFETY: `%*s` takes a length and that many bytes, which live until the call is over.
     unsafe { sys::ngx_log_error_core(level, log, 0, c"%*s".as_ptr(), text.len(), text.as_ptr()) };
 }
@@ -40,6 +48,17 @@ pub fn cycle(level: sys::ngx_uint_t, text: Arguments<'_>) {
         let cycle = sys::ngx_cycle;
         if !cycle.is_null() {
             write((*cycle).log, level, text);
+        }
+    }
+}
+
+/// The same, as nginx itself would write it.
+pub fn cycle_plain(level: sys::ngx_uint_t, text: Arguments<'_>) {
+    // SAFETY: as in `cycle`.
+    unsafe {
+        let cycle = sys::ngx_cycle;
+        if !cycle.is_null() {
+            plain((*cycle).log, level, text);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The glue to nginx: all calls from it and to it, behind small safe types.
 //!
 //! [`modules`] is what nginx loads. [`conf`] reads directives into the [`conf::main::MainConf`] of a cycle; [`shm`] makes
-//! the zones that it names; [`http`] and [`stream`] serve what was configured, [`upstream`] binds clients to servers, with the [`variable`]s that both have; [`wake`] rouses the agent,
+//! the zones that it names; [`http`] and [`stream`] serve what was configured, with the [`variable`]s that both have;
+//! [`upstream`] binds clients to servers, [`limit`] stands before nginx's limits of requests; [`wake`] rouses the agent,
 //! which [`process`] runs in one worker; what takes long goes on in [`turns`].
 
 mod ffi;
@@ -13,6 +14,7 @@ mod process;
 mod shm;
 
 mod http;
+mod limit;
 mod status;
 mod stream;
 mod turns;

@@ -1,14 +1,14 @@
 //! What nginx finds in the shared object: its modules, and the tables that name them.
 //!
 //! The core module holds the configuration as a whole and the life of the processes, the http module variables and the
-//! API, the stream module variables and the cluster; one binds clients to servers of upstreams, two more count requests and
-//! sessions. All are always there: nginx leaves a stream module alone while it has no
+//! API, the stream module variables and the cluster; one binds clients to servers of upstreams, one limits requests, two more
+//! count requests and sessions. All are always there: nginx leaves a stream module alone while it has no
 //! stream, and nothing here refers to a symbol of stream but by looking it up.
 
 use super::conf::Conf;
 use super::conf::main::MainConf;
 use super::ffi::{self, CONF_ERROR, CONF_OK, ERROR, OK, guard};
-use super::{http, log, process, shm, status, stream, upstream, wake};
+use super::{http, limit, log, process, shm, status, stream, upstream, wake};
 use nginx_sys as sys;
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_void};
@@ -33,7 +33,7 @@ impl<T> Exported<T> {
     }
 }
 
-const MODULES: usize = 6;
+const MODULES: usize = 7;
 
 /// The modules, in the order in which nginx calls them.
 #[unsafe(no_mangle)]
@@ -45,6 +45,7 @@ static ngx_modules: Exported<[*const sys::ngx_module_t; MODULES + 1]> = Exported
     HTTP_STATUS.get(),
     STREAM_STATUS.get(),
     UPSTREAM.get(),
+    HTTP_LIMIT.get(),
     std::ptr::null(),
 ]);
 
@@ -58,15 +59,19 @@ static ngx_module_names: Exported<[*const c_char; MODULES + 1]> = Exported::new(
     c"ngx_http_zonemesh_status_module".as_ptr(),
     c"ngx_stream_zonemesh_status_module".as_ptr(),
     c"ngx_http_zonemesh_upstream_module".as_ptr(),
+    c"ngx_http_zonemesh_limit_module".as_ptr(),
     std::ptr::null(),
 ]);
 
-/// Modules of ours, each before those of nginx that it has to stand before.
+/// Modules of ours, and behind each those of nginx that it has to stand before. nginx puts a module before all that follow it
+/// here: so one of ours may come to stand further in front than it needs.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "the name that nginx looks up")]
-static ngx_module_order: Exported<[*const c_char; 3]> = Exported::new([
+static ngx_module_order: Exported<[*const c_char; 5]> = Exported::new([
     c"ngx_http_zonemesh_upstream_module".as_ptr(),
     c"ngx_http_upstream_module".as_ptr(),
+    c"ngx_http_zonemesh_limit_module".as_ptr(),
+    limit::BEFORE.as_ptr(),
     std::ptr::null(),
 ]);
 
@@ -117,6 +122,14 @@ pub static STREAM_STATUS: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_m
 pub static UPSTREAM: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
     ctx: upstream::CONTEXT.get().cast(),
     commands: upstream::COMMANDS.get().cast(),
+    type_: sys::NGX_HTTP_MODULE as sys::ngx_uint_t,
+    ..sys::ngx_module_t::default()
+});
+
+/// Limits of requests, before nginx's own.
+pub static HTTP_LIMIT: Exported<sys::ngx_module_t> = Exported::new(sys::ngx_module_t {
+    ctx: limit::CONTEXT.get().cast(),
+    commands: limit::COMMANDS.get().cast(),
     type_: sys::NGX_HTTP_MODULE as sys::ngx_uint_t,
     ..sys::ngx_module_t::default()
 });

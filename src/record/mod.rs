@@ -1,11 +1,13 @@
 //! What a record is, apart from where it is kept: its version, its kind, and which of two wins.
 
 mod counter;
+mod limit;
 mod part;
 mod register;
 mod version;
 
 pub use counter::{Count, Sum, number};
+pub use limit::{Bucket, Share};
 pub use part::{ENDING, PartId, Role};
 pub use register::beats;
 pub use version::{Identity, Millis, Stamp, Version};
@@ -18,12 +20,14 @@ pub enum Kind {
     Register = 1,
     /// A number to which several nodes add at the same time; see [`Role`] and [`Count`].
     Counter = 2,
+    /// What a node has admitted of what is limited; see [`Share`].
+    Limit = 3,
 }
 
 impl Kind {
     /// The kind that a stored or received byte names, if this version knows it.
     pub fn from_byte(byte: u8) -> Option<Kind> {
-        [Kind::Register, Kind::Counter].into_iter().find(|kind| *kind as u8 == byte)
+        [Kind::Register, Kind::Counter, Kind::Limit].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

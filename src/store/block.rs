@@ -288,6 +288,17 @@ impl<'a> Block<'a> {
         key.is_empty()
     }
 
+    /// Where byte `at` of key and value, which are `total` bytes, is in the region.
+    pub fn offset_of(&self, geometry: &Geometry, total: usize, mut at: usize) -> Option<usize> {
+        for (from, len) in self.pieces(geometry, total) {
+            if at < len {
+                return Some(from + at);
+            }
+            at -= len;
+        }
+        None
+    }
+
     /// The runs of memory that hold `total` bytes: offset and length of each.
     fn pieces<'g>(&self, geometry: &'g Geometry, total: usize) -> Pieces<'a, 'g> {
         let head = if is_large(geometry, total) { LARGE_HEAD } else { HEAD };

@@ -91,6 +91,8 @@ const BYTES_A_HOLD: usize = 64 * 1024;
 const BUCKETS_A_HOLD: usize = 256;
 /// How often room is made for one write before it is refused.
 const RELIEF_ROUNDS: usize = 128;
+/// And how often of what has ended or was deleted, before a zone with `evict` gives up what lives.
+const ROUNDS_BEFORE_EVICTION: usize = 64;
 
 impl Zone {
     /// Looks `key` up and puts its value into `sink`. Takes no lock, unless the shard keeps changing under its eyes.
@@ -567,12 +569,15 @@ impl Shard<'_> {
             }
         }
         let mut evictions = 0;
-        for _ in 0..RELIEF_ROUNDS {
-            if !self.relieve(now) {
-                if !self.evict(wish, evictions) {
+        for round in 0..RELIEF_ROUNDS {
+            let relieved = self.relieve(now);
+            // Turning a wheel that stood for long takes many rounds, and may take nothing away.
+            if !relieved || round >= ROUNDS_BEFORE_EVICTION {
+                if self.evict(wish, evictions) {
+                    evictions += 1;
+                } else if !relieved {
                     break;
                 }
-                evictions += 1;
             }
             match write() {
                 Err(StoreError::NoMemory) => {}

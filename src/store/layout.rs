@@ -151,7 +151,11 @@ pub mod header {
     pub const PART: usize = DOUBTED + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
     pub const CHARGES: usize = PART + 8;
-    pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
+    /// Of a zone of limits: thousandths of a request a second, and on a line of their own how often each outcome was counted.
+    pub const RATE: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(8);
+    pub const LIMITED: usize = (RATE + 8).next_multiple_of(64);
+    pub const OUTCOMES: usize = 5;
+    pub const LEN: usize = (LIMITED + OUTCOMES * 8).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.

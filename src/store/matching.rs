@@ -26,6 +26,8 @@ pub enum Matching {
     Counter = 3,
     /// The same bytes: keys are sessions of `sticky learn`, values the servers that they lead to.
     Session = 8,
+    /// The same, for what nodes have admitted of what is limited. See `limit`.
+    Limit = 4,
 }
 
 /// Longest key of a zone of [`Matching::Prefix`]: a bit is kept for each length.
@@ -39,8 +41,8 @@ const V6_LENGTHS: usize = 64;
 
 impl Matching {
     /// Every type.
-    pub const ALL: [Matching; 5] =
-        [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter, Matching::Session];
+    pub const ALL: [Matching; 6] =
+        [Matching::Exact, Matching::Ip, Matching::Prefix, Matching::Counter, Matching::Limit, Matching::Session];
 
     /// The type that a stored or received byte names.
     pub fn from_byte(byte: u8) -> Option<Matching> {
@@ -55,6 +57,7 @@ impl Matching {
             Matching::Prefix => "prefix",
             Matching::Counter => "counter",
             Matching::Session => "session",
+            Matching::Limit => "limit",
         }
     }
 
@@ -64,14 +67,14 @@ impl Matching {
             Matching::Exact | Matching::Session => true,
             Matching::Ip => Network::parse(key).is_some(),
             Matching::Prefix => key.len() <= MAX_PREFIX,
-            Matching::Counter => key.len() <= MAX_PARTED,
+            Matching::Counter | Matching::Limit => key.len() <= MAX_PARTED,
         }
     }
 
     /// Whether each key is several records, with keys of their own.
     #[inline]
     pub const fn has_parts(self) -> bool {
-        matches!(self, Matching::Counter)
+        matches!(self, Matching::Counter | Matching::Limit)
     }
 }
 
@@ -147,7 +150,7 @@ impl Zone {
         match self.matching {
             Matching::Exact | Matching::Prefix | Matching::Session => self.hash(key),
             Matching::Ip => self.hash_of_network(key),
-            Matching::Counter => self.hash(Role::split(key).map_or(key, |(key, _)| key)),
+            Matching::Counter | Matching::Limit => self.hash(Role::split(key).map_or(key, |(key, _)| key)),
         }
     }
 
@@ -159,7 +162,7 @@ impl Zone {
     /// A record with this key is about to be published: look-ups that begin from now on probe its length.
     pub(super) fn note_length(&self, key: &[u8]) {
         let length = match self.matching {
-            Matching::Exact | Matching::Session | Matching::Counter => return,
+            Matching::Exact | Matching::Session | Matching::Counter | Matching::Limit => return,
             Matching::Ip => match Network::parse(key) {
                 Some(network) => network.length(),
                 None => return,
@@ -196,7 +199,9 @@ impl Zone {
     /// from others in its chain, until it returns something.
     pub(super) fn candidates<T>(&self, key: &[u8], mut probe: impl FnMut(u64, Wanted<'_>) -> Option<T>) -> Option<T> {
         match self.matching {
-            Matching::Exact | Matching::Session | Matching::Counter => probe(self.hash(key), Wanted::Key(key)),
+            Matching::Exact | Matching::Session | Matching::Counter | Matching::Limit => {
+                probe(self.hash(key), Wanted::Key(key))
+            }
             Matching::Prefix => self.lengths(key.len().min(MAX_PREFIX), 0).find_map(|len| {
                 let prefix = key.get(..len)?;
                 probe(self.hash(prefix), Wanted::Key(prefix))

@@ -9,7 +9,7 @@
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
-//!   `counter` makes sums. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
+//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
 //!   what a zone does. `session`: which server a client stays with.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
@@ -28,6 +28,7 @@ mod hash;
 mod heard;
 mod keys;
 mod layout;
+mod limit;
 mod links;
 mod lock;
 mod matching;
@@ -62,6 +63,7 @@ pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
 pub use heard::{HeardNode, Traffic};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
+pub use limit::{Limited, Outcome};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};

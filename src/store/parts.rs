@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::{Block, Fields};
 use super::keys::Grave;
 use super::layout::header;
+use super::limit::share_of;
 use super::shard::{Met, Place, Shard};
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
@@ -90,6 +91,10 @@ impl Zone {
                 return Err(StoreError::NoNumber);
             }
             (Matching::Counter, Role::Base, Some(_)) => true,
+            (Matching::Limit, Role::Part(_), Some(value)) => {
+                record.kind == Kind::Limit && share_of(record.key.len(), value).is_some()
+            }
+            (Matching::Limit, Role::Base, Some(_)) => false,
             (_, _, Some(value)) => Count::decode(value, record.version.stamp).is_some(),
         };
         if is_sound { Ok(()) } else { Err(StoreError::BadValue) }
@@ -99,6 +104,9 @@ impl Zone {
 impl Shard<'_> {
     /// Whether a part that comes from elsewhere, of this origin, was begun before the key began anew: it is over.
     pub(super) fn is_cut(&self, place: Place, record: &Record<'_>, origin: u16) -> bool {
+        if self.zone.matching != Matching::Counter {
+            return false;
+        }
         let (Some((key, Role::Part(_))), Some(value)) = (Role::split(record.key), record.value) else { return false };
         let Some(count) = Count::decode(value, record.version.stamp) else { return false };
         let base = self.zone.find(place, &Role::Base.of(key));

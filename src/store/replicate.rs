@@ -9,7 +9,7 @@ use super::failpoint::{Step, done};
 use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
-use super::{StoreError, Zone};
+use super::{Matching, StoreError, Zone};
 use crate::record::{Millis, Record, Stamp, Version, beats};
 
 /// What became of a remote record.
@@ -194,6 +194,10 @@ impl Zone {
                     value_len: value.map_or(0, <[u8]>::len),
                     tag: place.tag,
                 };
+                let known = match self.matching {
+                    Matching::Limit => met.as_ref().and_then(|met| self.share_in(met)),
+                    _ => None,
+                };
                 match (&met, value) {
                     (Some(met), None) => {
                         self.count_merged();
@@ -209,8 +213,10 @@ impl Zone {
                     }
                 }
                 shard.witness(record.version.stamp);
-                if self.matching.has_parts() {
-                    shard.cut_with(place, record.key, now);
+                match self.matching {
+                    Matching::Counter => shard.cut_with(place, record.key, now),
+                    Matching::Limit if value.is_some() => shard.hear(place, record, known, now),
+                    _ => {}
                 }
                 Ok(Applied::Newer)
             },
@@ -363,6 +369,10 @@ impl Shard<'_> {
         let version = Version { stamp: fields.stamp, origin };
         if version != record.version {
             return record.version > version;
+        }
+        if self.zone.matching == Matching::Limit {
+            // Its writer changes it in place, and tells that with the next version.
+            return false;
         }
         let mut payload = Vec::new();
         self.payload(met, &mut payload);

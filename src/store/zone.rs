@@ -33,6 +33,8 @@ pub struct Params {
     pub matching: Matching,
     /// A full zone gives up old records for new ones.
     pub evict: bool,
+    /// Of a zone of limits: thousandths of a request a second.
+    pub rate: u64,
     /// How long tombstones are kept.
     pub retention: Millis,
     /// When a zone's memory is made and this node may have written to other memory of it before: now.
@@ -48,6 +50,7 @@ impl Params {
             sync: false,
             matching: Matching::Exact,
             evict: false,
+            rate: 0,
             retention: RETENTION,
             born: None,
         }
@@ -270,6 +273,7 @@ impl Zone {
             sync: self.region.load32(header::SYNC, Relaxed) != 0,
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
+            rate: self.region.load64(header::RATE, Relaxed),
             retention: self.retention(),
             born: None,
         }
@@ -356,6 +360,7 @@ impl Zone {
         self.region.store32(header::SYNC, params.sync.into(), Relaxed);
         self.region.store32(header::EVICT, params.evict.into(), Relaxed);
         self.region.store64(header::RETENTION, params.retention, Relaxed);
+        self.region.store64(header::RATE, params.rate, Relaxed);
         self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
         let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
         self.region.store32(header::SELF, own.into(), Relaxed);

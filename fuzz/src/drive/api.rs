@@ -136,6 +136,9 @@ impl Host for Site {
     fn stream_zones(&self) -> &[NamedZone] {
         &self.stream
     }
+    fn limit_zones(&self) -> &[NamedZone] {
+        &[]
+    }
     fn has_stream(&self) -> bool {
         true
     }

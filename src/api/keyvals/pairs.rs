@@ -49,7 +49,8 @@ fn unfit(matching: Matching) -> FormatError {
         Matching::Exact | Matching::Session => FormatError::KeyRefused,
         Matching::Ip => FormatError::KeyNoNetwork,
         Matching::Prefix => FormatError::KeyNoPrefix,
-        Matching::Counter => FormatError::KeyNoCounter,
+        // The last is no type of a keyval zone.
+        Matching::Counter | Matching::Limit => FormatError::KeyNoCounter,
     }
 }
 

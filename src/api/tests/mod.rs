@@ -2,6 +2,7 @@
 
 mod counters;
 mod keyvals;
+mod limit_reqs;
 mod metrics;
 mod own;
 mod peers;
@@ -22,6 +23,7 @@ const NOW: Millis = 1_700_000_000_123;
 struct Fake {
     http: Vec<NamedZone>,
     stream: Option<Vec<NamedZone>>,
+    limits: Vec<NamedZone>,
     sync: Option<ZoneSync>,
     respawned: Option<u64>,
     resets: RefCell<Vec<String>>,
@@ -36,6 +38,7 @@ impl Fake {
         Fake {
             http: Vec::new(),
             stream: None,
+            limits: Vec::new(),
             sync: None,
             respawned: Some(3),
             resets: RefCell::new(Vec::new()),
@@ -250,6 +253,9 @@ impl Host for Fake {
     }
     fn stream_zones(&self) -> &[NamedZone] {
         self.stream.as_deref().unwrap_or_default()
+    }
+    fn limit_zones(&self) -> &[NamedZone] {
+        &self.limits
     }
     fn has_stream(&self) -> bool {
         self.stream.is_some()

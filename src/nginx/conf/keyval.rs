@@ -33,7 +33,7 @@ impl Waiting {
 
     /// Gives the variable its zone; at the end of the configuration.
     pub fn resolve(self, zones: &[Box<KeyvalZone>]) -> Result<(), Fault> {
-        let Some(zone) = zones.iter().find(|zone| zone.name == self.zone && zone.matching != Matching::Session) else {
+        let Some(zone) = zones.iter().find(|zone| zone.name == self.zone && zone.is_keyval()) else {
             return Err(Fault::at(
                 &self.place,
                 format!(
@@ -173,7 +173,8 @@ pub fn session_zone(name: String, size: usize, sync: bool, place: Place) -> Keyv
     KeyvalZone { sync, matching: Matching::Session, evict: true, ..zone }
 }
 
-fn empty_zone(name: String, block: Block, size: usize, place: Place) -> KeyvalZone {
+/// A zone of which no more is known.
+pub fn empty_zone(name: String, block: Block, size: usize, place: Place) -> KeyvalZone {
     KeyvalZone {
         name,
         block,
@@ -191,6 +192,7 @@ fn empty_zone(name: String, block: Block, size: usize, place: Place) -> KeyvalZo
         inherited: false,
         resized: None,
         complaints: Limited::new(),
+        limit: None,
     }
 }
 

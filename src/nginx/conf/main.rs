@@ -13,7 +13,7 @@ use crate::api::{NamedZone, StatusKind};
 use crate::nginx::log::Limited;
 use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::shm::{Figures, state};
-use crate::nginx::{ffi, modules};
+use crate::nginx::{ffi, limit, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
 use crate::store::{Control, Matching, Params, Region, Zone};
@@ -75,13 +75,30 @@ pub struct KeyvalZone {
     pub resized: Option<Resized>,
     /// Lines about what variables couldn't do.
     pub complaints: Limited,
+    /// It isn't for pairs: `limit_req_zone` made it.
+    pub limit: Option<Rule>,
+}
+
+/// What is limited, and how.
+pub struct Rule {
+    /// Compiled, and as it was written.
+    pub key: sys::ngx_http_complex_value_t,
+    pub text: String,
+    /// Thousandths of a request a second.
+    pub rate: u64,
 }
 
 impl KeyvalZone {
+    /// Whether it is for key-values: a `keyval_zone`.
+    pub fn is_keyval(&self) -> bool {
+        !matches!(self.matching, Matching::Session | Matching::Limit)
+    }
+
     /// The directive and the name, for messages.
     pub fn title(&self) -> String {
         match &self.upstream {
             Some(upstream) => format!("zone \"{}\" of \"sticky\" in upstream \"{upstream}\"", self.name),
+            None if self.limit.is_some() => format!("{} \"{}\"", limit::ZONE, self.name),
             None => format!("keyval_zone \"{}\"", self.name),
         }
     }
@@ -93,6 +110,7 @@ impl KeyvalZone {
             sync: self.sync,
             matching: self.matching,
             evict: self.evict,
+            rate: self.limit.as_ref().map_or(0, |rule| rule.rate),
             ..Params::new(control.identity())
         }
     }
@@ -113,6 +131,7 @@ pub struct MainConf {
     sync: Option<SyncServer>,
     http_zones: Vec<NamedZone>,
     stream_zones: Vec<NamedZone>,
+    limit_zones: Vec<NamedZone>,
     sync_zones: Arc<[SyncZone]>,
     loaded: Millis,
 }
@@ -165,7 +184,7 @@ impl MainConf {
     /// Adds a zone. Fails on a name that is taken.
     pub fn add_zone(&mut self, zone: KeyvalZone) -> Result<*mut KeyvalZone, Fault> {
         if let Some(other) = self.zones.iter().find(|other| other.name == zone.name) {
-            let remedy = match other.block == zone.block || other.upstream.is_some() || zone.upstream.is_some() {
+            let remedy = match other.block == zone.block || !other.is_keyval() || !zone.is_keyval() {
                 true => "give one of them another name",
                 false => {
                     "\"http\" and \"stream\" can use one zone: keep one \"keyval_zone\", and name it in \"keyval\" of both"
@@ -275,8 +294,9 @@ impl MainConf {
                 store.keep_state(zone.state.as_deref().map(state_file::number));
             }
         }
-        self.http_zones = self.named(Block::Http);
-        self.stream_zones = self.named(Block::Stream);
+        self.http_zones = self.named(|zone| zone.block == Block::Http && zone.is_keyval());
+        self.stream_zones = self.named(|zone| zone.block == Block::Stream && zone.is_keyval());
+        self.limit_zones = self.named(|zone| zone.limit.is_some());
         let mut synchronized: Vec<SyncZone> = self
             .zones
             .iter()
@@ -290,11 +310,11 @@ impl MainConf {
         Ok(())
     }
 
-    fn named(&self, block: Block) -> Vec<NamedZone> {
+    fn named(&self, wanted: impl Fn(&KeyvalZone) -> bool) -> Vec<NamedZone> {
         let mut named: Vec<NamedZone> = self
             .zones
             .iter()
-            .filter(|zone| zone.block == block && zone.matching != Matching::Session)
+            .filter(|zone| wanted(zone))
             .filter_map(|zone| {
                 Some(NamedZone { name: zone.name.clone(), zone: zone.zone?, timeout: zone.timeout.is_some() })
             })
@@ -321,6 +341,16 @@ impl MainConf {
             Block::Http => &self.http_zones,
             Block::Stream => &self.stream_zones,
         }
+    }
+
+    /// Zones that limits are counted in.
+    pub fn limit_zones(&self) -> impl Iterator<Item = &KeyvalZone> {
+        self.zones.iter().map(|zone| &**zone).filter(|zone| zone.limit.is_some())
+    }
+
+    /// The same once the configuration is in force, sorted by name.
+    pub fn named_limit_zones(&self) -> &[NamedZone] {
+        &self.limit_zones
     }
 
     /// All that `status_zone` counts.

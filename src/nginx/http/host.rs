@@ -40,6 +40,10 @@ impl Host for NginxHost<'_> {
         self.main.named_zones(Block::Stream)
     }
 
+    fn limit_zones(&self) -> &[NamedZone] {
+        self.main.named_limit_zones()
+    }
+
     fn has_stream(&self) -> bool {
         // SAFETY: the cycle in force is live.
         unsafe { stream::configured(sys::ngx_cycle) }

@@ -15,6 +15,7 @@ pub mod variable;
 pub mod watch;
 mod work;
 
+use super::conf::Conf;
 use super::conf::api::{self as api_conf, ApiConf, ApiDirective, HttpConf};
 use super::conf::increment::IncrementDirective;
 use super::conf::keyval::{KeyvalDirective, KeyvalZoneDirective};
@@ -22,6 +23,7 @@ use super::conf::main::MainConf;
 use super::conf::rest::RestDirective;
 use super::conf::{self, command};
 use super::ffi::{ERROR, OK, guard};
+use super::limit;
 use super::modules::{self, Exported};
 use super::upstream;
 use nginx_sys as sys;
@@ -78,8 +80,8 @@ unsafe extern "C" fn postconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int
             {
                 return ERROR;
             }
+            Conf::new(cf).finish(limit::install(cf))
         }
-        OK
     })
 }
 

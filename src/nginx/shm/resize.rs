@@ -60,6 +60,17 @@ static PENDING: Mutex<Vec<Pending>> = Mutex::new(Vec::new());
 
 /// Refuses a type other than the one that the records were written for.
 pub fn same_type(old: &KeyvalZone, zone: &KeyvalZone) -> Result<(), String> {
+    if let (Some(old), Some(new)) = (&old.limit, &zone.limit)
+        && old.text != new.text
+    {
+        return Err(format!(
+            "{} in {} uses the \"{}\" key while previously it used the \"{}\" key; give it another name",
+            zone.title(),
+            zone.place,
+            new.text,
+            old.text
+        ));
+    }
     if old.matching == zone.matching {
         return Ok(());
     }
@@ -163,6 +174,7 @@ pub unsafe fn commit(zones: &mut [Box<KeyvalZone>], control: &Control) -> Result
             .zip(sources)
             .for_each(|(old, source)| old.source = source);
         std::mem::forget(bound);
+        new.inherit_limited(&from);
         zone.zone = Some(new);
         tell(zone, last.size, copied.as_ref().ok());
         // Without a master, requests that began with the last configuration end with it.

@@ -11,6 +11,7 @@ mod feed;
 mod full;
 mod generations;
 mod geometry;
+mod limit;
 mod matching;
 mod model;
 mod past;

@@ -1,0 +1,221 @@
+//! Limits of requests on several nodes: what each admits, what the cluster admits, and what a node that dies leaves.
+
+use super::{Fixture, START, identity};
+use crate::record::{Millis, Record};
+use crate::store::{Applied, Cursor, FeedEnd, Limited, Matching, Outcome, Params, Zone};
+
+const MB: usize = 1 << 20;
+const DRIFT: Millis = 60_000;
+
+fn params(node: u8, rate: u64) -> Params {
+    Params { sync: true, evict: true, matching: Matching::Limit, rate, ..Params::new(identity(node)) }
+}
+
+/// Nodes that hear of each other every so many milliseconds.
+struct Cluster {
+    rate: u64,
+    nodes: Vec<Fixture>,
+    cursors: Vec<Vec<Cursor>>,
+    now: Millis,
+}
+
+impl Cluster {
+    fn new(count: u8, rate: u64) -> Cluster {
+        let nodes: Vec<Fixture> = (1..=count).map(|node| Fixture::with(4 * MB, params(node, rate))).collect();
+        let walkers = |node: &Fixture| (0..count).map(|_| node.feed_open(1).expect("a walker")).collect();
+        let cursors = nodes.iter().map(walkers).collect();
+        Cluster { rate, nodes, cursors, now: START }
+    }
+
+    fn ask(&self, node: usize, key: &[u8], burst: u64) -> bool {
+        let asked = self.nodes[node].admit(key, self.rate, Some(burst * 1000), self.now).expect("an answer");
+        matches!(asked, Limited::Within(_))
+    }
+
+    /// Everybody tells everybody what is new.
+    fn exchange(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                let told = tell(&self.nodes[from], &mut self.cursors[from][to], &self.nodes[to], self.now);
+                assert!(told.iter().all(|applied| matches!(applied, Applied::Newer | Applied::Stale)), "{told:?}");
+            }
+        }
+    }
+
+    /// Offers so many requests for each thousand that the rate allows, for some time; `chosen` says on which node each
+    /// comes. Returns how many were admitted.
+    fn offer(&mut self, load: u64, millis: Millis, delay: Millis, burst: u64, chosen: impl Fn(u64) -> usize) -> u64 {
+        let (mut admitted, mut offered) = (0, 0);
+        for elapsed in 0..millis {
+            self.now += 1;
+            // Both are in thousandths.
+            while offered * 1_000_000_000 / (self.rate * load) <= elapsed {
+                admitted += u64::from(self.ask(chosen(offered), b"key", burst));
+                offered += 1;
+            }
+            if elapsed % delay == 0 {
+                self.exchange();
+            }
+        }
+        admitted
+    }
+}
+
+/// Tells one node what is new on another.
+fn tell(from: &Zone, cursor: &mut Cursor, to: &Zone, now: Millis) -> Vec<Applied> {
+    let mut told = Vec::new();
+    let mut each = |record: &Record<'_>| {
+        told.push(to.apply(record, now, DRIFT).expect("an answer"));
+        true
+    };
+    for shard in 0..from.all_shards().count_ones() {
+        while let FeedEnd::More | FeedEnd::Reset = from.feed(cursor, shard, &mut each).expect("a walk") {}
+    }
+    told
+}
+
+/// What the cluster may admit: the rate and a twentieth, the burst, and one for each node. And never less than the rate.
+fn check(admitted: u64, rate: u64, seconds: u64, burst: u64, nodes: u64, what: &str) {
+    let allowed = rate * seconds;
+    let most = allowed + allowed / 20 + burst + nodes;
+    assert!((allowed..=most).contains(&admitted), "{what}: {admitted}, not between {allowed} and {most}");
+}
+
+#[test]
+fn three_times_the_rate_is_held_to_the_rate_wherever_it_comes() {
+    const SECONDS: u64 = 10;
+    for nodes in 2..=5 {
+        for rate in [10, 100, 1000] {
+            for (way, chosen) in [("evenly", 0), ("on one", 1), ("moving", 2)] {
+                // As much burst as a fifth of a second drains, and what comes in the meantime from the others.
+                let burst = (rate / 5).max(2);
+                let mut cluster = Cluster::new(nodes as u8, rate * 1000);
+                let on = |n: u64| match chosen {
+                    0 => (n % nodes) as usize,
+                    1 => 0,
+                    _ => (n / (rate * 3) % nodes) as usize,
+                };
+                let admitted = cluster.offer(3000, SECONDS * 1000, 10, burst, on);
+                check(admitted, rate, SECONDS, burst, nodes, &format!("{nodes} nodes, {rate} r/s, {way}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_within_the_rate_is_admitted_though_it_moves() {
+    for nodes in 2..=5 {
+        let mut cluster = Cluster::new(nodes as u8, 100_000);
+        let admitted = cluster.offer(1000, 10_000, 10, 5, |n| (n * 7 / 3 % nodes) as usize);
+        assert!(admitted >= 999, "{nodes} nodes: {admitted} of 1000");
+    }
+}
+
+#[test]
+fn each_node_admits_a_burst_before_it_has_heard_and_they_are_made_up_for() {
+    let mut cluster = Cluster::new(3, 10_000);
+    let mut admitted = 0;
+    for node in 0..3 {
+        admitted += (0..10).filter(|_| cluster.ask(node, b"key", 4)).count();
+    }
+    assert_eq!(admitted, 3 * 5, "one and the burst on each");
+    cluster.exchange();
+    // All of them are in each bucket: until it holds less than the burst again, nobody admits.
+    cluster.now += 900;
+    assert!((0..3).all(|node| !cluster.ask(node, b"key", 4)));
+    cluster.now += 201;
+    assert!((0..3).all(|node| cluster.ask(node, b"key", 4)));
+}
+
+#[test]
+fn what_is_told_twice_or_late_counts_once() {
+    let (here, there) = (Fixture::with(MB, params(1, 10_000)), Fixture::with(MB, params(2, 10_000)));
+    let mut late = there.feed_open(1).expect("a walker");
+    let mut again = there.feed_open(1).expect("a walker");
+    assert_eq!(here.admit(b"key", 10_000, None, START), Ok(Limited::Within(0)));
+    for _ in 0..3 {
+        there.admit(b"key", 10_000, None, START).expect("memory");
+        tell(&there, &mut again, &here, START);
+    }
+    assert_eq!(here.limited(b"key", 10_000, START), Ok(4000));
+    assert_eq!(tell(&there, &mut late, &here, START), [Applied::Stale]);
+    assert_eq!(here.limited(b"key", 10_000, START), Ok(4000));
+}
+
+#[test]
+fn a_node_that_comes_new_begins_with_what_others_have() {
+    let (here, there) = (Fixture::with(MB, params(1, 10_000)), Fixture::with(MB, params(2, 10_000)));
+    for _ in 0..5 {
+        there.admit(b"key", 10_000, None, START).expect("memory");
+    }
+    let mut walker = there.feed_open(1).expect("a walker");
+    tell(&there, &mut walker, &here, START);
+    assert_eq!(here.limited(b"key", 10_000, START), Ok(5000));
+    assert_eq!(here.admit(b"key", 10_000, Some(4000), START), Ok(Limited::Beyond(5000)));
+    assert_eq!(here.limited(b"key", 10_000, START + 300), Ok(2000), "and it has drained meanwhile");
+    // Its own part goes on from there, and what the other admits is added.
+    assert_eq!(here.admit(b"key", 10_000, Some(9000), START), Ok(Limited::Within(5000)));
+    there.admit(b"key", 10_000, None, START).expect("memory");
+    tell(&there, &mut walker, &here, START);
+    assert_eq!(here.limited(b"key", 10_000, START), Ok(7000));
+}
+
+#[test]
+fn keys_end_a_minute_after_their_bucket_is_empty() {
+    let zone = Fixture::with(MB, params(1, 1000));
+    for _ in 0..3 {
+        zone.admit(b"key", 1000, None, START).expect("memory");
+    }
+    let records = |now| {
+        zone.upkeep(now, 10_000);
+        zone.stats().records
+    };
+    assert_eq!(records(START + 62_000), 1);
+    assert_eq!(records(START + 64_000), 0);
+    assert_eq!(zone.admit(b"key", 1000, None, START + 64_000), Ok(Limited::Within(0)));
+}
+
+#[test]
+fn a_full_zone_lets_those_go_that_end_soonest() {
+    let zone = Fixture::with(MB, params(1, 1000));
+    let keys = 40_000_u64;
+    for n in 0..keys {
+        let asked = zone.admit(&n.to_be_bytes(), 1000, Some(0), START + n);
+        assert_eq!(asked, Ok(Limited::Within(0)), "{n}: {:?}", zone.stats());
+    }
+    let (now, held) = (START + keys, zone.stats().records);
+    assert!(zone.stats().evicted > keys / 2, "{:?}", zone.stats());
+    // Most of those that came last are known, and none of the oldest: what ends within the same seconds goes in any order.
+    let known = |range: std::ops::Range<u64>| {
+        // Asked twice within the same millisecond, a known key is beyond its burst.
+        range.filter(|n| zone.limited(&n.to_be_bytes(), 1, now).expect("an answer") > 0).count() as u64
+    };
+    assert!(known(keys - held / 2..keys) >= held / 2 * 4 / 5, "{} of {}", known(keys - held / 2..keys), held / 2);
+    assert!(known(0..keys - 2 * held) < 10, "{}", known(0..keys - 2 * held));
+}
+
+#[test]
+fn keys_of_any_bytes_and_lengths() {
+    let (here, there) = (Fixture::with(4 * MB, params(1, 1000)), Fixture::with(4 * MB, params(2, 1000)));
+    let mut walker = there.feed_open(1).expect("a walker");
+    for len in (1..64).chain([990, 1015, 4000, 4040, 4056, 4060, 8192, 65_527]) {
+        let key = vec![len as u8; len];
+        assert_eq!(here.admit(&key, 1000, Some(0), START), Ok(Limited::Within(0)), "{len}");
+        assert_eq!(there.admit(&key, 1000, Some(0), START), Ok(Limited::Within(0)), "{len}");
+        tell(&there, &mut walker, &here, START);
+        assert_eq!(here.limited(&key, 1000, START), Ok(2000), "{len}");
+    }
+    assert!(here.admit(&[1; 65_528], 1000, None, START).is_err());
+    assert!(here.admit(b"", 1000, None, START).is_err());
+}
+
+#[test]
+fn outcomes_are_counted() {
+    let zone = Fixture::with(MB, params(1, 1000));
+    for (n, outcome) in Outcome::ALL.into_iter().enumerate() {
+        (0..=n).for_each(|_| zone.count_limited(outcome));
+    }
+    assert_eq!(Outcome::ALL.map(|outcome| zone.limited_total(outcome)), [1, 2, 3, 4, 5]);
+    zone.reset_limited();
+    assert_eq!(Outcome::ALL.map(|outcome| zone.limited_total(outcome)), [0; 5]);
+}
