@@ -69,4 +69,62 @@ use ZoneMesh::Wire;
     $_->stop for @others;
 }
 
+# The node that gives the state falls silent, or dies, in the middle of it: another one goes on.
+{
+    my $size = 50_000;
+    my @nodes = cluster(3, not_started => 1, zones => 'client_max_body_size 8m; keyval_zone zone=one:48m sync;');
+    my $newcomer = $nodes[2];
+    my @others = @nodes[ 0, 1 ];
+    $_->start for @others;
+    connected(1, @others);
+    eventually { $_->get('/api/9/zonemesh/zones/one')->json->{joined} } $_->name . ' has joined' for @others;
+    my $value = 'v' x 400;
+    for my $n (1 .. 10) {
+        my %pairs = map { ("key $_" => $value) } ($n - 1) * $size / 10 + 1 .. $n * $size / 10;
+        my $answer = $others[0]->request('PUT', '/api/9/zonemesh/keyvals/one', body => ZoneMesh::Node::encode(\%pairs));
+        is($answer->status, 200, "part $n of a large state");
+    }
+    everywhere_is(\@others, \&held, $size, 'two nodes have it', 30);
+    # Each by what the other one says of it.
+    my %known = map { my $n = $_; (identity($others[ 1 - $n ], $others[$n]) => $others[$n]) } 0, 1;
+
+    for my $how (qw(frozen killed)) {
+        my @asked = $newcomer->grep_log(qr/takes the full state/);
+        $newcomer->start;
+        my $giver = qr/zone "one" joins: it takes the full state of node ([0-9a-f]{16})/;
+        my $line  = ($newcomer->wait_log($giver, 10, scalar @asked))[-1];
+        my $donor = $known{ ($line // '') =~ $giver ? $1 : '' } or die "nobody gives the state: " . ($line // 'no line');
+        # A little at a time, until some of it is there.
+        my @workers = $donor->workers;
+        my $joining;
+        for (1 .. 2_000) {
+            kill 'STOP', @workers;
+            $joining = $newcomer->get('/api/9/zonemesh/zones/one')->json->{joining};
+            last if !$joining || $joining->{records} > 0;
+            kill 'CONT', @workers;
+            sleep 0.001;
+        }
+        ok($joining && $joining->{records} > 0 && $joining->{records} < $size,
+            "the node that gives the state is $how when " . ($joining ? $joining->{records} : 'all') . ' records are there');
+        $donor->crash if $how eq 'killed';
+        eventually_is { held($newcomer) } $size, '... and all arrive', 30;
+        my @now = map { /$giver/ ? $1 : () } $newcomer->grep_log($giver);
+        splice @now, 0, scalar @asked;
+        is(scalar @now, 2, '... as another node was asked') and isnt($now[1], $now[0], '... which is another one indeed');
+        eventually { $newcomer->get('/api/9/zonemesh/zones/one')->json->{joined} } '... and the node has joined';
+        kill 'CONT', @workers if $how eq 'frozen';
+        connected($how eq 'frozen' ? 2 : 1, $newcomer);
+        $newcomer->quit;
+    }
+    $_->stop for @nodes;
+}
+
 done_testing;
+
+sub held { my ($node) = @_; return $node->get('/api/9/zonemesh/zones/one')->json->{records} }
+
+sub identity {
+    my ($asked, $node) = @_;
+    my ($peer) = grep { $_->{server} eq '127.0.0.1:' . $node->sync } @{ $asked->get('/api/9/zonemesh/peers')->json };
+    return $peer->{node};
+}

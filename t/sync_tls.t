@@ -121,6 +121,47 @@ for (
     is_deeply($b->keyvals('one'), {}, '... and nothing is sent');
 }
 
+# Lists of revoked certificates inbound, where nodes have theirs from an intermediate authority: nginx wants one of the root and
+# one of each intermediate.
+{
+    my ($below, $fallen) = map { $ca->intermediate($_) } 'sound', 'fallen';
+    my ($bad, $bad_key) = $below->issue('revoked');
+    my ($other) = $fallen->issue('other');
+    my ($good, $good_key) = $below->issue('good');
+    my ($orphan, $orphan_key) = $fallen->issue('orphan');
+    my @lists = map { ZoneMesh::Node::slurp($_) } $ca->revoke($fallen->file), $below->revoke($bad), $fallen->revoke($other);
+    my $strict = sub {
+        my $node = node(
+            http   => 'keyval_zone zone=one:1m sync; server { listen 127.0.0.1:%%PORT%%; location /api { api; } }',
+            stream => "server { listen 127.0.0.1:%%SYNC%% ssl; zone_sync; zone_sync_timeout 1s;
+                ssl_certificate $good; ssl_certificate_key $good_key; ssl_verify_client on;
+                ssl_client_certificate @{[ $ca->file ]}; ssl_verify_depth 2; ssl_crl crl.pem; }",
+        );
+        $node->write_file('crl.pem', join '', @_);
+        return $node->start;
+    };
+    my $node = $strict->(@lists);
+    my ($said) = s_client($node, [ '-cert', $good, '-key', $good_key, '-cert_chain', $below->file ], 2);
+    is(((frames($said))[0] // [''])->[0], $TYPE{HELLO}, 'lists of the whole chain: who is on none is greeted');
+    for (
+        [ 'a revoked certificate',                       $bad,    $bad_key,    $below ],
+        [ 'a certificate of an authority that is revoked', $orphan, $orphan_key, $fallen ],
+    ) {
+        my ($name, $certificate, $key, $issuer) = @$_;
+        my $before = () = $node->grep_log(qr/certificate revoked/);
+        ($said) = s_client($node, [ '-cert', $certificate, '-key', $key, '-cert_chain', $issuer->file ], 2);
+        is($said, '', "$name: nothing is said to it");
+        ok(scalar($node->wait_log(qr/\[info\].*client SSL certificate verify error: \(23:certificate revoked\)/, 5, $before)) > $before,
+            '... and the log says why, at info');
+    }
+    $node->stop;
+    $node = $strict->($lists[0]);
+    ($said) = s_client($node, [ '-cert', $good, '-key', $good_key, '-cert_chain', $below->file ], 2);
+    is($said, '', 'no list of an intermediate: whom it has issued a certificate is refused');
+    ok(scalar $node->wait_log(qr/\[info\].*client SSL certificate verify error: \(3:unable to get certificate CRL\)/), '... and the log says why');
+    $node->stop;
+}
+
 done_testing;
 
 # What a peer says to `openssl s_client` with these arguments that says hello, and how long it kept the connection, at most

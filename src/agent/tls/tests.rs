@@ -50,6 +50,24 @@ impl Ca {
     fn verifying(&self) -> Options {
         Options { trusted: Some(self.file("ca.pem")), verify: true, ..options() }
     }
+
+    /// Verifying, with the list of each of these issuers, on which these certificates are.
+    fn revoking(&self, lists: &[(&str, &[&str])]) -> Options {
+        let list = |(issuer, revoked): &(&str, &[&str])| {
+            let config = format!(
+                "[ca]\ndefault_ca=own\n[own]\ndatabase={issuer}.index\ndefault_md=sha256\ndefault_crl_days=30\ncrlnumber={issuer}.number\n"
+            );
+            std::fs::write(self.0.join("ca.cnf"), config).unwrap();
+            std::fs::write(self.0.join(format!("{issuer}.index")), "").unwrap();
+            std::fs::write(self.0.join(format!("{issuer}.number")), "01").unwrap();
+            let by = format!("ca -config ca.cnf -cert {issuer}.pem -keyfile {issuer}.key");
+            revoked.iter().for_each(|name| self.openssl(&format!("{by} -revoke {name}.pem")));
+            self.openssl(&format!("{by} -gencrl -out {issuer}.crl"));
+            self.file(&format!("{issuer}.crl")).1
+        };
+        let bytes: Vec<u8> = lists.iter().flat_map(list).collect();
+        Options { crl: Some(("crl.pem".into(), bytes)), ..self.verifying() }
+    }
 }
 
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
@@ -233,17 +251,33 @@ async fn revoked_certificates_are_refused() {
     let ca = Ca::new();
     ca.issue("good", "ca", LOCALHOST, "30");
     ca.issue("bad", "ca", LOCALHOST, "30");
-    std::fs::write(ca.0.join("index.txt"), "").unwrap();
-    let config =
-        "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ndefault_md=sha256\ndefault_crl_days=30\ncrlnumber=number\n";
-    std::fs::write(ca.0.join("number"), "01").unwrap();
-    std::fs::write(ca.0.join("ca.cnf"), config).unwrap();
-    ca.openssl("ca -config ca.cnf -cert ca.pem -keyfile ca.key -revoke bad.pem");
-    ca.openssl("ca -config ca.cnf -cert ca.pem -keyfile ca.key -gencrl -out crl.pem");
-    let revoking = Options { crl: Some(ca.file("crl.pem")), ..ca.verifying() };
+    let revoking = ca.revoking(&[("ca", &["bad"])]);
     assert_eq!(shake(&ca, revoking.clone(), &["good.pem"], "good.key").await, Ok(None));
     let text = shake(&ca, revoking, &["bad.pem"], "bad.key").await.unwrap_err();
     assert!(text.contains("is revoked"), "{text}");
+}
+
+#[tokio::test]
+async fn each_issuer_in_a_chain_needs_a_list() {
+    let ca = Ca::new();
+    for issuer in ["sound", "fallen"] {
+        ca.issue(issuer, "ca", "basicConstraints=critical,CA:TRUE", "30");
+    }
+    ca.issue("good", "sound", LOCALHOST, "30");
+    ca.issue("bad", "sound", LOCALHOST, "30");
+    ca.issue("orphan", "fallen", LOCALHOST, "30");
+    let all = ca.revoking(&[("ca", &["fallen"]), ("sound", &["bad"]), ("fallen", &[])]);
+    assert_eq!(shake(&ca, all.clone(), &["good.pem", "sound.pem"], "good.key").await, Ok(None));
+    for chain in [["bad.pem", "sound.pem"], ["orphan.pem", "fallen.pem"]] {
+        let text = shake(&ca, all.clone(), &chain, &chain[0].replace("pem", "key")).await.unwrap_err();
+        assert!(text.contains("is revoked"), "{chain:?}: {text}");
+    }
+    // Whichever of the two is missing, nobody knows.
+    for lists in [("ca", ["fallen"]), ("sound", ["bad"])] {
+        let some = ca.revoking(&[(lists.0, &lists.1)]);
+        let text = shake(&ca, some, &["good.pem", "sound.pem"], "good.key").await.unwrap_err();
+        assert!(text.contains("zone_sync_ssl_crl has no list of the issuer"), "{lists:?}: {text}");
+    }
 }
 
 #[tokio::test]
