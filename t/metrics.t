@@ -5,7 +5,11 @@ use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
 
-my @nodes = cluster(2);
+# The first has a zone that the second lacks.
+my @nodes = cluster(2, tls => authority('the CA'), not_started => 1);
+$nodes[0]->configure(http => $nodes[0]{http} . 'keyval_zone zone=apart:64k sync;');
+$_->start for @nodes;
+connected(1, @nodes);
 is($nodes[0]->add('one', "key $_", 'v'), 201, 'a pair') for 1 .. 3;
 is($nodes[0]->drop('one', 'key 1'), 204, 'a delete');
 everywhere(\@nodes, 'key 2', 'v', 'both have them');
@@ -13,7 +17,15 @@ my $answer = $nodes[0]->get('/api/9/zonemesh/metrics');
 is($answer->status, 200, 'metrics');
 is($answer->header('content-type'), 'text/plain; version=0.0.4', 'as text');
 
-sub value { my ($node, $name) = @_; return $node->get('/api/9/zonemesh/metrics')->body =~ /^\Q$name\E (\S+)$/m ? $1 : undef }
+# The names of all that any node has shown.
+my %seen;
+
+sub value {
+    my ($node, $name) = @_;
+    my $body = $node->get('/api/9/zonemesh/metrics')->body;
+    $seen{$_} = 1 for $body =~ /^# TYPE (\S+)/mg;
+    return $body =~ /^\Q$name\E (\S+)$/m ? $1 : undef;
+}
 
 is(value($nodes[0], 'zonemesh_zone_records{zone="one"}'), 2, 'records of a zone');
 is(value($nodes[0], 'zonemesh_zone_operations_total{zone="one",operation="set"}'), 3, 'what was set here');
@@ -29,6 +41,8 @@ eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 1 } 'the
 eventually { value($nodes[0], "zonemesh_sync_peer_sent_bytes_total{$peer}") > 100 } '... and what was sent over it';
 eventually { value($nodes[0], "zonemesh_sync_peer_pending_records{$peer}") == 0 } '... and that nothing waits for it';
 is(value($nodes[0], sprintf 'zonemesh_sync_peer_connected{peer="127.0.0.1:%d"}', $nodes[0]->sync), 0, 'a node is not connected to itself');
+eventually { value($nodes[0], "zonemesh_sync_zone_refused{$peer,zone=\"apart\",by=\"peer\"}") == 1 } '... and a zone that the peer lacks';
+eventually { value($nodes[0], "zonemesh_sync_peer_certificate_expiry_timestamp_seconds{$peer}") > time } '... and when its certificate ends';
 my $since = value($nodes[0], "zonemesh_sync_peer_since_timestamp_seconds{$peer}");
 $nodes[1]->stop;
 eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 0 } '... and when a peer is gone';
@@ -62,6 +76,14 @@ CONF
         chown((getpwnam 'nobody')[ 2, 3 ], $folder);
     }
     eventually { $state->('pending') == 0 } 'all is written again', 10;
+}
+
+# Whoever looks a metric up finds it.
+{
+    my $page  = ZoneMesh::Node::slurp("$FindBin::Bin/../docs/operations.md");
+    my %named = map { $_ => 1 } $page =~ /\b(zonemesh_\w+)/g;
+    cmp_ok(scalar keys %seen, '>', 40, scalar(keys %seen) . ' metrics');
+    is_deeply([ grep { !$named{$_} } sort keys %seen ], [], '... and all of them are on the page about operations');
 }
 
 done_testing;
