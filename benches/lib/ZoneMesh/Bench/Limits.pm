@@ -159,7 +159,7 @@ sub delay {
         return $1;
     };
     my @millis;
-    for my $n (1 .. $given{quick} ? 20 : 200) {
+    for my $n (1 .. ($given{quick} ? 20 : 200)) {
         my $before = $held->();
         $one->get("/k?k=$n");
         my $admitted = time;
