@@ -44,6 +44,8 @@ pub(super) enum Error {
     KeyvalKeyNotFound,
     #[error("keyval key already exists")]
     KeyvalKeyExists,
+    #[error("{}", StoreError::Parts)]
+    CounterParts,
     #[error(transparent)]
     KeyvalFormat(#[from] FormatError),
     #[error("the keyval zone is full")]
@@ -141,8 +143,6 @@ pub(super) enum FormatError {
     CounterLife,
     #[error("invalid value: {}", StoreError::NoNumber)]
     NoNumber,
-    #[error("invalid incr: {}", StoreError::Parts)]
-    CounterParts,
     #[error("invalid incr: {}", StoreError::OutOfRange)]
     OutOfRange,
     #[error("timeout not enabled: \"expire\" needs a \"timeout\" on the keyval_zone")]
@@ -170,6 +170,7 @@ impl Error {
             Error::KeyvalNotFound => (404, "KeyvalNotFound"),
             Error::KeyvalKeyNotFound => (404, "KeyvalKeyNotFound"),
             Error::KeyvalKeyExists => (409, "KeyvalKeyExists"),
+            Error::CounterParts => (409, "KeyvalCounterParts"),
             Error::KeyvalFormat(_) => (400, "KeyvalFormatError"),
             Error::KeyvalNoMemory => (507, "KeyvalNoMemory"),
             Error::KeyvalBusy => (503, "KeyvalBusy"),
@@ -258,7 +259,7 @@ impl From<StoreError> for Error {
             StoreError::Spellings => FormatError::KeySpellings.into(),
             StoreError::NoNumber => FormatError::NoNumber.into(),
             StoreError::OutOfRange => FormatError::OutOfRange.into(),
-            StoreError::Parts => FormatError::CounterParts.into(),
+            StoreError::Parts => Error::CounterParts,
         }
     }
 }

@@ -6,8 +6,9 @@
 use super::arena::{Freed, Need};
 use super::block::Fields;
 use super::evict::Wish;
-use super::keys::{Condition, Found, Grave, Life, Sink, UNLOCKED_TRIES, Written};
+use super::keys::{Condition, Found, Grave, Life, Made, Sink, UNLOCKED_TRIES, Written};
 use super::layout::shard;
+use super::parts::Parts;
 use super::shard::{Met, Place, Shard};
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
@@ -55,6 +56,11 @@ struct Tally {
     latest: Millis,
     /// What the parts that are there would free.
     freed: Option<Met>,
+    /// The parts there are, without those that don't count any more.
+    parts: Parts,
+    /// The records of this memory's part and of the one that all write, be they tombstones.
+    own_met: Option<Met>,
+    shared_met: Option<Met>,
 }
 
 impl Zone {
@@ -62,7 +68,8 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// `OutOfRange`, `NoMemory`, `BadKey` (also if the zone has no counters) or `Busy`; the counter is what it was.
+    /// `OutOfRange`, also of what this memory alone has added; `NoMemory`, `Parts`, `BadKey` (also if the zone has no
+    /// counters) or `Busy`. The counter is what it was.
     pub fn count(&self, key: &[u8], by: i64, missing: Missing, now: Millis) -> Result<Counted, StoreError> {
         self.check_key(key, &[])?;
         if self.matching != Matching::Counter {
@@ -72,9 +79,11 @@ impl Zone {
         let (place, payload) = (self.place(&own), own.len() + Count::LEN);
         self.prepare_write(place, payload);
         let shard = self.shard(place.shard)?;
+        let look = || self.tally(place, key, now);
+        let mut looked = None;
         // What isn't written costs nothing.
         if self.is_bound() {
-            let is_there = self.tally(place, key, now).sum.exists;
+            let is_there = looked.insert(look()).sum.exists;
             match missing {
                 Missing::Leave if !is_there => return Ok(Counted::Unmet),
                 Missing::Begin(1.., _) | Missing::Begin(..=-1, _) if !is_there => shard.charge(payload)?,
@@ -83,7 +92,11 @@ impl Zone {
         }
         shard.charge(payload)?;
         let wish = || Wish { place, key: &own, payload };
-        shard.with_relief(now, true, wish, || shard.add_to_sum(place, (key, &own), by, missing, now))
+        // What was seen holds for the first try: making room changes it.
+        shard.with_relief(now, true, wish, || {
+            let tally = looked.take().unwrap_or_else(look);
+            shard.add_to_sum(place, (key, &own), by, missing, (&tally, now))
+        })
     }
 
     /// The sum, for [`Zone::get`].
@@ -117,13 +130,15 @@ impl Zone {
         let base = Role::Base.of(key);
         let (place, payload) = (self.place(&base), base.len() + text.len());
         let shard = self.shard(place.shard)?;
-        if self.is_bound() && !self.allows_found(condition, self.tally(place, key, now).found.as_ref()) {
+        let look = || self.tally(place, key, now);
+        let mut looked = None;
+        if self.is_bound() && !self.allows_found(condition, looked.insert(look()).found.as_ref()) {
             return Ok(Written::Unmet);
         }
         shard.charge(payload)?;
         let wish = || Wish { place, key: &base, payload };
         shard.with_relief(now, true, wish, || {
-            let tally = self.tally(place, key, now);
+            let tally = looked.take().unwrap_or_else(look);
             if !self.allows_found(condition, tally.found.as_ref()) {
                 return Ok(Written::Unmet);
             }
@@ -155,7 +170,11 @@ impl Zone {
             shard.charge(base.len())?;
         }
         let wish = || Wish { place, key: &base, payload: base.len() };
-        shard.with_relief(now, true, wish, || shard.delete_sum(place, key, &base, now))
+        let mut looked = Some(tally);
+        shard.with_relief(now, true, wish, || {
+            let tally = looked.take().unwrap_or_else(|| self.tally(place, key, now));
+            shard.delete_sum(place, key, &base, (&tally, now))
+        })
     }
 
     /// Hands the counters of one bucket to `each`. The shard is locked.
@@ -223,11 +242,18 @@ impl Zone {
             traces.add(self, &fields);
         }
         self.parts_each(place, key, |id, met| {
+            tally.parts.add(met);
+            match id {
+                id if id == own => tally.own_met = Some(*met),
+                PartId::SHARED => tally.shared_met = Some(*met),
+                _ => {}
+            }
             let Some(count) = self.count_in(met) else { return };
             tally.freed = Some(*met);
             tally.latest = tally.latest.max(met.fields.expires.unwrap_or(Millis::MAX));
             if count.begun <= cut {
                 tally.is_littered = true;
+                tally.parts.held -= 1;
                 return;
             }
             // What a counter begins with is of no interest where somebody knew of one, and set it.
@@ -252,9 +278,8 @@ impl Shard<'_> {
         (key, own): (&[u8], &[u8]),
         by: i64,
         missing: Missing,
-        now: Millis,
+        (tally, now): (&Tally, Millis),
     ) -> Result<Counted, StoreError> {
-        let tally = self.zone.tally(place, key, now);
         let (start, end) = match (tally.sum.exists, missing) {
             (true, _) => (0, tally.sum.end),
             (false, Missing::Begin(start, life)) => (start, self.zone.end_of(life, None, now)),
@@ -263,35 +288,58 @@ impl Shard<'_> {
         let sum = tally.sum.plus(i128::from(start) + i128::from(by)).ok_or(StoreError::OutOfRange)?;
         let before = tally.own.unwrap_or(Count { begun: Stamp::ZERO, amount: 0 });
         let amount = before.amount.checked_add(by).ok_or(StoreError::OutOfRange)?;
+        // What others would refuse must not be taken here.
+        let more = usize::from(tally.own_met.is_none()) + usize::from(start != 0 && tally.shared_met.is_none());
+        if more > 0 && !tally.parts.have_room_for(more) {
+            return Err(StoreError::Parts);
+        }
+        let (mut own_met, mut shared_met) = (tally.own_met, tally.shared_met);
         if tally.is_littered {
             self.cut(place, key, now);
+            Tally { own_met, shared_met, .. } = self.zone.tally(place, key, now);
         }
         self.move_sequence();
-        // Before what is added to it: who is killed in between has begun a counter, and added nothing.
-        if start != 0 {
-            let shared = Role::Part(PartId::SHARED).of(key);
-            self.write_part(place, &shared, Count { begun: Stamp::ZERO, amount: start }, end, now)?;
-        }
-        let version = self.write_part(place, own, Count { amount, ..before }, end, now)?;
+        let shared = (start != 0).then(|| Role::Part(PartId::SHARED).of(key));
+        let begin =
+            |key| self.make_part(place, key, Count { begun: Stamp::ZERO, amount: start }, end, shared_met.as_ref());
+        let first = shared.as_deref().map(begin).transpose()?;
+        // With room for both, or for neither.
+        let made = self
+            .make_part(place, own, Count { amount, ..before }, end, own_met.as_ref())
+            .inspect_err(|_| first.iter().for_each(|first| self.unmake(first)))?;
+        let own_met = match first {
+            // Before what is added to it: who is killed in between has begun a counter, and added nothing.
+            Some(first) => {
+                self.publish_own(place, &first, shared_met.as_ref(), now);
+                // That may have moved the link to it.
+                self.zone.find(place, own)
+            }
+            None => own_met,
+        };
+        let version = self.publish_own(place, &made, own_met.as_ref(), now);
         Ok(Counted::Done { sum, created: !tally.sum.exists, version })
     }
 
-    fn write_part(
+    fn make_part(
         &self,
         place: Place,
         record_key: &[u8],
         count: Count,
         end: Option<Millis>,
-        now: Millis,
-    ) -> Result<Version, StoreError> {
-        let met = self.zone.find(place, record_key);
-        let shortened = self.is_shortened(end, met.as_ref());
-        self.write_own(place, (record_key, Kind::Counter), &count.encode(), (end, shortened), met.as_ref(), now)
+        met: Option<&Met>,
+    ) -> Result<Made, StoreError> {
+        let end = (end, self.is_shortened(end, met));
+        self.make_own(place, (record_key, Kind::Counter), &count.encode(), end, met)
     }
 
-    fn delete_sum(&self, place: Place, key: &[u8], base: &[u8], now: Millis) -> Result<Written, StoreError> {
+    fn delete_sum(
+        &self,
+        place: Place,
+        key: &[u8],
+        base: &[u8],
+        (tally, now): (&Tally, Millis),
+    ) -> Result<Written, StoreError> {
         let zone = self.zone;
-        let tally = zone.tally(place, key, now);
         let keeps = zone.leaves_tombstones();
         let retention = if zone.is_sync() { zone.retention() } else { zone.lapsed_retention() };
         self.move_sequence();

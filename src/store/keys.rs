@@ -444,6 +444,12 @@ impl Zone {
     }
 }
 
+/// A record of this node that is made, and that nothing leads to yet.
+pub(super) struct Made {
+    at: usize,
+    fields: Fields,
+}
+
 /// What a tombstone says.
 pub struct Grave {
     /// Version of the delete, or of the record that ended.
@@ -474,12 +480,25 @@ impl Shard<'_> {
         met: Option<&Met>,
         now: Millis,
     ) -> Result<Version, StoreError> {
+        let made = self.make_own(place, (key, kind), value, (expires, shortened), met)?;
+        Ok(self.publish_own(place, &made, met, now))
+    }
+
+    /// The first half of [`Shard::write_own`], which can fail: nothing leads to the record yet.
+    #[inline]
+    pub(super) fn make_own(
+        &self,
+        place: Place,
+        (key, kind): (&[u8], Kind),
+        value: &[u8],
+        (expires, shortened): (Option<Millis>, bool),
+        met: Option<&Met>,
+    ) -> Result<Made, StoreError> {
         met.inspect(|met| self.prepare(met));
         let need = met.map_or(Need::Growth, |met| Need::Replacement(self.freed_by(met)));
         let at = self.make(key, value, need)?;
-        let stamp = self.stamp(now);
         let fields = Fields {
-            stamp,
+            stamp: Stamp::ZERO,
             origin: self.zone.own_origin(),
             kind: kind as u8,
             expires,
@@ -491,13 +510,27 @@ impl Shard<'_> {
             value_len: value.len(),
             tag: place.tag,
         };
+        Ok(Made { at, fields })
+    }
+
+    /// The second half of it.
+    #[inline]
+    pub(super) fn publish_own(&self, place: Place, made: &Made, met: Option<&Met>, now: Millis) -> Version {
+        let stamp = self.stamp(now);
         // Before it: who is killed in between has counted one too many, not one too few.
         self.bump(super::layout::shard::WRITES);
-        self.publish(place, at, &fields, met);
+        self.publish(place, made.at, &Fields { stamp, ..made.fields }, met);
         if self.zone.is_sync() {
             self.mark_dirty();
         }
-        Ok(Version { stamp, origin: self.zone.node() })
+        Version { stamp, origin: self.zone.node() }
+    }
+
+    /// Frees what was made, instead of publishing it.
+    pub(super) fn unmake(&self, made: &Made) {
+        // They tell how far it reaches.
+        self.block(made.at).set_fields(&self.zone.geometry, &made.fields);
+        self.discard(made.at);
     }
 
     /// Whether a record that ends at `expires` and replaces what was met ends before something older of its key, here or

@@ -16,9 +16,33 @@ use super::shard::{Met, Place, Shard};
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
 
-/// Parts of one key, tombstones included, beyond which no further one comes from elsewhere: all have one place, where each look at the key walks them. A mesh of the largest size reaches it when each of
-/// its nodes was restarted for the 64th time since the key began.
+/// Parts of one key beyond which it gets no further one, neither from elsewhere nor here: all have one place, where each look
+/// at the key walks them. A mesh of the largest size reaches it when each of its nodes was restarted for the 64th time since
+/// the key began.
 pub(super) const MAX_PARTS: usize = 16_384;
+/// The same with the tombstones that are left of others when the key begins anew.
+const MAX_PART_RECORDS: usize = 2 * MAX_PARTS;
+
+/// How many parts a key has.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Parts {
+    /// All records, tombstones too.
+    pub records: usize,
+    /// Those that aren't tombstones.
+    pub held: usize,
+}
+
+impl Parts {
+    pub(super) fn add(&mut self, met: &Met) {
+        self.records += 1;
+        self.held += usize::from(!met.fields.tombstone);
+    }
+
+    /// Whether so many more may come that have no record yet.
+    pub(super) fn have_room_for(&self, more: usize) -> bool {
+        self.held + more <= MAX_PARTS && self.records + more <= MAX_PART_RECORDS
+    }
+}
 
 impl Zone {
     /// Whose the parts are that are written in this memory.
@@ -55,9 +79,9 @@ impl Zone {
     /// Whether a part that isn't here may come to the others of its key.
     pub(super) fn has_room_for_part(&self, place: Place, record_key: &[u8]) -> bool {
         let Some((key, Role::Part(_))) = Role::split(record_key) else { return true };
-        let mut parts = 0;
-        self.parts_each(place, key, |_, _| parts += 1);
-        parts < MAX_PARTS
+        let mut parts = Parts::default();
+        self.parts_each(place, key, |_, met| parts.add(met));
+        parts.have_room_for(1)
     }
 
     /// What a part of a counter holds; `None`: it is a tombstone, or changes under our eyes.

@@ -446,7 +446,7 @@ impl<'a> Shard<'a> {
     }
 
     /// Frees all blocks of a record.
-    fn discard(&self, at: usize) {
+    pub(super) fn discard(&self, at: usize) {
         let overflow = self.block(at).overflow();
         self.free(at);
         self.free_overflow(overflow);

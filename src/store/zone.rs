@@ -75,7 +75,7 @@ pub enum StoreError {
     /// Neither a counter nor what a node adds to it can be more than 64 bits hold.
     #[error("the counter would be less than {} or more than {}", i64::MIN, i64::MAX)]
     OutOfRange,
-    /// It has as many parts as may come from other nodes.
+    /// It has as many parts as it may have.
     #[error("a counter has {MAX_PARTS} parts, of as many restarts of nodes; set it to begin anew")]
     Parts,
     /// The key's network is there already, in as many spellings as may be.

@@ -142,3 +142,12 @@ fn conditions_are_of_all_that_was_added() {
     assert_eq!(put(&tag(&host), br#""9""#), 204);
     assert_eq!(host.get(ONE), value!({"a": "9"}));
 }
+
+#[test]
+fn a_counter_of_too_many_parts_is_a_conflict() {
+    let error = crate::api::error::Error::from(crate::store::StoreError::Parts);
+    let response = error.response(Some(9), "id");
+    assert_eq!((response.status, &json(&response)["error"]["code"]), (409, &"KeyvalCounterParts".into()));
+    let text = json(&response)["error"]["text"].to_string();
+    assert!(text.contains("set it to begin anew"), "{text}");
+}

@@ -414,7 +414,82 @@ fn a_counter_has_a_bounded_number_of_parts() {
     }
     assert_eq!(part(MAX_PARTS), Err(StoreError::Parts));
     assert_eq!(part(0), Ok(Applied::Stale), "those that are there go on");
-    assert_eq!(add(&zone, b"k", 1, START), MAX_PARTS as i64 + 1, "and what is added here is never refused");
+    assert_eq!(
+        zone.count(b"k", 1, FROM_ZERO, START),
+        Err(StoreError::Parts),
+        "what no peer would take isn't begun here"
+    );
+    assert_eq!(sum(&zone, b"k", START), Some(MAX_PARTS as i64));
     set(&zone, b"k", 5, START);
     assert_eq!((add(&zone, b"k", 1, START), zone.stats().records), (6, 2), "it begins anew");
+}
+
+#[test]
+fn of_what_begins_with_a_number_all_is_there_or_nothing() {
+    const NEW: u64 = 1 << 32;
+    // The first part of each ends a millisecond after the one before it.
+    let full = |ends: bool| {
+        let zone = counters(1, None, false);
+        let life = |n: u64| if ends { Life::For(1000 + n) } else { Life::Default };
+        (0..20_000_u64).for_each(|n| _ = zone.count(&n.to_be_bytes(), 1, Missing::Begin(0, life(n)), START));
+        zone
+    };
+    let begin = |zone: &Zone, n: u64, now| zone.count(&n.to_be_bytes(), 1, Missing::Begin(5, Life::Default), now);
+    let (zone, mut refused) = (full(false), 0);
+    for n in 0..200_u64 {
+        // Room for one record, and it takes two.
+        let _ = zone.delete(&n.to_be_bytes(), START);
+        match begin(&zone, NEW + n, START) {
+            Err(StoreError::NoMemory) => {
+                refused += 1;
+                assert_eq!(sum(&zone, &(NEW + n).to_be_bytes(), START), None, "{n}");
+            }
+            begun => assert!(matches!(begun, Ok(Counted::Done { sum: 6, created: true, .. })), "{n}: {begun:?}"),
+        }
+    }
+    assert!(refused > 0);
+    check(&zone);
+    // What ends makes room for it, perhaps one record after the other.
+    let zone = full(true);
+    for n in 0..200_u64 {
+        match begin(&zone, NEW + n, START + 1000 + 4 * n) {
+            Err(StoreError::NoMemory) => {}
+            begun => assert!(matches!(begun, Ok(Counted::Done { sum: 6, created: true, .. })), "{n}: {begun:?}"),
+        }
+    }
+    check(&zone);
+}
+
+#[test]
+fn what_one_node_adds_is_bounded_too() {
+    let (one, two) = (counters(1, None, true), counters(2, None, true));
+    add(&one, b"k", i64::MAX, START);
+    give_all(&one, &two, START + 1);
+    add(&two, b"k", -10, START + 2);
+    give_all(&two, &one, START + 3);
+    assert_eq!(sum(&one, b"k", START + 3), Some(i64::MAX - 10));
+    assert_eq!(one.count(b"k", 1, FROM_ZERO, START + 4), Err(StoreError::OutOfRange), "all that this node added");
+    assert_eq!(add(&two, b"k", 1, START + 4), i64::MAX - 9, "another node can");
+    set(&one, b"k", i64::MAX - 9, START + 5);
+    assert_eq!(add(&one, b"k", 1, START + 6), i64::MAX - 8, "it begins anew");
+}
+
+#[test]
+fn what_is_added_where_an_end_came_joins_what_is_still_there() {
+    const HOUR: Millis = 3_600_000;
+    let (one, two) = (counters(1, Some(HOUR), true), counters(2, Some(HOUR), true));
+    add(&one, b"k", 1, START);
+    add(&two, b"k", 1, START + 5);
+    give_all(&two, &one, START + 10);
+    assert_eq!(sum(&one, b"k", START + HOUR + 2), Some(1), "the part that ends later");
+    assert_eq!(add(&one, b"k", 1, START + HOUR + 2), 2);
+    assert_eq!(listing(&one, START + HOUR + 2)[0].2, Some(START + HOUR + 5), "and its end");
+    assert_eq!((sum(&one, b"k", START + HOUR + 5), add(&one, b"k", 1, START + HOUR + 5)), (None, 1));
+    assert_eq!(listing(&one, START + HOUR + 5)[0].2, Some(START + 2 * HOUR + 5), "then it begins anew");
+    // Also what was begun anew before that was heard of, if the node adds in between.
+    let late = counters(3, Some(HOUR), true);
+    add(&late, b"k", 1, START + HOUR + 1);
+    give_all(&two, &late, START + HOUR + 2);
+    assert_eq!(add(&late, b"k", 1, START + HOUR + 3), 3);
+    assert_eq!(sum(&late, b"k", START + HOUR + 5), None);
 }
