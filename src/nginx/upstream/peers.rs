@@ -13,6 +13,35 @@ type Peer = *mut sys::ngx_http_upstream_rr_peer_t;
 /// A request's state in round robin.
 pub type State = sys::ngx_http_upstream_rr_peer_data_t;
 
+/// How many servers a request may try in all.
+pub struct Tries {
+    /// So many has the upstream that serve everybody, and bound ones that drain.
+    servers: sys::ngx_uint_t,
+    /// `proxy_next_upstream_tries` and its like; 0: without a bound.
+    limit: sys::ngx_uint_t,
+}
+
+impl Tries {
+    /// For a request that hasn't tried any.
+    ///
+    /// # Safety
+    /// The request's upstream is live, and the method's `init` was called for it.
+    pub unsafe fn new(upstream: *const sys::ngx_http_upstream_t) -> Tries {
+        // SAFETY: the caller's promise; its configuration outlives the request.
+        unsafe {
+            let limit = (*upstream).conf.as_ref().map_or(0, |conf| conf.next_upstream_tries);
+            Tries { servers: (*upstream).peer.tries, limit }
+        }
+    }
+
+    /// How many more there are with one that nginx hasn't counted: 1, or 0 beyond the bound.
+    fn one_more(&mut self) -> sys::ngx_uint_t {
+        let is_free = self.limit == 0 || self.servers < self.limit;
+        self.servers += sys::ngx_uint_t::from(is_free);
+        is_free.into()
+    }
+}
+
 /// Whether a request's state begins with [`State`].
 ///
 /// # Safety
@@ -37,11 +66,17 @@ pub unsafe fn current(state: *const State, servers: &Servers) -> Option<Sid> {
 }
 
 /// Takes the server of this name for a request, if it may have it. A server among the backup ones is taken when none of
-/// the others is to be had, as the methods do it.
+/// the others is to be had, as the methods do it; the request's list is that of the backup servers from then on.
 ///
 /// # Safety
 /// `pc` and `state` are those of one request, which has no server now.
-pub unsafe fn take(pc: *mut sys::ngx_peer_connection_t, state: *mut State, servers: &Servers, sid: &Sid) -> bool {
+pub unsafe fn take(
+    pc: *mut sys::ngx_peer_connection_t,
+    state: *mut State,
+    servers: &Servers,
+    sid: &Sid,
+    tries: &mut Tries,
+) -> bool {
     let wanted = servers.wanted(sid);
     // SAFETY: the caller's promise; lists live as long as the configuration, and their servers are looked at under the lock.
     unsafe {
@@ -51,20 +86,23 @@ pub unsafe fn take(pc: *mut sys::ngx_peer_connection_t, state: *mut State, serve
             if list.is_outdated(state) {
                 return false;
             }
-            let found = list.find(&wanted, |place| is_tried(state, place));
-            if let Some((place, peer)) = found.usable {
-                take_peer(pc, state, servers, (place, peer));
+            if let Some(chosen) = list.find(&wanted, |place| is_tried(state, place)) {
+                take_peer(pc, state, servers, chosen, tries);
                 return true;
             }
-            if found.is_there || list.any_usable(|place| is_tried(state, place)) { None } else { Some((*first).next) }
+            if list.any_usable(|place| is_tried(state, place)) { None } else { Some((*first).next) }
         };
         let Some(backup) = others.filter(|backup| !backup.is_null()) else { return false };
         let list = Locked::new(backup, servers);
-        let Some(chosen) = list.find(&wanted, |_| false).usable else { return false };
+        // It may have grown since it was seen how many bits are needed.
+        if list.is_outdated(state) {
+            return false;
+        }
+        let Some(chosen) = list.find(&wanted, |_| false) else { return false };
         let words = (*backup).number.div_ceil(usize::BITS as usize);
         (*state).tried.write_bytes(0, words);
         (*state).peers = backup;
-        take_peer(pc, state, servers, chosen);
+        take_peer(pc, state, servers, chosen, tries);
         true
     }
 }
@@ -78,6 +116,7 @@ unsafe fn take_peer(
     state: *mut State,
     servers: &Servers,
     (place, peer): (usize, Peer),
+    tries: &mut Tries,
 ) {
     // SAFETY: the caller's promise; there is a bit for each server of the list.
     unsafe {
@@ -89,7 +128,7 @@ unsafe fn take_peer(
         (*pc).name = &raw mut (*peer).name;
         if (*peer).down != 0 && servers.is_draining(ffi::bytes((*peer).server)) {
             // nginx doesn't count it among the tries that a request has.
-            (*pc).tries += 1;
+            (*pc).tries += tries.one_more();
         }
         (*state).current = peer;
         *(*state).tried.add(place / usize::BITS as usize) |= 1 << (place % usize::BITS as usize);
@@ -107,14 +146,6 @@ unsafe fn take_peer(
 unsafe fn is_tried(state: *const State, place: usize) -> bool {
     // SAFETY: the caller hands over a live state, which has a bit for each server of its list.
     unsafe { *(*state).tried.add(place / usize::BITS as usize) & 1 << (place % usize::BITS as usize) != 0 }
-}
-
-/// What was found of a name.
-struct Found {
-    /// Some server has it.
-    is_there: bool,
-    /// The first of them that takes a request, and its place in the list.
-    usable: Option<(usize, Peer)>,
 }
 
 /// A list, locked for writing if it is shared.
@@ -160,36 +191,29 @@ impl<'a> Locked<'a> {
         std::iter::successors(first, |peer| unsafe { peer.next.as_ref() }).enumerate()
     }
 
-    fn find(&self, wanted: &Wanted<'_>, is_tried: impl Fn(usize) -> bool) -> Found {
-        let mut found = Found { is_there: false, usable: None };
-        for (place, peer) in self.each() {
+    /// The first server of a name that takes a request, and its place in the list.
+    fn find(&self, wanted: &Wanted<'_>, is_tried: impl Fn(usize) -> bool) -> Option<(usize, Peer)> {
+        let (place, peer) = self.each().find(|(place, peer)| {
             // SAFETY: texts of a live server, which never change.
             let (address, server) = unsafe { (ffi::bytes(peer.name), ffi::bytes(peer.server)) };
-            if wanted.is(address, server) {
-                found.is_there = true;
-                if !is_tried(place) && self.may_serve(peer, self.servers.is_draining(server)) {
-                    found.usable = Some((place, std::ptr::from_ref(peer).cast_mut()));
-                    break;
-                }
-            }
-        }
-        found
+            wanted.is(address, server) && !is_tried(*place) && self.may_serve(peer, self.servers.is_draining(server))
+        })?;
+        Some((place, std::ptr::from_ref(peer).cast_mut()))
     }
 
+    /// Whether any takes a request of nobody.
     fn any_usable(&self, is_tried: impl Fn(usize) -> bool) -> bool {
         self.each().any(|(place, peer)| !is_tried(place) && self.may_serve(peer, false))
     }
 
     /// As round robin decides it, but that one that drains may serve those that are bound to it.
     fn may_serve(&self, peer: &sys::ngx_http_upstream_rr_peer_t, drains: bool) -> bool {
-        let has_room = peer.max_conns == 0 || peer.conns < peer.max_conns;
         // SAFETY: a live list.
-        if unsafe { (*self.peers).single() } != 0 {
-            // A single one is never given up for its failures. One that doesn't drain is left to the method.
-            return peer.down != 0 && drains && has_room;
-        }
+        let is_single = unsafe { (*self.peers).single() } != 0;
+        let has_room = peer.max_conns == 0 || peer.conns < peer.max_conns;
         let failed = peer.max_fails != 0 && peer.fails >= peer.max_fails && now() - peer.checked <= peer.fail_timeout;
-        (peer.down == 0 || drains) && !failed && has_room
+        // A single one is never given up for its failures.
+        (peer.down == 0 || drains) && (is_single || !failed) && has_room
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::UpstreamConf;
 use super::directive::{Form, Sticky, first};
-use super::peers::{self, State};
+use super::peers::{self, State, Tries};
 use super::sid::Sid;
 use crate::nginx::ffi::{self, DONE, ERROR, OK, guard};
 use crate::nginx::log;
@@ -18,6 +18,9 @@ struct Turn {
     conf: *const UpstreamConf,
     /// What the method keeps.
     state: *mut State,
+    /// The list of servers that the method knows.
+    peers: *const sys::ngx_http_upstream_rr_peers_t,
+    tries: Tries,
     get: sys::ngx_event_get_peer_pt,
     free: sys::ngx_event_free_peer_pt,
     set_session: sys::ngx_event_set_peer_session_pt,
@@ -58,10 +61,13 @@ pub unsafe extern "C" fn init(
         if turn.is_null() {
             return ERROR;
         }
+        let state: *mut State = (*peer).data.cast();
         turn.write(Turn {
             request: r,
             conf,
-            state: (*peer).data.cast(),
+            state,
+            peers: (*state).peers,
+            tries: Tries::new((*r).upstream),
             get: (*peer).get,
             free: (*peer).free,
             set_session: (*peer).set_session,
@@ -95,7 +101,12 @@ unsafe extern "C" fn get(pc: *mut sys::ngx_peer_connection_t, data: *mut c_void)
         let conf = &*turn.conf;
         (turn.server, turn.noted) = (None, false);
         let done = match turn.bound_to() {
-            Some(sid) if peers::take(pc, turn.state, &conf.servers, &sid) => OK,
+            Some(sid) if peers::take(pc, turn.state, &conf.servers, &sid, &mut turn.tries) => OK,
+            // What a method keeps of its own (places of `random`, points of `hash`) is of its first list. Who is among the
+            // backup servers goes on with round robin, as all methods but `least_conn` let it choose there.
+            _ if !std::ptr::eq((*turn.state).peers, turn.peers) => {
+                sys::ngx_http_upstream_get_round_robin_peer(pc, turn.state.cast())
+            }
             _ => turn.get.map_or(ERROR, |get| get(pc, turn.state.cast())),
         };
         if done != OK && done != DONE {
