@@ -36,7 +36,8 @@ impl Sid {
 /// What is known of an upstream's servers when its configuration is complete.
 #[derive(Default)]
 pub struct Servers {
-    lines: Vec<Line>,
+    /// By their text.
+    lines: HashMap<Box<[u8]>, Line>,
     sids: HashMap<Box<[u8]>, Sid>,
     addresses: HashMap<Sid, Box<[u8]>>,
 }
@@ -55,11 +56,13 @@ impl Servers {
         let sids: Vec<(Box<[u8]>, Sid)> = addresses.map(|address| (address.into(), Sid::of_address(address))).collect();
         let addresses = sids.iter().map(|(address, sid)| (*sid, address.clone())).collect();
         let sids = sids.into_iter().collect();
+        // Of lines with one text the first counts.
+        let lines = lines.into_iter().rev().map(|line| (line.server.clone(), line)).collect();
         Servers { lines, sids, addresses }
     }
 
     fn line(&self, server: &[u8]) -> Option<&Line> {
-        self.lines.iter().find(|line| *line.server == *server)
+        self.lines.get(server)
     }
 
     /// The name of a server with this address, of the `server` line of this text.
