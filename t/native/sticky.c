@@ -1,6 +1,6 @@
 /*
  * Stands for the sticky module of an nginx that has one (1.29.6 and later): a module with a directive of that name, which says
- * what it is given.
+ * what it is given. MODULE_NAME is what the nginx knows it by.
  */
 
 #include <ngx_config.h>
@@ -57,5 +57,5 @@ ngx_module_t  ngx_http_native_module = {
 
 
 ngx_module_t *ngx_modules[] = { &ngx_http_native_module, NULL };
-char *ngx_module_names[] = { "ngx_http_native_module", NULL };
+char *ngx_module_names[] = { MODULE_NAME, NULL };
 char *ngx_module_order[] = { NULL };

@@ -3,7 +3,7 @@
 use super::{Conf, Fault};
 use crate::nginx::ffi::{self, CONF_ERROR};
 use nginx_sys as sys;
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, c_char, c_void};
 
 /// A directive of another module, found.
 struct Found {
@@ -18,6 +18,21 @@ struct Found {
 pub unsafe fn is_known(conf: &Conf, own: *const sys::ngx_module_t, name: &[u8]) -> bool {
     // SAFETY: the caller's promise.
     unsafe { find(conf, own, name) }.is_some()
+}
+
+/// Whether the configuration is read by an nginx that has a module of this name.
+pub fn has_module(conf: &Conf, name: &CStr) -> bool {
+    // SAFETY: a cycle's list of modules ends with a null pointer, and nginx names each before it reads a configuration.
+    unsafe {
+        let mut at = (*conf.cycle()).modules;
+        while let Some(module) = (*at).as_ref() {
+            if !module.name.is_null() && CStr::from_ptr(module.name) == name {
+                return true;
+            }
+            at = at.add(1);
+        }
+        false
+    }
 }
 
 /// Gives the directive that is being read to the next module after `own` that has it; returns what that says.

@@ -27,7 +27,11 @@ pub enum Form {
     Learn(Box<Sessions>),
 }
 
-/// What nginx calls for the directive. nginx from 1.29.6 has one of this name, which gets all but what is shared.
+/// Their names in the configuration.
+const FORMS: [&[u8]; 3] = [b"cookie", b"route", b"learn"];
+
+/// What nginx calls for the directive. nginx from 1.29.6 has one of this name, which gets all but what is shared. One of a
+/// module that was added to it gets what isn't a form known here.
 pub unsafe extern "C" fn set(cf: *mut sys::ngx_conf_t, _: *mut sys::ngx_command_t, own: *mut c_void) -> *mut c_char {
     guard("a directive", CONF_ERROR, || {
         // SAFETY: nginx calls with a live `cf` in an upstream block, and with this module's structure for it.
@@ -39,7 +43,8 @@ pub unsafe extern "C" fn set(cf: *mut sys::ngx_conf_t, _: *mut sys::ngx_command_
                 return conf.fail(&Fault::new(why));
             }
             let is_shared = conf.word(1) == b"learn" && (2..conf.words().len()).any(|n| conf.word(n) == b"sync");
-            if !is_shared && shadow::is_known(&conf, modules::UPSTREAM.get(), b"sticky") {
+            let is_ours = is_shared || (!super::is_native(&conf) && FORMS.contains(&conf.word(1)));
+            if !is_ours && shadow::is_known(&conf, modules::UPSTREAM.get(), b"sticky") {
                 own.is_others = true;
                 return shadow::hand_on(&conf, modules::UPSTREAM.get());
             }

@@ -18,7 +18,7 @@ mod wrap;
 pub use directive::Sticky;
 pub use turn::install as install_filter;
 
-use super::conf::{self, Conf};
+use super::conf::{self, Conf, shadow};
 use super::ffi;
 use super::log::Limited;
 use super::modules::{self, Exported};
@@ -71,6 +71,12 @@ pub struct UpstreamConf {
     /// Once the configuration is complete.
     servers: sid::Servers,
     complaints: Limited,
+}
+
+/// Whether nginx has sessions itself (from 1.29.6), and with them `route=` and `drain`. A module that was added to it may
+/// have a `sticky`, too, but doesn't teach `server` anything.
+fn is_native(conf: &Conf) -> bool {
+    shadow::has_module(conf, c"ngx_http_upstream_sticky_module")
 }
 
 /// The upstream whose block is being read.

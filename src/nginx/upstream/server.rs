@@ -24,7 +24,7 @@ pub unsafe extern "C" fn set(cf: *mut sys::ngx_conf_t, _: *mut sys::ngx_command_
         // SAFETY: nginx calls with a live `cf` in an upstream block, and with this module's structure for it.
         unsafe {
             let (conf, own) = (Conf::new(cf), &mut *own.cast::<UpstreamConf>());
-            let line = match take(&conf, shadow::is_known(&conf, modules::UPSTREAM.get(), b"sticky")) {
+            let line = match take(&conf, super::is_native(&conf)) {
                 Ok(line) => line,
                 Err(fault) => return conf.fail(&fault),
             };
