@@ -157,7 +157,7 @@ impl<'a> Session<'a> {
         let now = now();
         let read = self.read(cx, now, tell)?;
         self.link.take_marks(|zone, shards| self.push.mark(zone, shards));
-        if now >= self.push.deadline() {
+        if self.push.is_due(now) {
             self.push.tick(now)?;
         }
         let wrote = self.write(cx, now)?;

@@ -104,7 +104,7 @@ impl Pull {
     /// sending.
     pub fn handle(&mut self, bytes: &[u8], out: &mut Vec<u8>, now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let t = self.pace.advance(now);
+        let t = self.advance(now);
         // Who hasn't said hello has one timeout in all, however slowly it speaks.
         if !bytes.is_empty() && self.peer.is_some() {
             self.heard = t;
@@ -131,7 +131,7 @@ impl Pull {
     /// Time passed.
     pub fn tick(&mut self, out: &mut Vec<u8>, now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let t = self.pace.advance(now);
+        let t = self.advance(now);
         let start = out.len();
         if t.saturating_sub(self.heard) > self.node.limits.timeout {
             let error = self.end(Ending::silent(self.node.limits.timeout), out);
@@ -148,13 +148,28 @@ impl Pull {
 
     /// When `tick` wants to be called next.
     pub fn deadline(&self) -> Millis {
+        self.pace.wall_at(self.due())
+    }
+
+    /// Whether it wants to be called now.
+    pub fn is_due(&self, now: Millis) -> bool {
+        self.pace.is_due(now, self.due())
+    }
+
+    fn advance(&mut self, now: Millis) -> u64 {
+        let due = self.due();
+        self.pace.advance(now, due, &self.node.limits)
+    }
+
+    /// The same as `deadline`, in the session's time.
+    fn due(&self) -> u64 {
         let silent = self.heard.saturating_add(self.node.limits.timeout).saturating_add(1);
         if self.peer.is_none() {
-            return self.pace.wall_at(silent);
+            return silent;
         }
         let compares = self.zones.values().flatten().map(|incoming| incoming.compare.at());
         let own = silent.min(self.ping_due()).min(self.steer_at).min(self.acks_at.unwrap_or(u64::MAX));
-        self.pace.wall_at(compares.fold(own, u64::min))
+        compares.fold(own, u64::min)
     }
 
     /// Whether a valid hello was received (until then the connection may be reused by nginx).

@@ -96,7 +96,7 @@ impl Push {
     /// Bytes came from the peer.
     pub fn handle(&mut self, bytes: &[u8], now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let t = self.pace.advance(now);
+        let t = self.advance(now);
         if !bytes.is_empty() {
             self.heard = t;
         }
@@ -119,7 +119,7 @@ impl Push {
     /// Appends frames to send, about `budget` bytes at most; nothing appended: nothing to send now.
     pub fn fill(&mut self, out: &mut Vec<u8>, budget: usize, now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let t = self.pace.advance(now);
+        let t = self.advance(now);
         let start = out.len();
         self.owed = false;
         if !self.said_hello {
@@ -151,7 +151,7 @@ impl Push {
     /// Time passed: heartbeats, silence.
     pub fn tick(&mut self, now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let t = self.pace.advance(now);
+        let t = self.advance(now);
         if t.saturating_sub(self.heard) > self.node.limits.timeout {
             return Err(self.end(Ending::silent(self.node.limits.timeout)));
         }
@@ -165,17 +165,31 @@ impl Push {
 
     /// When `tick` wants to be called next.
     pub fn deadline(&self) -> Millis {
+        self.pace.wall_at(self.due())
+    }
+
+    /// Whether it wants to be called now.
+    pub fn is_due(&self, now: Millis) -> bool {
+        self.pace.is_due(now, self.due())
+    }
+
+    fn advance(&mut self, now: Millis) -> u64 {
+        let due = self.due();
+        self.pace.advance(now, due, &self.node.limits)
+    }
+
+    /// The same as `deadline`, in the session's time.
+    fn due(&self) -> u64 {
         let silent = self.heard.saturating_add(self.node.limits.timeout).saturating_add(1);
         if self.owed || self.peer.is_none() {
-            return self.pace.wall_at(silent);
+            return silent;
         }
         if self.working || self.telling.is_some() {
-            return self.pace.wall_at(self.pace.t);
+            return self.pace.t;
         }
         let zones = self.zones.iter().enumerate();
         let zones = zones.filter_map(|(at, zone)| zone.wakes(self.pace.t, self.may_answer(at)));
-        let next = zones.fold(silent.min(self.ping_due()).min(self.told.saturating_add(self.beat())), u64::min);
-        self.pace.wall_at(next)
+        zones.fold(silent.min(self.ping_due()).min(self.told.saturating_add(self.beat())), u64::min)
     }
 
     /// Every change so far was sent and acknowledged.

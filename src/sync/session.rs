@@ -8,7 +8,11 @@ use crate::record::{Identity, Millis};
 /// Log lines that are kept until somebody takes them.
 const MAX_NOTES: usize = 64;
 
-/// A session's own time: milliseconds since it began, which never go back when the node's clock does.
+/// How much later than asked for a session may be called, at most, as a part of the timeout. What comes later came from a clock
+/// that was set forward, or from a process that stood still, and neither is a peer's silence.
+const LATE_PART: u64 = 4;
+
+/// A session's own time: milliseconds since it began, which never go back when the node's clock does, and don't leap with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     wall: Millis,
@@ -22,11 +26,17 @@ impl Pace {
         Pace { wall: now, t: 0 }
     }
 
-    /// The clock says `now`; returns the session's time.
-    pub const fn advance(&mut self, now: Millis) -> u64 {
-        self.t = self.t.saturating_add(now.saturating_sub(self.wall));
+    /// The clock says `now`, and the session wanted to be called at `due` of its time; returns that time.
+    pub fn advance(&mut self, now: Millis, due: u64, limits: &Limits) -> u64 {
+        let latest = due.saturating_add(limits.timeout / LATE_PART);
+        self.t = self.t.saturating_add(now.saturating_sub(self.wall)).min(latest.max(self.t));
         self.wall = now;
         self.t
+    }
+
+    /// Whether it is `due`, or the clock was set back, so that nobody knows when that is.
+    pub const fn is_due(&self, now: Millis, due: u64) -> bool {
+        now < self.wall || now >= self.wall_at(due)
     }
 
     /// What the clock will say at `t`.

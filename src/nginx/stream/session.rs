@@ -162,7 +162,7 @@ impl Session {
         let now = ffi::now();
         self.send()?;
         let more = self.receive(share, now)?;
-        if now >= self.pull.deadline() {
+        if self.pull.is_due(now) {
             self.pull.tick(&mut self.output, now)?;
         }
         self.send()?;

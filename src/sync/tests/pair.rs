@@ -273,12 +273,48 @@ fn a_silent_peer_ends_the_session_and_signs_of_life_keep_it() {
     }
     assert!(pair.count(kind::PING) > 10);
     let now = NOW + 99_000;
-    assert!(matches!(pair.push.tick(now + 5_001), Err(SessionError::Silent(5_000))));
-    assert!(matches!(pair.pull.tick(&mut Vec::new(), now + 5_001), Err(SessionError::Silent(5_000))));
-    // A clock that is set back by an hour ends nothing.
-    let mut pair = Pair::new(&a, &b, NOW);
-    pair.run(NOW);
-    pair.run(NOW - 3_600_000);
+    let (at, error) = ticked(now, Push::is_due, Push::tick, &mut pair.push);
+    assert!(matches!(error, SessionError::Silent(5_000)) && at == now + 5_001, "{error} at {at}");
+    let (at, error) = ticked(now, Pull::is_due, |pull, at| pull.tick(&mut Vec::new(), at), &mut pair.pull);
+    assert!(matches!(error, SessionError::Silent(5_000)) && at == now + 5_001, "{error} at {at}");
+}
+
+/// Ticks whenever that is due, each millisecond from `now` on, as long as it goes well: when it didn't, and why.
+fn ticked<T>(
+    now: Millis,
+    is_due: impl Fn(&T, Millis) -> bool,
+    tick: impl Fn(&mut T, Millis) -> Result<(), SessionError>,
+    session: &mut T,
+) -> (Millis, SessionError) {
+    let mut ended = (now..now + 60_000).filter_map(|at| match is_due(session, at) {
+        true => tick(session, at).err().map(|error| (at, error)),
+        false => None,
+    });
+    ended.next().expect("silence ends a session")
+}
+
+#[test]
+fn a_clock_that_is_set_ends_no_session_and_keeps_no_silent_one() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    for jump in [-3_600_000, 3_600_000] {
+        let mut pair = Pair::new(&a, &b, NOW);
+        pair.run(NOW);
+        let then = NOW.saturating_add_signed(jump);
+        pair.run(then);
+        let (push, pull) = (&mut pair.push, &mut pair.pull);
+        // Once more, and then nothing is heard.
+        let set = then.saturating_add_signed(jump);
+        let (at, error) = ticked(set, Push::is_due, Push::tick, push);
+        assert!(
+            matches!(error, SessionError::Silent(5_000)) && (set + 2_000..set + 5_002).contains(&at),
+            "{error} at {at}"
+        );
+        let (at, error) = ticked(set, Pull::is_due, |pull, at| pull.tick(&mut Vec::new(), at), pull);
+        assert!(
+            matches!(error, SessionError::Silent(5_000)) && (set + 2_000..set + 5_002).contains(&at),
+            "{error} at {at}"
+        );
+    }
 }
 
 #[test]
