@@ -35,8 +35,9 @@ pub(super) async fn moving(config: &Config, log: Rc<Log>) {
             };
             if merge.take_merged() {
                 watchers.wake();
-                if config.control.must_wake()
-                    && let Some(wake) = &wake
+                // Asking takes the answer from others: who asks has to signal.
+                if let Some(wake) = &wake
+                    && config.control.must_wake()
                 {
                     wake.signal();
                 }

@@ -48,7 +48,12 @@ async fn live(
     mut orders: watch::Receiver<Order>,
     mut found: watch::Receiver<Vec<Peer>>,
 ) -> io::Result<()> {
-    let wake = config.cluster.as_ref().map(|_| Wake::new(config.control)).transpose()?;
+    // Without a cluster, for a newer configuration.
+    let wake = match Wake::new(config.control) {
+        Ok(wake) => Some(wake),
+        Err(_) if config.cluster.is_none() => None,
+        Err(error) => return Err(error),
+    };
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
     let mut dials = Dials::new(config, &hub);
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
@@ -65,7 +70,11 @@ async fn live(
         config.control.beat(&config.lease, now());
         dials.meet(&found.borrow_and_update());
         dials.meet_seconds();
-        let order = *orders.borrow_and_update();
+        let mut order = *orders.borrow_and_update();
+        if order == Order::Run && config.control.generation() > config.lease.generation {
+            // A newer configuration is in force, and its workers wait for the lease.
+            order = Order::Stop;
+        }
         // Who is told to end may have got its successor a moment ago.
         if order != Order::Run || looked.is_none_or(|at| at.elapsed() >= BEAT) {
             let upgrade = look_for_upgrade(config);

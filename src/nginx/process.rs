@@ -1,6 +1,6 @@
 //! The life of the processes: who runs the agent, and how it ends.
 //!
-//! Every worker looks whether the lease of the node can be had; who gets it starts the helper thread. It looks ten times a
+//! Every worker looks whether the lease of the node can be had; who gets it starts the helper thread. It looks fifty times a
 //! second until somebody of its own generation has it, and then seldom: a holder that dies is replaced, and its successor
 //! looks at once. After a reload the holder is of an older generation and gives it back when it is told to end, before its
 //! last requests are done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
@@ -12,7 +12,7 @@ pub mod timer;
 
 use super::conf::main::MainConf;
 use super::http::watch;
-use super::{ffi, limit, log};
+use super::{ffi, limit, log, wake};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
 use crate::store::{Control, LinkFigures, Zone};
 use crossbeam_channel::Receiver;
@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use timer::Timer;
 
 /// Between two looks, as long as the lease moves, and once it has settled. Each costs an idle processor's awakening.
-const TICK_MS: usize = 100;
+const TICK_MS: usize = 20;
 const SETTLED_TICK_MS: usize = 500;
 /// The helper thread shows its life twice a second: after so many milliseconds of ticks without, it hangs.
 const SILENT_MS: usize = 10_000;
@@ -216,7 +216,13 @@ impl Worker {
     }
 
     fn try_start(&mut self) {
-        let Some(lease) = self.control.try_lease(self.generation, ffi::now()) else { return };
+        let Some(lease) = self.control.try_lease(self.generation, ffi::now()) else {
+            if self.control.lease_generation() < Some(self.generation) {
+                // The helper thread of an older configuration may not know yet.
+                wake::agent(&self.control);
+            }
+            return;
+        };
         let pinned = lines::stay_loaded();
         // The thread shows its own from its start on.
         let before = self.control.links();
