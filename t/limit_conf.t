@@ -54,6 +54,8 @@ config_fails(http("$zone keyval_zone zone=one:1m;"), [qr/"one"/, qr/already/], '
 config_fails(http("keyval_zone zone=one:1m; $zone"), [qr/"one"/, qr/already/], '... or key-values');
 config_fails(http("$zone keyval \$arg_a \$b zone=one;"), [qr/unknown zone "one"/], 'a keyval on limits');
 config_fails(http("limit_req_zone \$arg_k zone=one:1m rate=1r/s sync sync sync;"), [qr/number of arguments in "limit_req_zone"/], 'too many parameters');
+config_works(http("$zone limit_req zone=one burst=4294967;"), 'the largest burst of a shared zone');
+config_fails(http("$zone limit_req zone=one burst=4294968;"), [qr/invalid burst value "burst=4294968"; .* 4294967/], '... and one more');
 
 # Kept lines keep their place.
 my $node = node(http => "$zone\ninclude more.conf;\n");

@@ -3,21 +3,31 @@
 //! A bucket runs empty at the configured rate, and each request that is admitted adds one. nginx keeps the *excess*: what is
 //! in it less the request that came last. Every node has a bucket for each key, into which it puts what it admits itself
 //! and what it hears that others have admitted: so each drains the sum, and none asks another. What a node tells is how
-//! many it has admitted in all: said twice, or late, or in another order, it adds the same.
+//! many it has admitted in all, and its bucket: said twice, or late, or in another order, it adds the same.
+//!
+//! One rule says what hearing of another's share does ([`Bucket::with_others`]). What is certainly new, and was admitted so
+//! lately that none of it has run out, is added. Where nobody can know that, as when a node has lost its own count or was
+//! cut off, all that is sure is that the key's one bucket isn't emptier than either of the two: the fuller one counts. So
+//! doubt never makes a bucket fuller than it would be had all requests come to one node.
 
 use super::Millis;
 
 /// Rates, excess and bursts are in thousandths of a request.
 const REQUEST: u64 = 1000;
-/// A clock that went back by more than this is one that was mended.
-const MENDED: i64 = 60_000;
+/// A clock that went back by more milliseconds than this is one that was mended: workers differ by less.
+const MENDED: i64 = 1000;
 /// How long a bucket that has run empty is kept.
 const KEEP: u64 = 60_000;
 /// No bucket is kept for longer: the time of its last request has 32 bits.
 const LONGEST: u64 = 20 * 24 * 3_600_000;
-/// Of what another node admitted while this one didn't hear of it, no more counts than its bucket holds, and what
-/// runs out of it in so many milliseconds: what it admitted before has run out there, too.
-const LATE: u64 = 1000;
+/// What a node tells within so many milliseconds of what it told before was heard in time, and counts in full.
+const PROMPT: u32 = 1500;
+/// A node tells of what comes at once within so many milliseconds: its bucket has lost no more than runs out in them.
+const AT_ONCE: u64 = 100;
+/// So much in a bucket needn't be told to anybody, nor what drains in a second.
+const UNTOLD: u64 = 4 * REQUEST;
+/// The others' clocks are ahead by less than a day.
+const AHEAD: u32 = 24 * 3_600_000;
 
 /// What is in a bucket. The two fit one word of memory, so that a change is one store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +45,11 @@ impl Bucket {
     }
 
     /// One that holds so much at `now`; `None`: it would be empty.
-    pub fn holding(level: u64, now: Millis) -> Option<Bucket> {
-        (level > 0).then(|| Bucket { excess: fit(level.saturating_sub(REQUEST)), last: now as u32 })
+    pub fn holding(level: u64, rate: u64, now: Millis) -> Option<Bucket> {
+        // Less than one request is what is left of one that came earlier.
+        let before = REQUEST.saturating_sub(level).saturating_mul(1000) / rate.max(1);
+        let last = now.saturating_sub(before.min(LONGEST)) as u32;
+        (level > 0).then(|| Bucket { excess: fit(level.saturating_sub(REQUEST)), last })
     }
 
     /// What it holds after one more request at `now`, as nginx reckons it. `rate`: thousandths of a request a second.
@@ -52,25 +65,54 @@ impl Bucket {
         (u64::from(self.excess) + REQUEST).saturating_sub(drained(rate, self.elapsed(now)))
     }
 
-    /// What it holds once another node is known to have admitted `more` requests, whose own bucket holds `there`.
-    pub fn with_others(self, rate: u64, now: Millis, more: u32, there: u64) -> Bucket {
-        let most = there.saturating_add(drained(rate, LATE)).max(REQUEST);
-        let added = (u64::from(more) * REQUEST).min(most);
-        if added == 0 {
-            return self;
+    /// What it holds once another node has told what its bucket holds, and how many it has admitted that aren't counted
+    /// here yet; `None`: that can't be known.
+    pub fn with_others(self, rate: u64, now: Millis, new: Option<News>, there: Bucket) -> Bucket {
+        let this = self.mended(now).unwrap_or(self);
+        // As of the last request of all that it tells of: no clock is compared.
+        let brim = u64::from(there.excess) + REQUEST;
+        match new.map(|new| (u64::from(new.admitted) * REQUEST, new.within <= PROMPT)) {
+            Some((0, _)) => this,
+            Some((added, true)) if added <= brim + drained(rate, u64::from(PROMPT)) => {
+                // While this bucket stood empty, of what had been admitted there as much ran out.
+                let idle = drained(rate, this.elapsed(now)).saturating_sub(u64::from(this.excess) + REQUEST);
+                this.plus(rate, now, added.saturating_sub(idle).max(added.min(brim)))
+            }
+            Some((added, false)) if added <= brim + drained(rate, AT_ONCE) => this.plus(rate, now, added.min(brim)),
+            _ => {
+                let level = there.level(rate, now);
+                let fuller = Bucket::holding(level, rate, now).filter(|_| level > this.level(rate, now));
+                fuller.unwrap_or(this)
+            }
         }
+    }
+
+    fn plus(self, rate: u64, now: Millis, added: u64) -> Bucket {
         match self.level(rate, now) {
             // It had run empty, and would go on running empty of what is added if the time stayed.
-            0 => Bucket { excess: fit(added.saturating_sub(REQUEST)), last: now as u32 },
+            0 => Bucket::holding(added, rate, now).unwrap_or(self),
             // The time stays: taking it forward each time would lose what drains in less than its unit.
             _ => Bucket { excess: fit(u64::from(self.excess) + added), last: self.last },
         }
+    }
+
+    /// If the clock was set back since its last request: it goes on from what the clock says now.
+    pub fn mended(self, now: Millis) -> Option<Bucket> {
+        (self.signed_elapsed(now) < -MENDED).then_some(Bucket { last: now as u32, ..self })
     }
 
     /// When it may be forgotten.
     pub fn ends(self, rate: u64, now: Millis) -> Millis {
         let empty = self.level(rate, now).saturating_mul(1000) / rate.max(1);
         now.saturating_add(empty.saturating_add(KEEP).min(LONGEST))
+    }
+
+    /// Whether it holds so much more than was told, as the end that was told says, that it should be told anew: who comes
+    /// new would begin with too little, and all would forget it before it is empty. Unless who was just heard tells as much.
+    pub fn is_untold(self, rate: u64, now: Millis, told: Millis, there: Bucket) -> bool {
+        let tolerated = (UNTOLD * 1000 / rate.max(1)).clamp(1000, KEEP / 2);
+        self.ends(rate, now) > told.saturating_add(tolerated)
+            && self.level(rate, now) > there.level(rate, now).saturating_add(REQUEST)
     }
 
     /// As one word.
@@ -85,17 +127,32 @@ impl Bucket {
 
     /// Milliseconds since the last request.
     fn elapsed(self, now: Millis) -> u64 {
-        match i64::from((now as u32).wrapping_sub(self.last).cast_signed()) {
+        match self.signed_elapsed(now) {
             back if back < -MENDED => 1,
             elapsed => u64::try_from(elapsed).unwrap_or(0),
         }
     }
+
+    fn signed_elapsed(self, now: Millis) -> i64 {
+        i64::from((now as u32).wrapping_sub(self.last).cast_signed())
+    }
+}
+
+/// What another node's share tells that isn't counted here yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// How many were admitted.
+    pub admitted: u32,
+    /// The milliseconds in which they were, by the other's clock.
+    pub within: u32,
 }
 
 /// What one node has admitted for a key: the value of its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
-    /// When it began to count: after that was forgotten, it counts from zero again.
+    /// When it began to count: after that was forgotten, it counts from zero again. The low bits of the milliseconds of a
+    /// stamp above all that the node had merged into the shard: so it comes after the begin of each share that its first
+    /// bucket can stand for.
     pub begun: u32,
     /// How many it has admitted since; counts from anew after the largest.
     pub admitted: u32,
@@ -110,15 +167,34 @@ impl Share {
     pub const BUCKET: usize = 8;
 
     /// Nothing was admitted yet, and so much is in the bucket.
-    pub const fn begin(bucket: Bucket, now: Millis) -> Share {
-        Share { begun: now as u32, admitted: 0, bucket }
+    pub const fn begin(bucket: Bucket, begun: Millis) -> Share {
+        Share { begun: begun as u32, admitted: 0, bucket }
     }
 
-    /// How many more were admitted than this node knew of.
-    pub const fn since(&self, known: Option<&Share>) -> u32 {
+    /// What it tells that isn't in the bucket of the own share, if `known` of it is there already. `None`: nobody can know,
+    /// as what was counted of it here was lost. `forgotten`: up to when shares may have been forgotten here.
+    pub fn since(&self, known: Option<&Share>, own: &Share, forgotten: Millis, now: Millis) -> Option<News> {
+        let last = self.bucket.last;
         match known {
-            Some(known) if known.begun == self.begun => self.admitted.wrapping_sub(known.admitted),
-            _ => self.admitted,
+            Some(known) if known.begun == self.begun => Some(News {
+                admitted: self.admitted.wrapping_sub(known.admitted),
+                within: last.wrapping_sub(known.bucket.last),
+            }),
+            // It began when the own one was there to be added to, or so lately before that nobody else can have told of it.
+            _ if self.age(now) <= own.age(now) + i64::from(PROMPT)
+                && self.age(now) < now.saturating_sub(forgotten).cast_signed() =>
+            {
+                Some(News { admitted: self.admitted, within: last.wrapping_sub(self.begun) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Milliseconds since it began; less than none if that is ahead of this node's clock.
+    fn age(&self, now: Millis) -> i64 {
+        match (now as u32).wrapping_sub(self.begun) {
+            age if age > u32::MAX - AHEAD => i64::from(age.cast_signed()),
+            age => i64::from(age),
         }
     }
 
@@ -158,24 +234,36 @@ mod tests {
     const TEN: u64 = 10_000;
     const NOW: Millis = 1_700_000_000_000;
 
-    /// As nginx's source has it, in its own words of C: signed, and with a node's `excess` and `last`.
+    /// As nginx's source has it: signed, and with a node's `excess` and `last`. Its clock is never set.
     fn nginx(excess: i64, last: u64, rate: i64, now: u64) -> i64 {
         let ms = match now as i64 - last as i64 {
-            ms if ms < -60_000 => 1,
+            ms if ms < -MENDED => 1,
             ms => ms.max(0),
         };
         (excess - rate * ms / 1000 + 1000).max(0)
     }
 
+    fn prompt(admitted: u32) -> Option<News> {
+        Some(News { admitted, within: 10 })
+    }
+
+    fn late(admitted: u32) -> Option<News> {
+        Some(News { admitted, within: 3_600_000 })
+    }
+
+    fn filled(excess: u32) -> Bucket {
+        Bucket { excess, last: NOW as u32 }
+    }
+
     proptest! {
         #[test]
-        fn a_bucket_alone_is_nginxs_own(rate in 1u64..2_000_000, steps in prop::collection::vec(-70_000i64..90_000, 1..50)) {
+        fn a_bucket_alone_is_nginxs_own(rate in 1u64..2_000_000, steps in prop::collection::vec(-2000i64..9000, 1..50)) {
             let (mut bucket, mut excess, mut last) = (Bucket::first(NOW), 0, NOW);
             let mut now = NOW;
             for step in steps {
                 now = now.saturating_add_signed(step);
                 excess = nginx(excess, last, rate as i64, now);
-                last = if now as i64 - (last as i64) > 0 || (now as i64 - last as i64) < -60_000 { now } else { last };
+                last = if now as i64 - (last as i64) > 0 || (now as i64 - last as i64) < -MENDED { now } else { last };
                 bucket = bucket.with_one(rate, now);
                 prop_assert_eq!((i64::from(bucket.excess), bucket.last), (excess, last as u32));
             }
@@ -192,11 +280,11 @@ mod tests {
         #[test]
         fn others_fill_it_as_own_requests_do(steps in prop::collection::vec((1u64..200, any::<bool>()), 1..100)) {
             let (mut all, mut split) = (Bucket::first(NOW), Bucket::first(NOW));
-            let mut now = NOW;
+            let (mut now, full) = (NOW, Bucket { excess: 4000, last: 0 });
             for (step, own) in steps {
                 now += step;
                 all = all.with_one(TEN, now);
-                split = if own { split.with_one(TEN, now) } else { split.with_others(TEN, now, 1, 5000) };
+                split = if own { split.with_one(TEN, now) } else { split.with_others(TEN, now, prompt(1), full) };
                 prop_assert!(all.level(TEN, now).abs_diff(split.level(TEN, now)) <= 1, "{all:?} {split:?}");
             }
         }
@@ -208,8 +296,19 @@ mod tests {
         assert_eq!(bucket.level(TEN, NOW), 1000);
         assert_eq!(bucket.level(TEN, NOW + 100), 0);
         let later = NOW + 60_000;
-        assert_eq!(bucket.with_others(TEN, later, 3, 9000).level(TEN, later), 3000);
-        assert_eq!(bucket.with_others(TEN, later, 0, 9000), bucket);
+        assert_eq!(bucket.with_others(TEN, later, prompt(3), filled(8000)).level(TEN, later), 3000);
+        assert_eq!(bucket.with_others(TEN, later, prompt(0), filled(8000)), bucket);
+    }
+
+    #[test]
+    fn what_is_left_of_a_request_is_no_whole_one() {
+        for (level, excess) in [(10, 10), (400, 400), (1000, 1000), (2500, 2500)] {
+            let bucket = Bucket::holding(level, TEN, NOW).expect("a bucket");
+            assert_eq!(bucket.level(TEN, NOW), level);
+            assert_eq!(u64::from(bucket.with_one(TEN, NOW).excess), excess);
+        }
+        assert_eq!(Bucket::holding(0, TEN, NOW), None);
+        assert!(Bucket::holding(1, 0, NOW).is_some());
     }
 
     #[test]
@@ -218,27 +317,80 @@ mod tests {
         let rate = 1000 / 60;
         let mut bucket = Bucket::first(NOW);
         for millis in 1..=120_000 {
-            bucket = bucket.with_others(rate, NOW + millis, u32::from(millis % 60_000 == 0), 5000);
+            let new = prompt(u32::from(millis % 60_000 == 0));
+            bucket = bucket.with_others(rate, NOW + millis, new, filled(5000));
         }
         assert!(bucket.level(rate, NOW + 120_000) <= 1100, "{bucket:?}");
     }
 
     #[test]
-    fn who_was_cut_off_for_long_fills_no_bucket_for_long() {
-        // Six thousand, of which its own bucket still holds four.
-        let bucket = Bucket::first(NOW).with_others(TEN, NOW, 6000, 4000);
-        assert_eq!(bucket.level(TEN, NOW), 1000 + 4000 + 10_000);
+    fn what_was_admitted_over_a_long_time_counts_as_far_as_it_is_still_in_a_bucket() {
+        let level = |bucket: Bucket, new| bucket.with_others(TEN, NOW, new, filled(4000)).level(TEN, NOW);
+        // It may have come at once: then there are five in that bucket, and those are new.
+        assert_eq!(level(filled(0), late(3)), 1000 + 3000);
+        assert_eq!(level(filled(0), late(6)), 1000 + 5000);
+        // It can't: the fuller one.
+        assert_eq!(level(filled(0), late(7)), 5000);
+        assert_eq!(level(filled(6000), late(6000)), 7000);
+        assert_eq!(level(filled(6000), prompt(6000)), 7000, "whoever says that within so short a time");
+        assert_eq!(level(filled(0), None), 5000);
+        assert_eq!(level(filled(6000), None), 7000);
     }
 
     #[test]
-    fn a_share_that_began_anew_counts_from_zero() {
-        let share = |begun, admitted| Share { begun, admitted, bucket: Bucket::default() };
-        assert_eq!(share(7, 12).since(Some(&share(7, 10))), 2);
-        assert_eq!(share(7, 1).since(Some(&share(7, u32::MAX))), 2);
-        assert_eq!(share(8, 3).since(Some(&share(7, 10))), 3);
-        assert_eq!(share(8, 3).since(None), 3);
+    fn what_ran_out_while_this_one_was_empty_is_not_added() {
+        // Nine, of which the other's bucket holds but one any more; this one was empty for 500 ms.
+        let bucket = filled(0).with_others(TEN, NOW + 600, prompt(9), filled(0));
+        assert_eq!(bucket.level(TEN, NOW + 600), 4000);
+        let bucket = filled(0).with_others(TEN, NOW + 6000, prompt(9), filled(0));
+        assert_eq!(bucket.level(TEN, NOW + 6000), 1000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_goes_on_from_there() {
+        let bucket = Bucket { excess: 3000, last: (NOW + 5000) as u32 };
+        assert_eq!(bucket.mended(NOW + 4500), None);
+        let mended = bucket.mended(NOW).expect("it was set back");
+        assert_eq!(mended.level(TEN, NOW + 300), 1000);
+        assert_eq!(bucket.with_others(TEN, NOW, prompt(0), filled(0)), mended);
+    }
+
+    #[test]
+    fn what_is_new_is_what_began_or_was_counted_since() {
+        let share = |begun: i64, admitted| Share {
+            begun: NOW.saturating_add_signed(begun) as u32,
+            admitted,
+            bucket: Bucket { excess: 0, last: (NOW + 20) as u32 },
+        };
+        let own = share(0, 9);
+        let new = |there: Share, known: Option<Share>| {
+            there.since(known.as_ref(), &own, 0, NOW + 100).map(|news| (news.admitted, news.within))
+        };
+        assert_eq!(new(share(-7, 12), Some(share(-7, 10))), Some((2, 0)));
+        assert_eq!(new(share(-7, 1), Some(share(-7, u32::MAX))), Some((2, 0)));
+        assert_eq!(new(share(8, 3), Some(share(-7, 10))), Some((3, 12)));
+        assert_eq!(new(share(0, 3), None), Some((3, 20)));
+        assert_eq!(new(share(-1500, 3), None).map(|new| new.0), Some(3), "at the same time");
+        assert_eq!(new(share(-1501, 3), None), None, "what it admitted may be here already");
+        assert_eq!(new(share(-1501, 3), Some(share(-7000, 10))), None);
+        // By a clock that is ahead.
+        assert_eq!(new(share(500, 3), None).map(|new| new.0), Some(3));
+        // Something that came later was forgotten here.
+        assert_eq!(share(8, 3).since(None, &own, NOW + 8, NOW + 100), None);
+        assert!(share(8, 3).since(None, &own, NOW + 7, NOW + 100).is_some());
         assert_eq!(Share::from_bytes(&[0; 15]), None);
         assert_eq!(Share::from_bytes(&[0; 17]), None);
+    }
+
+    #[test]
+    fn what_nobody_else_holds_is_told_anew() {
+        let told = filled(10_000).ends(TEN, NOW);
+        assert!(filled(21_000).is_untold(TEN, NOW, told, filled(10_000)));
+        assert!(!filled(21_000).is_untold(TEN, NOW, told, filled(20_000)), "the other tells it");
+        assert!(!filled(19_000).is_untold(TEN, NOW, told, filled(10_000)));
+        // At one request a minute, what drains in half a minute is enough.
+        let told = filled(10_000).ends(16, NOW);
+        assert!(filled(12_000).is_untold(16, NOW, told, filled(10_000)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod register;
 mod version;
 
 pub use counter::{Count, Sum, number};
-pub use limit::{Bucket, Share};
+pub use limit::{Bucket, News, Share};
 pub use part::{ENDING, PartId, Role};
 pub use register::beats;
 pub use version::{Identity, Millis, Stamp, Version};

@@ -2,17 +2,18 @@
 //!
 //! A request looks at its own part only, which gets a new version for each that is admitted, as a counter's does. What
 //! another memory has admitted is added to the bucket of the own part when its part is merged ([`Shard::hear`]): in place,
-//! with one store, and without a version, as it is nothing to tell anybody. So a request costs the same however many nodes
-//! there are. Who is killed between merging and that store lets a few requests too many through once.
+//! with one store, and without a version, as it is nothing to tell anybody; unless the bucket then holds much that no part
+//! tells of, as after a burst that came to all nodes at once. So a request costs the same however many nodes there are.
+//! Who is killed between merging and that store lets a few requests too many through once.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::Block;
 use super::evict::Wish;
-use super::layout::header;
+use super::layout::{header, shard};
 use super::shard::{Met, Place, Shard};
 use super::{MAX_PARTED, StoreError, Zone};
-use crate::record::{Bucket, Kind, Millis, Record, Role, Share};
+use crate::record::{Bucket, Kind, Millis, Record, Role, Share, Stamp, Version};
 
 /// What a limit makes of a request, and the excess of the key's bucket with it, in thousandths of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +70,9 @@ impl Zone {
     pub fn limited(&self, key: &[u8], rate: u64, now: Millis) -> Result<u64, StoreError> {
         let record_key = self.own_key(key)?;
         let place = self.place(&record_key);
-        let _shard = self.shard(place.shard)?;
-        let met = self.find(place, &record_key);
-        Ok(u64::from(self.with_one(place, key, met.as_ref(), rate, now).bucket.excess))
+        let shard = self.shard(place.shard)?;
+        let own = self.find(place, &record_key).and_then(|met| self.live_share(&met, now));
+        Ok(u64::from(shard.with_one(place, key, own, rate, now).bucket.excess))
     }
 
     /// Counts a request of a key, unless that leaves more than `burst`, if one is given.
@@ -86,21 +87,22 @@ impl Zone {
         self.prepare_write(place, payload);
         let shard = self.shard(place.shard)?;
         let met = self.find(place, &record_key);
-        let share = self.with_one(place, key, met.as_ref(), rate, now);
+        let own = met.as_ref().and_then(|met| self.live_share(met, now));
+        let share = shard.with_one(place, key, own, rate, now);
         let excess = u64::from(share.bucket.excess);
         if burst.is_some_and(|burst| excess > burst) {
+            // A bucket that waits for a clock to catch up would refuse all until then.
+            if let (Some(met), Some(mended)) = (&met, own.and_then(|own| own.bucket.mended(now))) {
+                shard.put_bucket(met, mended);
+            }
             return Ok(Limited::Beyond(excess));
         }
-        let (mut bytes, skip) = ([0; LONGEST_PAD + Share::LEN], pad(record_key.len()));
-        bytes[skip..skip + Share::LEN].copy_from_slice(&share.to_bytes());
-        let value = &bytes[..skip + Share::LEN];
-        let ends = Some(share.bucket.ends(rate, now));
         let wish = || Wish { place, key: &record_key, payload };
         shard.charge(payload)?;
         shard.with_relief(now, true, wish, || {
             // Making room may have moved the link to it.
             let met = self.find(place, &record_key);
-            shard.write_own(place, (&record_key, Kind::Limit), value, (ends, false), met.as_ref(), now)
+            shard.write_share(place, &record_key, share, met.as_ref(), (rate, now))
         })?;
         Ok(Limited::Within(excess))
     }
@@ -143,25 +145,8 @@ impl Zone {
         Ok(Role::Part(self.own_part()).of(key))
     }
 
-    /// The own part as one more request leaves it. If there is none, what others have told is where it begins: in their
-    /// buckets is what they knew of each other.
-    fn with_one(&self, place: Place, key: &[u8], own: Option<&Met>, rate: u64, now: Millis) -> Share {
-        if let Some(share) =
-            own.filter(|met| met.fields.is_live(now, self.cleared())).and_then(|met| self.share_in(met))
-        {
-            let admitted = share.admitted.wrapping_add(1);
-            return Share { admitted, bucket: share.bucket.with_one(rate, now), ..share };
-        }
-        let mut fullest = 0;
-        self.parts_each(place, key, |_, met| {
-            if met.fields.is_live(now, self.cleared())
-                && let Some(share) = self.share_in(met)
-            {
-                fullest = fullest.max(share.bucket.level(rate, now));
-            }
-        });
-        let bucket = Bucket::holding(fullest, now).map_or(Bucket::first(now), |bucket| bucket.with_one(rate, now));
-        Share { admitted: 1, ..Share::begin(bucket, now) }
+    fn live_share(&self, met: &Met, now: Millis) -> Option<Share> {
+        self.share_in(met).filter(|_| met.fields.is_live(now, self.cleared()))
     }
 
     fn rate(&self) -> u64 {
@@ -170,6 +155,26 @@ impl Zone {
 }
 
 impl Shard<'_> {
+    /// The own share as one more request leaves it. If there is none, what others have told is where it begins: in their
+    /// buckets is what they knew of each other.
+    fn with_one(&self, place: Place, key: &[u8], own: Option<Share>, rate: u64, now: Millis) -> Share {
+        if let Some(share) = own {
+            let admitted = share.admitted.wrapping_add(1);
+            return Share { admitted, bucket: share.bucket.with_one(rate, now), ..share };
+        }
+        let mut fullest = 0;
+        self.zone.parts_each(place, key, |_, met| {
+            if let Some(share) = self.zone.live_share(met, now) {
+                fullest = fullest.max(share.bucket.level(rate, now));
+            }
+        });
+        let bucket =
+            Bucket::holding(fullest, rate, now).map_or(Bucket::first(now), |bucket| bucket.with_one(rate, now));
+        // Above all that was merged here, and so after the begin of all that is in those buckets.
+        let begun = Stamp(self.get(shard::LAST)).millis().max(now);
+        Share { admitted: 1, ..Share::begin(bucket, begun) }
+    }
+
     /// The part of another memory was merged, of which `known` was here before: what it has admitted since then is added
     /// to the bucket of the own part.
     pub(super) fn hear(&self, place: Place, record: &Record<'_>, known: Option<Share>, now: Millis) {
@@ -178,15 +183,47 @@ impl Shard<'_> {
         if id == zone.own_part() {
             return;
         }
-        let Some(news) = record.value.and_then(|value| share_of(record.key.len(), value)) else { return };
-        let own = Role::Part(zone.own_part()).of(key);
-        let Some(met) = zone.find(place, &own).filter(|met| met.fields.is_live(now, zone.cleared())) else { return };
-        let Some(share) = zone.share_in(&met) else { return };
-        let (rate, more) = (zone.rate(), news.since(known.as_ref()));
-        let bucket = share.bucket.with_others(rate, now, more, news.bucket.level(rate, now));
+        let Some(there) = record.value.and_then(|value| share_of(record.key.len(), value)) else { return };
+        let own_key = Role::Part(zone.own_part()).of(key);
+        let Some(met) = zone.find(place, &own_key) else { return };
+        let Some(own) = zone.live_share(&met, now) else { return };
+        let rate = zone.rate();
+        let news = there.since(known.as_ref(), &own, zone.evicted_here().millis(), now);
+        let bucket = own.bucket.with_others(rate, now, news, there.bucket);
+        if bucket == own.bucket {
+            return;
+        }
+        let untold = met.fields.expires.is_some_and(|told| bucket.is_untold(rate, now, told, there.bucket));
+        if !(untold && self.tell_anew(place, &own_key, Share { bucket, ..own }, &met, (rate, now))) {
+            self.put_bucket(&met, bucket);
+        }
+    }
+
+    /// Gives the own part a new version and end. `false`: there is no memory for it.
+    fn tell_anew(&self, place: Place, own_key: &[u8], share: Share, met: &Met, at: (u64, Millis)) -> bool {
+        self.charge(own_key.len() + value_len(own_key.len())).is_ok()
+            && self.write_share(place, own_key, share, Some(met), at).is_ok()
+    }
+
+    fn write_share(
+        &self,
+        place: Place,
+        own_key: &[u8],
+        share: Share,
+        met: Option<&Met>,
+        (rate, now): (u64, Millis),
+    ) -> Result<Version, StoreError> {
+        let (mut bytes, skip) = ([0; LONGEST_PAD + Share::LEN], pad(own_key.len()));
+        bytes[skip..skip + Share::LEN].copy_from_slice(&share.to_bytes());
+        let ends = (Some(share.bucket.ends(rate, now)), false);
+        self.write_own(place, (own_key, Kind::Limit), &bytes[..skip + Share::LEN], ends, met, now)
+    }
+
+    /// Changes the bucket of a part where it lies.
+    fn put_bucket(&self, met: &Met, bucket: Bucket) {
         let at = met.fields.key_len + pad(met.fields.key_len) + Share::BUCKET;
-        if let Some(offset) = self.block(met.at).offset_of(&zone.geometry, met.fields.payload(), at) {
-            zone.region.store64(offset, bucket.to_word(), Relaxed);
+        if let Some(offset) = self.block(met.at).offset_of(&self.zone.geometry, met.fields.payload(), at) {
+            self.zone.region.store64(offset, bucket.to_word(), Relaxed);
         }
     }
 }

@@ -28,6 +28,7 @@ struct Asked<'a> {
     name: &'a str,
     rule: &'a Rule,
     zone: Zone,
+    complaints: &'a log::Limited,
     key: &'a [u8],
 }
 
@@ -107,7 +108,7 @@ unsafe fn limit(r: *mut sys::ngx_http_request_t, main: &LimitMain, conf: &LimitC
                         longest = Some(delay);
                     }
                 }
-                Err(error) => complain(one, error),
+                Err(error) => complain(r, one, error),
             }
         }
         if let Some(longest) = longest {
@@ -123,7 +124,7 @@ unsafe fn ask<'a>(r: *mut sys::ngx_http_request_t, limit: &Limit) -> Result<Opti
     // SAFETY: the caller's request is live; its configuration outlives it, and with it the zones; keys are in the pool of
     // the request, or constants of the configuration.
     unsafe {
-        let KeyvalZone { name, zone, limit: rule, .. } = &*limit.zone;
+        let KeyvalZone { name, zone, limit: rule, complaints, .. } = &*limit.zone;
         let (Some(rule), Some(zone)) = (rule, zone) else { return Ok(None) };
         let key = ffi::bytes(Http.evaluate(r, &rule.key).ok_or(())?);
         if key.len() > MAX_PARTED {
@@ -136,7 +137,7 @@ unsafe fn ask<'a>(r: *mut sys::ngx_http_request_t, limit: &Limit) -> Result<Opti
             );
             return Ok(None);
         }
-        Ok((!key.is_empty()).then_some(Asked { limit: *limit, name, rule, zone: *zone, key }))
+        Ok((!key.is_empty()).then_some(Asked { limit: *limit, name, rule, zone: *zone, complaints, key }))
     }
 }
 
@@ -166,7 +167,7 @@ unsafe fn refuse(
                 let text = format_args!("limiting requests{dry}, excess: {excess} by zone \"{}\"", one.name);
                 log::plain((*(*r).connection).log, settings.level, text);
             }
-            Err(error) => complain(one, error),
+            Err(error) => complain(r, one, error),
         }
         let outcome = if settings.dry_run { Outcome::RejectedDryRun } else { Outcome::Rejected };
         one.zone.count_limited(outcome);
@@ -249,13 +250,20 @@ unsafe extern "C" fn waited(r: *mut sys::ngx_http_request_t) {
     }
 }
 
-/// What went wrong with a zone.
-fn complain(one: &Asked<'_>, error: StoreError) {
-    match error {
-        StoreError::NoMemory => {
-            log::cycle_plain(log::ALERT, format_args!("could not allocate node in limit_req zone \"{}\"", one.name));
-        }
-        error => log::cycle(log::ALERT, format_args!("limit_req zone \"{}\": {error}", one.name)),
+/// What went wrong with a zone: in nginx's words if there is no room, as nginx does for each request; the rest at a bounded
+/// rate.
+///
+/// # Safety
+/// The request is live.
+unsafe fn complain(r: *mut sys::ngx_http_request_t, one: &Asked<'_>, error: StoreError) {
+    if error == StoreError::NoMemory {
+        let text = format_args!("could not allocate node in limit_req zone \"{}\"", one.name);
+        return log::cycle_plain(log::ALERT, text);
+    }
+    // SAFETY: the caller's promise; a live request has a connection with a log.
+    unsafe {
+        let text = format_args!("limit_req zone \"{}\": {error}", one.name);
+        one.complaints.write((*(*r).connection).log, log::ALERT, ffi::now(), text);
     }
 }
 

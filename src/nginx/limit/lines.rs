@@ -90,8 +90,8 @@ impl Line {
             match text.split_once('=') {
                 Some(("zone", _)) => {}
                 Some(("burst", value)) => {
-                    limit.burst = thousandths(value).ok_or_else(|| {
-                        format!("\"limit_req\": invalid burst value \"{text}\"; it is a number from 1 on")
+                    limit.burst = thousandths(value).filter(|burst| *burst <= MAX_BURST * 1000).ok_or_else(|| {
+                        format!("\"limit_req\": invalid burst value \"{text}\"; it is a number from 1 to {MAX_BURST}")
                     })?;
                 }
                 Some(("delay", value)) => {
@@ -110,6 +110,9 @@ impl Line {
         Ok(limit)
     }
 }
+
+/// The largest burst: shared zones keep the excess in thousandths, in 32 bits. A greater one would never refuse.
+const MAX_BURST: u64 = u32::MAX as u64 / 1000;
 
 /// A number of requests from 1 on, in thousandths.
 fn thousandths(text: &str) -> Option<u64> {

@@ -6,6 +6,8 @@ use crate::store::{Applied, Cursor, FeedEnd, Limited, Matching, Outcome, Params,
 
 const MB: usize = 1 << 20;
 const DRIFT: Millis = 60_000;
+/// Ten requests a second.
+const TEN: u64 = 10_000;
 
 fn params(node: u8, rate: u64) -> Params {
     Params { sync: true, evict: true, matching: Matching::Limit, rate, ..Params::new(identity(node)) }
@@ -61,10 +63,13 @@ impl Cluster {
     }
 }
 
-/// Tells one node what is new on another.
+/// Tells one node what is new of another's own.
 fn tell(from: &Zone, cursor: &mut Cursor, to: &Zone, now: Millis) -> Vec<Applied> {
     let mut told = Vec::new();
     let mut each = |record: &Record<'_>| {
+        if record.version.origin != from.node() {
+            return true;
+        }
         told.push(to.apply(record, now, DRIFT).expect("an answer"));
         true
     };
@@ -218,4 +223,144 @@ fn outcomes_are_counted() {
     assert_eq!(Outcome::ALL.map(|outcome| zone.limited_total(outcome)), [1, 2, 3, 4, 5]);
     zone.reset_limited();
     assert_eq!(Outcome::ALL.map(|outcome| zone.limited_total(outcome)), [0; 5]);
+}
+
+#[test]
+fn news_that_come_once_a_second_nearly_hold_the_rate() {
+    for nodes in 2..=5 {
+        for rate in [10, 100] {
+            let (seconds, burst, delay) = (20, rate / 2, 1000);
+            let mut cluster = Cluster::new(nodes as u8, rate * 1000);
+            let admitted = cluster.offer(3000, seconds * 1000, delay, burst, |n| (n % nodes) as usize);
+            // What each can admit before it hears of the others; and some of what it does after a pause isn't made up for.
+            let most = rate * seconds * 3 / 2 + nodes * (burst + 1) + (nodes - 1) * rate;
+            assert!(
+                (rate * seconds..=most).contains(&admitted),
+                "{nodes} nodes, {rate} r/s: {admitted}, at most {most}"
+            );
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_counts_no_request_twice() {
+    let mut pair = Cluster::new(2, TEN);
+    pair.offer(3000, 20_000, 10, 4, |n| (n % 2) as usize);
+    let (back, now) = (Fixture::with(MB, params(9, TEN)), pair.now);
+    let mut walkers: Vec<Cursor> = pair.nodes.iter().map(|node| node.feed_open(1).expect("a walker")).collect();
+    tell(&pair.nodes[0], &mut walkers[0], &back, now);
+    back.admit(b"key", TEN, None, now).expect("memory");
+    tell(&pair.nodes[1], &mut walkers[1], &back, now);
+    // That is what both knew of, the one here, and the one that asks.
+    let excess = back.limited(b"key", TEN, now).expect("an answer");
+    assert!((1000..=7000).contains(&excess), "{excess}");
+    // What is admitted from now on is new.
+    pair.nodes[1].admit(b"key", TEN, None, now).expect("memory");
+    tell(&pair.nodes[1], &mut walkers[1], &back, now);
+    assert_eq!(back.limited(b"key", TEN, now), Ok(excess + 1000));
+}
+
+#[test]
+fn what_all_admitted_at_once_is_made_up_for_to_the_end() {
+    // One a minute.
+    let rate = 1000 / 60;
+    let mut cluster = Cluster::new(5, rate);
+    let (mut admitted, began) = (0, cluster.now);
+    for _ in 0..10 {
+        for node in 0..5 {
+            admitted += (0..20).filter(|_| cluster.ask(node, b"key", 10)).count() as u64;
+        }
+        for _ in 0..3 {
+            cluster.now += 10;
+            cluster.exchange();
+        }
+        cluster.now += 12 * 60_000;
+        for node in &cluster.nodes {
+            node.upkeep(cluster.now, 10_000);
+        }
+    }
+    let most = 5 * 11 + rate * (cluster.now - began) / 1_000_000;
+    assert!((55..=most).contains(&admitted), "{admitted}, at most {most}");
+}
+
+#[test]
+fn buckets_that_began_one_after_another_hold_the_sum() {
+    let mut cluster = Cluster::new(5, 1000);
+    for node in 0..5 {
+        cluster.now += 2;
+        assert_eq!((0..20).filter(|_| cluster.ask(node, b"key", 9)).count(), 10);
+    }
+    cluster.exchange();
+    for node in 0..5 {
+        let excess = cluster.nodes[node].limited(b"key", 1000, cluster.now).expect("an answer");
+        assert!((49_980..=50_000).contains(&excess), "node {node}: {excess}");
+    }
+}
+
+#[test]
+fn who_is_asked_later_begins_with_what_all_admitted_at_once() {
+    let mut cluster = Cluster::new(4, TEN);
+    for node in 0..3 {
+        assert_eq!((0..20).filter(|_| cluster.ask(node, b"key", 9)).count(), 10);
+    }
+    // It hears of each before that has heard of the others.
+    for node in 0..3 {
+        tell(&cluster.nodes[node], &mut cluster.cursors[node][3], &cluster.nodes[3], cluster.now);
+    }
+    cluster.exchange();
+    cluster.exchange();
+    assert_eq!(cluster.nodes[3].limited(b"key", TEN, cluster.now), Ok(30_000));
+    // There is nothing to tell any more.
+    let shards = |node: &Fixture| (0..node.all_shards().count_ones()).map(|shard| node.writes(shard)).sum::<u64>();
+    let writes = |cluster: &Cluster| cluster.nodes.iter().map(shards).sum::<u64>();
+    let told = writes(&cluster);
+    cluster.exchange();
+    assert_eq!(writes(&cluster), told);
+}
+
+#[test]
+fn a_light_load_is_not_refused_after_a_gap() {
+    for seconds in [3, 60] {
+        let mut cluster = Cluster::new(3, TEN);
+        (0..3).for_each(|node| assert!(cluster.ask(node, b"key", 2)));
+        cluster.exchange();
+        cluster.now += 1000;
+        for _ in 0..seconds {
+            for node in 0..3 {
+                cluster.now += 333;
+                assert!(cluster.ask(node, b"key", 2), "node {node}");
+            }
+        }
+        cluster.exchange();
+        for node in 0..3 {
+            assert!(cluster.ask(node, b"key", 2), "node {node}, after {seconds} s");
+        }
+    }
+}
+
+#[test]
+fn other_nodes_clocks_lose_nothing() {
+    const APART: Millis = 30_000;
+    let (here, there) = (Fixture::with(MB, params(1, TEN)), Fixture::with(MB, params(2, TEN)));
+    let mut walker = there.feed_open(1).expect("a walker");
+    there.admit(b"key", TEN, None, START - APART).expect("memory");
+    tell(&there, &mut walker, &here, START);
+    here.admit(b"key", TEN, None, START).expect("memory");
+    for _ in 0..20 {
+        there.admit(b"key", TEN, None, START - APART + 10_000).expect("memory");
+    }
+    tell(&there, &mut walker, &here, START);
+    assert_eq!(here.limited(b"key", TEN, START), Ok(21_000));
+}
+
+#[test]
+fn a_clock_that_is_set_back_closes_no_key() {
+    const HOUR: Millis = 3_600_000;
+    let zone = Fixture::with(MB, params(1, TEN));
+    for _ in 0..5 {
+        zone.admit(b"key", TEN, Some(4000), START + HOUR).expect("memory");
+    }
+    assert!(matches!(zone.admit(b"key", TEN, Some(4000), START + HOUR), Ok(Limited::Beyond(_))));
+    assert!(matches!(zone.admit(b"key", TEN, Some(4000), START), Ok(Limited::Beyond(_))));
+    assert!(matches!(zone.admit(b"key", TEN, Some(4000), START + 200), Ok(Limited::Within(_))));
 }
