@@ -63,7 +63,11 @@ impl Dial {
         let mut teller = Teller::new(Instant::now());
         let mut tries = 0;
         let over = |hub: &Hub| hub.ending() || link.is_over();
-        while !over(&self.hub) {
+        loop {
+            self.hub.until(|hub| over(hub) || !hub.renewing()).await;
+            if over(&self.hub) {
+                return;
+            }
             let (began, greetings) = (Instant::now(), self.hub.greetings());
             let connected = tokio::select! {
                 connected = self.connect() => connected,

@@ -121,7 +121,9 @@ impl<'a> Session<'a> {
             Stop::Told(_) => return End::Told,
             Stop::Twin => return End::Twin,
             Stop::Session(SessionError::Itself) => return End::Itself,
-            Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
+            Stop::Session(error @ (SessionError::Bye(_) | SessionError::Renewed)) => {
+                (NoteLevel::Notice, error.to_string())
+            }
             Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
             Stop::Session(error) => (NoteLevel::Error, error.to_string()),
             Stop::Closed => (NoteLevel::Notice, "the peer closed the connection".into()),

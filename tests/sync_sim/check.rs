@@ -1,6 +1,7 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
+use crate::clocks::Versions;
 use crate::counts::Ledger;
 use crate::node::{SimNode, ZONES};
 use std::collections::BTreeMap;
@@ -76,6 +77,8 @@ pub struct History {
     clears: Vec<(usize, Stamp, usize)>,
     /// How long tombstones live.
     retention: Millis,
+    /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
+    latest: Millis,
     pub count: u64,
     /// What was added in zones of counters.
     pub ledger: Ledger,
@@ -83,7 +86,8 @@ pub struct History {
 
 impl History {
     pub fn new(retention: Millis) -> History {
-        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0, ledger: Ledger::default() }
+        let (count, latest, ledger) = (0, 0, Ledger::default());
+        History { acts: BTreeMap::new(), clears: Vec::new(), retention, latest, count, ledger }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -114,6 +118,46 @@ impl History {
         self.ledger.forget(node);
         let acts = self.acts.values_mut().flatten().map(|act| &mut act.by);
         acts.chain(self.clears.iter_mut().map(|(_, _, by)| by)).filter(|by| **by == node).for_each(|by| *by = NOBODY);
+    }
+
+    /// A clock that is off has shown this time.
+    pub fn clock_ran_to(&mut self, clock: Millis) {
+        self.latest = self.latest.max(clock);
+    }
+
+    /// A node has stamped anew what was later than `latest`, its own and what it had of others. What it wrote itself and isn't
+    /// there any more had made way for something later.
+    pub fn renewed(
+        &mut self,
+        node: usize,
+        zone: usize,
+        latest: Stamp,
+        before: &Versions,
+        after: &Versions,
+        cleared: Stamp,
+    ) {
+        for ((_, key), acts) in self.acts.iter_mut().filter(|((z, _), _)| *z == zone) {
+            let (old, new) = (before.get(key), after.get(key));
+            let known =
+                old.filter(|old| old.stamp > latest).and_then(|old| acts.iter().find(|act| act.version == *old));
+            let again = known.zip(new).map(|(act, version)| Acknowledged {
+                version: *version,
+                by: if act.by == node { node } else { NOBODY },
+                act: act.act.clone(),
+                at: act.at,
+                positions: act.positions.clone(),
+                replaced: act.replaced,
+            });
+            acts.iter_mut().filter(|act| act.by == node && act.version.stamp > latest).for_each(|act| act.by = NOBODY);
+            acts.extend(again);
+        }
+        // What an emptying removed is gone, also if it has an earlier stamp now.
+        let of_future = |(z, stamp, _): &&mut (usize, Stamp, usize)| *z == zone && *stamp > latest;
+        let mut emptied: Vec<usize> = Vec::new();
+        for (_, _, by) in self.clears.iter_mut().filter(of_future) {
+            emptied.push(if *by == node { std::mem::replace(by, NOBODY) } else { NOBODY });
+        }
+        self.clears.extend(emptied.into_iter().map(|by| (zone, cleared, by)));
     }
 
     /// Whether what `node` shows now can be true.
@@ -192,6 +236,7 @@ impl History {
                 Act::Delete => self.retention,
                 Act::Put { .. } => self.retention.min(60_000),
             };
+            let now = now.max(self.latest);
             let is_over = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
             is_over && (!act.knew(older) || act.by == NOBODY || ZONES[zone].is_tight && !self.author_lives(acts, older))
         })
@@ -203,6 +248,7 @@ impl History {
 
     /// Whether something at or after `version` says that the record is gone.
     fn explained(&self, zone: usize, acts: &[Acknowledged], version: Version, now: Millis) -> bool {
+        let now = now.max(self.latest);
         acts.iter().any(|act| act.version >= version && act.over_since(now).is_some())
             || self.clears.iter().any(|(z, stamp, _)| *z == zone && *stamp >= version.stamp)
     }

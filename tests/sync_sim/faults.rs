@@ -5,7 +5,7 @@ use crate::world::World;
 use zonemesh::record::Millis;
 
 /// By the index in the counts.
-pub const FAULT_NAMES: [&str; 14] = [
+pub const FAULT_NAMES: [&str; 15] = [
     "connection lost",
     "connection lost at one end",
     "second connection",
@@ -20,6 +20,7 @@ pub const FAULT_NAMES: [&str; 14] = [
     "one-way partition",
     "slow peer",
     "memory lost but for files",
+    "clock set by minutes",
 ];
 
 impl World {
@@ -34,7 +35,7 @@ impl World {
             2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
             5 | 7 | 8 | 13 => self.nodes[at].up(now),
             6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
-            9..=12 => true,
+            9..=12 | 14 => true,
             _ => self.links.iter().any(|link| link.from == at && link.to == other),
         };
         if !hit {
@@ -57,6 +58,7 @@ impl World {
             }
             12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
             13 => self.lose_memory(at, long, true),
+            14 => self.set_clock(at),
             _ => {
                 for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
                     match kind {

@@ -27,6 +27,8 @@ pub struct Counts {
     pub moved: Moved,
     /// Records that comparing brought or took away.
     pub mended: u64,
+    /// How often a node stamped anew what it had written with a clock that was ahead.
+    pub renewals: u64,
     /// Milliseconds from the last operation or fault until all agreed.
     pub settled: Millis,
 }
@@ -136,8 +138,9 @@ impl World {
         Ok(())
     }
 
-    /// The agents' part: what is over goes.
-    fn keep_up(&self) {
+    /// The agents' part: what is over goes, and what is from the future gets other stamps.
+    fn keep_up(&mut self) {
+        self.renew();
         for node in self.nodes.iter().filter(|node| node.has_agent(self.now)) {
             (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
         }
@@ -146,6 +149,7 @@ impl World {
     /// Everything heals; then all must agree within some time, and go on agreeing.
     fn quiet(&mut self) -> Result<(), String> {
         self.links.iter_mut().for_each(|link| link.held_until = 0);
+        self.mend_clocks();
         self.look_at_all_links();
         let begun = self.now;
         for node in &mut self.nodes {

@@ -1,0 +1,166 @@
+//! Notices that the node's clock was ahead of its peers' and has been mended, and has what it wrote stamped anew.
+//!
+//! A clock that jumps back may be right now or wrong: the peers' clocks tell. As long as more of them hold with the stamps than
+//! with the clock nothing is done, and stamps go on from where they are.
+
+use super::hub::Hub;
+use super::{Cluster, now};
+use crate::record::Millis;
+use crate::store::{Control, Renewal, StoreError, Zone};
+use crate::sync::NoteLevel;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A step ends after this time; what else the thread has to do comes before the next.
+const STEP: Duration = Duration::from_micros(500);
+/// After something that can't be done now.
+const PAUSE: Duration = Duration::from_millis(20);
+/// So often in a row the clock has to be behind.
+const LOOKS: u32 = 2;
+
+/// The node's stamps, looked after.
+pub(super) struct Renewing<'a> {
+    cluster: Option<&'a Cluster>,
+    hub: Rc<Hub>,
+    /// How often in a row the clock was behind.
+    seen: u32,
+    /// That the peers hold with the stamps was said.
+    told: bool,
+    work: Option<Work>,
+}
+
+struct Work {
+    began: Instant,
+    /// Zones that aren't done, the present one last.
+    left: Vec<(String, Renewal)>,
+    next: Instant,
+}
+
+impl<'a> Renewing<'a> {
+    pub(super) fn new(cluster: Option<&'a Cluster>, hub: &Rc<Hub>) -> Renewing<'a> {
+        Renewing { cluster, hub: hub.clone(), seen: 0, told: false, work: None }
+    }
+
+    /// Looks whether something is to be done; called now and then.
+    pub(super) fn look(&mut self) {
+        let Some(cluster) = self.cluster.filter(|_| self.work.is_none() && self.hub.holds()) else { return };
+        let (control, zones) = (&self.hub.control, &cluster.node.zones);
+        if zones.iter().any(|sync| sync.zone.is_moving()) {
+            return;
+        }
+        let identity = control.identity();
+        // Somebody died in the midst of it.
+        let is_half_done = control.is_renewing() || zones.iter().any(|sync| !sync.zone.is_of(identity));
+        let now = now();
+        let drift = cluster.node.limits.max_drift;
+        let is_ahead = |zone: &Zone| zone.is_ahead(now, drift);
+        self.seen = if zones.iter().any(|sync| is_ahead(&sync.zone)) { self.seen + 1 } else { 0 };
+        if self.seen == 0 {
+            self.told = false;
+        }
+        let ahead = zones.iter().map(|sync| sync.zone.ahead(now)).max().unwrap_or(0);
+        if is_half_done || (self.seen >= LOOKS && self.is_confirmed(now, ahead, drift)) {
+            self.begin(cluster, now, ahead);
+        }
+    }
+
+    /// Whether the peers' clocks say the same as this node's.
+    fn is_confirmed(&mut self, now: Millis, ahead: Millis, drift: Millis) -> bool {
+        let (with, against) = self.hub.clocks(|clock| clock.saturating_add(drift) < now.saturating_add(ahead));
+        // This node's own clock counts, too. With nobody there, nothing is lost by waiting.
+        let confirmed = with > 0 && with + 1 > against;
+        if !confirmed && against > 0 && !std::mem::replace(&mut self.told, true) {
+            self.hub.log.line(
+                NoteLevel::Warn,
+                format!(
+                    "this node's clock is {ahead} ms behind its own last stamp, and the clocks of {against} peers are not: \
+                     it goes on from that stamp; check the time service"
+                ),
+            );
+        }
+        confirmed
+    }
+
+    fn begin(&mut self, cluster: &Cluster, now: Millis, ahead: Millis) {
+        let control = &self.hub.control;
+        let goes_on = control.is_renewing();
+        let Ok(identity) = Control::random_identity().map(|identity| control.begin_renewal(identity)) else { return };
+        let why = if goes_on {
+            "an agent died while it stamped anew what was from the future".into()
+        } else {
+            format!(
+                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say"
+            )
+        };
+        self.hub.log.line(
+            NoteLevel::Warn,
+            format!("{why}: it goes on as node {identity}, and what is from the future gets stamps of the present"),
+        );
+        self.hub.set_renewing(true);
+        let (last, drift) = (control.last_identity(), cluster.node.limits.max_drift);
+        let renewal = |zone: &Zone| Renewal::new(*zone, identity, last, drift, now);
+        let left = cluster.node.zones.iter().map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
+        self.work = Some(Work { began: Instant::now(), left, next: Instant::now() });
+        self.seen = 0;
+    }
+
+    /// Works, if there is something to do; then returns. Otherwise it waits until it is dropped.
+    pub(super) async fn run(&mut self) {
+        while let Some(work) = &mut self.work {
+            tokio::time::sleep_until(work.next.into()).await;
+            if !self.hub.holds() {
+                return;
+            }
+            let began = Instant::now();
+            let pause = loop {
+                match work.step(&self.hub) {
+                    Ok(true) if began.elapsed() < STEP => {}
+                    // As long as it took, and so at most half of the thread's time.
+                    Ok(true) => break began.elapsed(),
+                    Ok(false) => {
+                        self.end();
+                        return;
+                    }
+                    Err(_) => break PAUSE,
+                }
+            };
+            work.next = Instant::now() + pause;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Does what is begun, as the node ends.
+    pub(super) async fn finish(&mut self) {
+        if self.work.is_some() {
+            self.run().await;
+        }
+    }
+
+    fn end(&mut self) {
+        let took = self.work.take().map_or(0, |work| work.began.elapsed().as_millis());
+        let control = &self.hub.control;
+        control.end_renewal();
+        self.hub.log.line(
+            NoteLevel::Notice,
+            format!("this node is node {} now ({took} ms); sessions begin anew", control.identity()),
+        );
+        self.hub.set_renewing(false);
+    }
+}
+
+impl Work {
+    /// `false`: all is done.
+    fn step(&mut self, hub: &Hub) -> Result<bool, StoreError> {
+        let Some((name, renewal)) = self.left.last_mut() else { return Ok(false) };
+        if let Some(done) = renewal.step(now())? {
+            if done.records > 0 || done.cleared {
+                let emptied = if done.cleared { ", and so has the last emptying" } else { "" };
+                let text =
+                    format!("zone \"{name}\": {} records from the future have new stamps{emptied}", done.records);
+                hub.log.line(NoteLevel::Notice, text);
+            }
+            self.left.pop();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,142 @@
+//! A clock that was ahead and was mended: what it wrote gets stamps of the present, and the node goes on as another one.
+
+use super::check::check;
+use super::*;
+use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::control::CONTROL_SIZE;
+use crate::store::{Applied, Condition, Control, Life, Renewal, Renewed, Written};
+
+const DRIFT: Millis = 60_000;
+const HOUR: Millis = 3_600_000;
+
+/// Steps of the work, at most so many; what became of it, if all was done.
+fn renew(zone: &Zone, node: u8, now: Millis, steps: usize) -> Option<Renewed> {
+    let mut renewal = Renewal::new(*zone, identity(node), identity(1), DRIFT, now);
+    (0..steps).find_map(|_| renewal.step(now).expect("a step"))
+}
+
+fn write(zone: &Zone, key: &str, now: Millis) -> Version {
+    match zone.set(key.as_bytes(), key.as_bytes(), Life::Default, Condition::Always, now) {
+        Ok(Written::Done(version)) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn version(zone: &Zone, key: &str) -> Version {
+    let mut version = None;
+    zone.show(key.as_bytes(), &mut |record| version = Some(record.version)).expect("the lock");
+    version.expect("a record or a tombstone")
+}
+
+fn remote(key: &'static str, millis: Millis, node: u8) -> Record<'static> {
+    let version = Version { stamp: Stamp::at(millis), origin: identity(node) };
+    Record { kind: Kind::Register, version, key: key.as_bytes(), value: Some(b"r"), expires: None, shortened: false }
+}
+
+#[test]
+fn what_is_from_the_future_gets_stamps_that_peers_take() {
+    for size in [64 << 10, 4 << 20] {
+        let zone = Fixture::new(size, None, true);
+        let before = write(&zone, "before", START);
+        write(&zone, "deleted", START);
+        // The clock jumps, and is mended ten seconds later.
+        let future = START + HOUR;
+        for n in 0..10 {
+            write(&zone, &format!("key {n}"), future + n * 100);
+        }
+        zone.delete(b"deleted", future + 500).expect("deleted");
+        assert_eq!(zone.apply(&remote("theirs", future + 700, 7), future, DRIFT), Ok(Applied::Newer));
+        zone.advance(identity(7), Stamp::at(future + 700));
+        zone.advance(identity(8), Stamp::at(START - 10 * HOUR));
+        let now = START + 10_000;
+        assert!(zone.is_ahead(now, DRIFT) && zone.ahead(now) > HOUR - 11_000);
+        let live = listing(&zone, now);
+
+        assert_eq!(renew(&zone, 2, now, 1_000_000), Some(Renewed { records: 12, cleared: false }));
+        check(&zone);
+        assert!(!zone.is_ahead(now, DRIFT) && zone.is_of(identity(2)));
+        assert_eq!(listing(&zone, now), live, "nothing else has changed");
+        assert_eq!(version(&zone, "before"), before);
+        // Of its own, later than whatever of it peers may have taken; of others, about when it was written.
+        let latest = Version { stamp: Stamp::at(now + DRIFT).next(), origin: identity(2) };
+        (0..10).for_each(|n| assert_eq!(version(&zone, &format!("key {n}")), latest));
+        assert_eq!(version(&zone, "deleted"), latest);
+        assert_eq!(version(&zone, "theirs"), Version { stamp: Stamp::at(now), origin: identity(2) });
+        // Nothing is promised of what others may still have to tell, and all of what this node was.
+        assert!(zone.position(identity(7)) < Stamp::at(now));
+        assert_eq!(zone.position(identity(8)), Stamp::at(START - 10 * HOUR));
+        assert!(zone.position(identity(1)) >= before.stamp && zone.position(identity(1)) <= Stamp::at(now + DRIFT));
+        let next = write(&zone, "next", now);
+        assert!(next > latest && next.stamp.millis() <= now + DRIFT);
+        assert!(zone.close(now).0 >= next.stamp);
+    }
+}
+
+#[test]
+fn a_write_wins_over_what_stays_from_the_near_future() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let near = remote("k", START + 30_000, 7);
+    assert_eq!(zone.apply(&near, START, DRIFT), Ok(Applied::Newer));
+    write(&zone, "far", START + HOUR);
+    renew(&zone, 2, START, 1_000_000).expect("done");
+    assert_eq!(version(&zone, "k"), near.version, "peers take it as it is");
+    assert!(write(&zone, "k", START).stamp > near.version.stamp);
+}
+
+#[test]
+fn an_emptying_of_the_future_is_one_of_the_present() {
+    let zone = Fixture::new(64 << 10, None, true);
+    (0..200).for_each(|n| _ = write(&zone, &format!("key {n}"), START));
+    zone.clear(START + HOUR).expect("emptied");
+    write(&zone, "after", START + HOUR);
+    assert_eq!(zone.apply(&remote("lost", START + 5_000, 7), START, DRIFT), Ok(Applied::Stale));
+    let now = START + 4_000;
+    let done = renew(&zone, 2, now, 1_000_000).expect("done");
+    assert_eq!(done, Renewed { records: 1, cleared: true });
+    let cleared = zone.cleared();
+    assert!(cleared > Stamp::at(START) && cleared <= Stamp::at(now), "{cleared:?}");
+    assert_eq!(listing(&zone, now).len(), 1);
+    assert!(version(&zone, "after").stamp > cleared);
+    // What was written elsewhere after it is news now; and it can be emptied again.
+    assert_eq!(zone.apply(&remote("lost", START + 5_000, 7), START, DRIFT), Ok(Applied::Newer));
+    zone.clear(now + 10_000).expect("emptied");
+    while zone.upkeep(now + 10_000, 1000) > 0 {}
+    assert_eq!(zone.stats().records, 0);
+    check(&zone);
+}
+
+#[test]
+fn who_dies_in_the_midst_of_it_leaves_what_another_can_go_on_with() {
+    for steps in 0.. {
+        let zone = Fixture::new(256 << 10, None, true);
+        (0..100).for_each(|n| _ = write(&zone, &format!("key {n}"), START));
+        (50..100).for_each(|n| _ = write(&zone, &format!("key {n}"), START + HOUR));
+        let whole = renew(&zone, 2, START, steps).is_some();
+        // Others go on writing meanwhile.
+        write(&zone, "key 7", START + 1);
+        write(&zone, "key 77", START + 1);
+        renew(&zone, 2, START + 2, 1_000_000).expect("done");
+        check(&zone);
+        assert!(!zone.is_ahead(START + 2, DRIFT));
+        assert_eq!(listing(&zone, START).len(), 100);
+        (0..100).for_each(|n| assert!(version(&zone, &format!("key {n}")).stamp < Stamp::at(START + DRIFT + 10)));
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_node_has_one_identity_at_a_time() {
+    let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
+    let control = Control::create_with(memory.region(), identity(1)).expect("a control region");
+    for n in 2..6 {
+        assert_eq!((control.identity(), control.is_renewing()), (identity(n - 1), false));
+        assert_eq!(control.begin_renewal(identity(n)), identity(n));
+        assert_eq!(control.begin_renewal(identity(99)), identity(n), "who goes on with it doesn't begin anew");
+        assert_eq!((control.identity(), control.is_renewing()), (identity(n), true));
+        assert_eq!(control.last_identity(), identity(n - 1));
+        control.end_renewal();
+    }
+    assert_eq!(control.incarnation(), 8);
+}

@@ -1,0 +1,101 @@
+//! Clocks that are minutes off, and the agents' part when one was mended.
+
+use crate::node::{SimNode, ZONES};
+use crate::world::World;
+use std::collections::BTreeMap;
+use zonemesh::record::{Identity, Millis, Stamp, Version};
+use zonemesh::store::{Renewal, ScanPlace};
+
+/// The version of each key of a zone, tombstones too.
+pub type Versions = BTreeMap<Vec<u8>, Version>;
+
+impl World {
+    /// A clock jumps by minutes, or one that did is mended.
+    pub fn set_clock(&mut self, at: usize) {
+        let far = self.rng.between(61_000, 150_000) as i64;
+        let skew = self.nodes[at].skew;
+        self.nodes[at].skew = match self.rng.below(3) {
+            _ if skew.abs() > self.reach * 2 => self.rng.around(self.reach),
+            0 => skew - far,
+            _ => skew + far,
+        };
+        self.history.clock_ran_to(self.nodes[at].clock(self.now));
+    }
+
+    /// All clocks are mended.
+    pub fn mend_clocks(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].skew.abs() > self.reach * 2 {
+                self.nodes[at].skew = self.rng.around(self.reach);
+            }
+        }
+    }
+
+    /// The agents' part: who was ahead, and isn't any more, stamps anew what it wrote.
+    pub fn renew(&mut self) {
+        for at in 0..self.nodes.len() {
+            let (now, clock) = (self.now, self.nodes[at].clock(self.now));
+            let is_ahead =
+                (0..ZONES.len()).any(|zone| self.nodes[at].zone(zone).is_ahead(clock, self.limits.max_drift));
+            if is_ahead && self.nodes[at].has_agent(now) && self.is_confirmed(at, clock) {
+                self.renew_node(at, clock);
+            }
+        }
+    }
+
+    /// As `agent/renew.rs` asks the peers.
+    fn is_confirmed(&self, at: usize, clock: Millis) -> bool {
+        let ahead = (0..ZONES.len()).map(|zone| self.nodes[at].zone(zone).ahead(clock)).max().unwrap_or(0);
+        let reached = |to: usize| {
+            self.links.iter().any(|link| {
+                let push = link.push.as_ref().filter(|_| link.from == at && link.to == to);
+                push.is_some_and(|push| push.peer() == Some(self.nodes[to].node.control.identity()))
+            })
+        };
+        let peers: Vec<usize> = (0..self.nodes.len()).filter(|to| reached(*to)).collect();
+        let agrees = |to: &&usize| self.nodes[**to].clock(self.now) + self.limits.max_drift < clock + ahead;
+        let with = peers.iter().filter(agrees).count();
+        with > 0 && with + 1 > peers.len() - with
+    }
+
+    fn renew_node(&mut self, at: usize, clock: Millis) {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.rng.next().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.rng.next().to_le_bytes());
+        let (before, drift) = (versions(&self.nodes[at]), self.limits.max_drift);
+        let control = self.nodes[at].node.control;
+        let identity = control.begin_renewal(Identity(bytes));
+        for zone in 0..ZONES.len() {
+            // Some agents die while they are at it.
+            let patience = if self.rng.one_in(3) { self.rng.below(40) } else { 0 };
+            for steps in [patience, u64::MAX] {
+                let mut renewal =
+                    Renewal::new(self.nodes[at].zone(zone), identity, control.last_identity(), drift, clock);
+                let _ = (0..steps).find_map(|_| renewal.step(clock).expect("the lock"));
+            }
+        }
+        control.end_renewal();
+        self.counts.renewals += 1;
+        let latest = Stamp::at(clock + drift.max(1_000));
+        for (zone, (before, after)) in before.iter().zip(versions(&self.nodes[at])).enumerate() {
+            self.history.renewed(at, zone, latest, before, &after, self.nodes[at].zone(zone).cleared());
+        }
+        self.trace(|| format!("node {at} becomes node {identity}"));
+        self.look_at_all_links();
+        self.lost = true;
+    }
+}
+
+fn versions(node: &SimNode) -> Vec<Versions> {
+    let all = |zone| {
+        let (mut versions, mut place) = (BTreeMap::new(), Some(ScanPlace::default()));
+        while let Some(at) = place {
+            let keep = &mut |record: &zonemesh::store::Surveyed<'_>| {
+                versions.insert(record.key.to_vec(), record.version);
+            };
+            place = node.zone(zone).survey(at, keep).expect("the lock");
+        }
+        versions
+    };
+    (0..ZONES.len()).map(all).collect()
+}
