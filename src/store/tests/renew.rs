@@ -4,7 +4,7 @@ use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Life, Renewal, Renewed, Written};
+use crate::store::{Applied, Condition, Control, Life, Matching, Missing, Renewal, Renewed, Written};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -67,7 +67,8 @@ fn what_is_from_the_future_gets_stamps_that_peers_take() {
         assert_eq!(zone.position(identity(8)), Stamp::at(START - 10 * HOUR));
         assert!(zone.position(identity(1)) >= before.stamp && zone.position(identity(1)) <= Stamp::at(now + DRIFT));
         let next = write(&zone, "next", now);
-        assert!(next > latest && next.stamp.millis() <= now + DRIFT);
+        assert!(next.stamp >= Stamp::at(now) && next.stamp.millis() <= now + DRIFT && next.origin == identity(2));
+        assert!(write(&zone, "key 3", now) > latest, "what is written now wins over what was");
         assert!(zone.close(now).0 >= next.stamp);
     }
 }
@@ -139,4 +140,30 @@ fn a_node_has_one_identity_at_a_time() {
         control.end_renewal();
     }
     assert_eq!(control.incarnation(), 8);
+}
+
+#[test]
+fn counters_of_the_future_count_on() {
+    let params = Params { sync: true, matching: Matching::Counter, ..Params::new(identity(1)) };
+    let zone = Fixture::with(256 << 10, params);
+    let future = START + HOUR;
+    let add = |key: &str, by, now| {
+        zone.count(key.as_bytes(), by, Missing::Begin(0, Life::Default), now).expect("counted");
+    };
+    for n in 0..20 {
+        let key = format!("key {n}");
+        add(&key, 5, START);
+        zone.set(key.as_bytes(), b"10", Life::Default, Condition::Always, future).expect("set");
+        add(&key, 7, future);
+    }
+    renew(&zone, 2, START + 1, 1_000_000).expect("done");
+    check(&zone);
+    for n in 0..20 {
+        let key = format!("key {n}");
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"17"[..]), "{key}");
+        add(&key, 1, START + 2);
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"18"[..]));
+        zone.set(key.as_bytes(), b"3", Life::Default, Condition::Always, START + 3).expect("set");
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"3"[..]), "what is set now ends it all");
+    }
 }
