@@ -10,15 +10,12 @@ use zonemesh::store::{Renewal, ScanPlace};
 pub type Versions = BTreeMap<Vec<u8>, Version>;
 
 impl World {
-    /// A clock jumps by minutes, or one that did is mended.
+    /// A clock jumps ahead by minutes, or one that did is mended.
     pub fn set_clock(&mut self, at: usize) {
         let far = self.rng.between(61_000, 150_000) as i64;
         let skew = self.nodes[at].skew;
-        self.nodes[at].skew = match self.rng.below(3) {
-            _ if skew.abs() > self.reach * 2 => self.rng.around(self.reach),
-            0 => skew - far,
-            _ => skew + far,
-        };
+        let is_far = skew.abs() > self.reach * 2;
+        self.nodes[at].skew = if is_far { self.rng.around(self.reach) } else { skew + far };
         self.history.clock_ran_to(self.nodes[at].clock(self.now));
     }
 
