@@ -55,4 +55,23 @@ $first->change('one', 'new', 'after a reload');
 everywhere(\@nodes, 'new', 'after a reload', 'after a reload its changes arrive', 10);
 is(scalar(() = $first->log_text =~ /it goes on as node/g), 1, 'and it has become another node once');
 
+# A node that shares counters can't: it says so, goes on as it is, and all else goes on.
+my ($wrong, $right) = cluster(
+    2,
+    zones       => 'keyval_zone zone=one:1m timeout=1d state=state/one.json sync; keyval_zone zone=sums:1m type=counter sync;',
+    not_started => 1,
+);
+$_->worker_folder('state') for $wrong, $right;
+$wrong->write_file('state/one.json', qq({\n"ahead":{"value":"of the future","version":"$ahead.$of"}\n}\n));
+$_->start for $wrong, $right;
+ok(scalar $wrong->wait_log(qr/was mended, as its peers' clocks say, but zone "sums" has counters or limits: nothing is stamped anew/, 20),
+    'a node with counters says that it stamps nothing anew') or diag($wrong->tail(20));
+$wrong->add('sums', 'k', '5');
+everywhere_is([ $wrong, $right ], sub { $_[0]->keyvals('sums')->{k} }, '5', 'what is added there is everywhere');
+is($wrong->keyvals('one')->{ahead}, 'of the future', 'it has what it had');
+is($right->keyvals('one')->{ahead}, undef,           '... and others take it when its time has come');
+my $text = $wrong->log_text;
+is(scalar(() = $text =~ /nothing is stamped anew/g), 1, 'it has said it once');
+unlike($text, qr/it goes on as node/, '... and is the node that it was');
+
 done_testing;

@@ -1,13 +1,14 @@
 //! Notices that the node's clock was ahead of its peers' and has been mended, and has what it wrote stamped anew.
 //!
 //! A clock that jumps back may be right now or wrong: the peers' clocks tell. As long as more of them hold with the stamps than
-//! with the clock nothing is done, and stamps go on from where they are.
+//! with the clock nothing is done, and stamps go on from where they are. So they do where a zone has counters or limits (see
+//! [`Zone::can_renew`]): a node has one identity in all its zones.
 
 use super::hub::Hub;
 use super::{Cluster, now};
 use crate::record::Millis;
 use crate::store::{Control, Renewal, StoreError, Zone};
-use crate::sync::NoteLevel;
+use crate::sync::{NoteLevel, SyncZone};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub(super) struct Renewing<'a> {
     seen: u32,
     /// That the peers hold with the stamps was said.
     told: bool,
+    /// Why it goes on as it is was said, and nothing is tried until the clock has caught up.
+    stays: bool,
     work: Option<Work>,
 }
 
@@ -38,7 +41,7 @@ struct Work {
 
 impl<'a> Renewing<'a> {
     pub(super) fn new(cluster: Option<&'a Cluster>, hub: &Rc<Hub>) -> Renewing<'a> {
-        Renewing { cluster, hub: hub.clone(), seen: 0, told: false, work: None }
+        Renewing { cluster, hub: hub.clone(), seen: 0, told: false, stays: false, work: None }
     }
 
     /// Looks whether something is to be done; called now and then.
@@ -55,13 +58,33 @@ impl<'a> Renewing<'a> {
         let drift = cluster.node.limits.max_drift;
         let is_ahead = |zone: &Zone| zone.is_ahead(now, drift);
         self.seen = if zones.iter().any(|sync| is_ahead(&sync.zone)) { self.seen + 1 } else { 0 };
-        if self.seen == 0 {
-            self.told = false;
+        if self.seen == 0 && !is_half_done {
+            (self.told, self.stays) = (false, false);
         }
         let ahead = zones.iter().map(|sync| sync.zone.ahead(now)).max().unwrap_or(0);
-        if is_half_done || (self.seen >= LOOKS && self.is_confirmed(now, ahead, drift)) {
-            self.begin(cluster, now, ahead);
+        if self.stays {
+            return;
         }
+        if is_half_done {
+            self.begin(cluster, now, ahead);
+        } else if self.seen >= LOOKS && self.is_confirmed(now, ahead, drift) {
+            match zones.iter().find(|sync| !sync.zone.can_renew()) {
+                Some(sync) => self.stay(ahead, &format!("zone \"{}\" has counters or limits", sync.name)),
+                None => self.begin(cluster, now, ahead),
+            }
+        }
+    }
+
+    /// Goes on as before, and says why.
+    fn stay(&mut self, ahead: Millis, why: &str) {
+        self.stays = true;
+        self.hub.log.line(
+            NoteLevel::Warn,
+            format!(
+                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say, but \
+                 {why}: nothing is stamped anew, and what is too far ahead of other nodes' clocks waits until they have caught up"
+            ),
+        );
     }
 
     /// Whether the peers' clocks say the same as this node's.
@@ -84,7 +107,14 @@ impl<'a> Renewing<'a> {
     fn begin(&mut self, cluster: &Cluster, now: Millis, ahead: Millis) {
         let control = &self.hub.control;
         let goes_on = control.is_renewing();
-        let Ok(identity) = Control::random_identity().map(|identity| control.begin_renewal(identity)) else { return };
+        let zones = &cluster.node.zones;
+        let Ok(identity) = Control::random_identity() else { return };
+        // Before sessions end for it.
+        let is_full = |sync: &&SyncZone| matches!(sync.zone.expect_identity(identity), Err(StoreError::NoMemory));
+        if let Some(full) = zones.iter().find(is_full).filter(|_| !goes_on) {
+            return self.stay(ahead, &format!("zone \"{}\" has no room to note another identity", full.name));
+        }
+        let identity = control.begin_renewal(identity);
         let why = if goes_on {
             "an agent died while it stamped anew what was from the future".into()
         } else {
@@ -99,7 +129,9 @@ impl<'a> Renewing<'a> {
         self.hub.set_renewing(true);
         let (last, drift) = (control.last_identity(), cluster.node.limits.max_drift);
         let renewal = |zone: &Zone| Renewal::new(*zone, identity, last, drift, now);
-        let left = cluster.node.zones.iter().map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
+        // One with parts is among them only if it was made while another agent did this.
+        let concerned = zones.iter().filter(|sync| sync.zone.can_renew() || !sync.zone.is_of(identity));
+        let left = concerned.map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
         self.work = Some(Work { began: Instant::now(), left, next: Instant::now() });
         self.seen = 0;
     }

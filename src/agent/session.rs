@@ -104,7 +104,8 @@ impl<'a> Session<'a> {
     /// Until its end. `tell` is called with what is worth a line about the peer.
     pub(super) async fn run(mut self, tell: &mut dyn FnMut(String)) -> End {
         let stop = poll_fn(|cx| self.poll(cx, tell)).await;
-        let greeted = self.push.peer().is_some();
+        // What this node ends itself is no failure of the peer.
+        let greeted = self.push.peer().is_some() || matches!(stop, Stop::Session(SessionError::Renewed));
         let bye = match &stop {
             Stop::Told(why) => (*why).into(),
             Stop::Twin => "another session leads to this node".into(),

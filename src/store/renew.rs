@@ -103,6 +103,21 @@ impl Zone {
         self.ahead(now) > max_drift.max(LEAST_DRIFT) + LEAST_DRIFT
     }
 
+    /// Whether records that are here may be stamped anew. Not where keys have parts: another node may have an older copy of
+    /// a part than the node whose part it is. Stamped anew there, the copy could win, and what was added since would be gone.
+    pub fn can_renew(&self) -> bool {
+        !self.matching.has_parts()
+    }
+
+    /// Keeps a place for an identity that this node is about to take.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`: the table of origins is full; `Busy`: a lock is stuck.
+    pub fn expect_identity(&self, identity: Identity) -> Result<(), StoreError> {
+        self.origin_for(identity).map(drop)
+    }
+
     /// Whether this node's identity is this one here, too. If not, somebody died while it changed.
     pub fn is_of(&self, identity: Identity) -> bool {
         self.node() == identity

@@ -80,14 +80,16 @@ pub struct History {
     /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
     latest: Millis,
     pub count: u64,
+    /// Whether zones that may count do.
+    counters: bool,
     /// What was added in zones of counters.
     pub ledger: Ledger,
 }
 
 impl History {
-    pub fn new(retention: Millis) -> History {
+    pub fn new(retention: Millis, counters: bool) -> History {
         let (count, latest, ledger) = (0, 0, Ledger::default());
-        History { acts: BTreeMap::new(), clears: Vec::new(), retention, latest, count, ledger }
+        History { acts: BTreeMap::new(), clears: Vec::new(), retention, latest, count, counters, ledger }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -151,8 +153,11 @@ impl History {
             acts.iter_mut().filter(|act| act.by == node && act.version.stamp > latest).for_each(|act| act.by = NOBODY);
             acts.extend(again);
         }
-        // What an emptying removed is gone, also if it has an earlier stamp now.
-        let of_future = |(z, stamp, _): &&mut (usize, Stamp, usize)| *z == zone && *stamp > latest;
+        // What an emptying removed is gone, also if it has an earlier stamp now. A zone knows of its last one only: that stands for
+        // those before it, too, of which some weren't quite so far ahead.
+        let of_future = |(z, stamp, by): &&mut (usize, Stamp, usize)| {
+            *z == zone && (*stamp > latest || *by == node && *stamp > cleared)
+        };
         let mut emptied: Vec<usize> = Vec::new();
         for (_, _, by) in self.clears.iter_mut().filter(of_future) {
             emptied.push(if *by == node { std::mem::replace(by, NOBODY) } else { NOBODY });
@@ -168,7 +173,7 @@ impl History {
         live: &BTreeMap<Vec<u8>, Live>,
         now: Millis,
     ) -> Result<(), String> {
-        if ZONES[zone].counts {
+        if self.counters && ZONES[zone].counts {
             return self.ledger.check_now(node, zone, live);
         }
         self.check_true(zone, live)?;
@@ -188,7 +193,7 @@ impl History {
 
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
-        if ZONES[zone].counts {
+        if self.counters && ZONES[zone].counts {
             return self.ledger.check(zone, live);
         }
         self.check_true(zone, live)?;

@@ -28,8 +28,11 @@ impl World {
         }
     }
 
-    /// The agents' part: who was ahead, and isn't any more, stamps anew what it wrote.
+    /// The agents' part, where there are no counters: who was ahead, and isn't any more, stamps anew what it wrote.
     pub fn renew(&mut self) {
+        if self.counters {
+            return;
+        }
         for at in 0..self.nodes.len() {
             let (now, clock) = (self.now, self.nodes[at].clock(self.now));
             let is_ahead =

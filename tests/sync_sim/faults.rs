@@ -26,7 +26,9 @@ pub const FAULT_NAMES: [&str; 15] = [
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
-        let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
+        // The last isn't for worlds with counters.
+        let kinds = FAULT_NAMES.len() - usize::from(self.counters);
+        let kind = self.rng.below(kinds as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
         let long = self.rng.between(50, 3 * self.limits.timeout);
@@ -116,7 +118,7 @@ impl World {
         }
         let skew = self.nodes[at].skew;
         let saved = std::mem::take(&mut self.nodes[at].saved);
-        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention);
+        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.counters);
         if files {
             let clock = self.nodes[at].clock(now);
             self.nodes[at].load(saved, clock);

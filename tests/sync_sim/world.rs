@@ -55,6 +55,9 @@ pub struct World {
     pub retention: Millis,
     /// How wrong clocks are.
     pub reach: i64,
+    /// Whether there are counters. Where they are, clocks aren't set by minutes: nodes that share counters don't stamp anew what
+    /// they wrote (an older copy of a part could win over the part itself), and so would agree only when clocks have caught up.
+    pub counters: bool,
     lie: Option<Lie>,
     pub history: History,
     pub counts: Counts,
@@ -84,9 +87,10 @@ impl World {
         };
         // How wrong clocks are, milliseconds.
         let reach = if rng.one_in(2) { 4_000 } else { 200 };
+        let counters = seed % 3 != 1;
         let nodes = (0..size).map(|_| {
             let skew = rng.around(reach);
-            SimNode::new(&mut rng, skew, limits, retention)
+            SimNode::new(&mut rng, skew, limits, retention, counters)
         });
         let mut world = World {
             nodes: nodes.collect(),
@@ -103,8 +107,9 @@ impl World {
             limits,
             retention,
             reach,
+            counters,
             lie,
-            history: History::new(retention),
+            history: History::new(retention, counters),
             counts: Counts::default(),
             trace,
             rng,
@@ -386,7 +391,7 @@ impl World {
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
-        if ZONES[zone_at].counts {
+        if self.counters && ZONES[zone_at].counts {
             self.add(at, zone_at, now);
             return true;
         }
