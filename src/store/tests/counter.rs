@@ -427,36 +427,30 @@ fn a_counter_has_a_bounded_number_of_parts() {
 #[test]
 fn of_what_begins_with_a_number_all_is_there_or_nothing() {
     const NEW: u64 = 1 << 32;
-    // The first part of each ends a millisecond after the one before it.
-    let full = |ends: bool| {
-        let zone = counters(1, None, false);
-        let life = |n: u64| if ends { Life::For(1000 + n) } else { Life::Default };
-        (0..20_000_u64).for_each(|n| _ = zone.count(&n.to_be_bytes(), 1, Missing::Begin(0, life(n)), START));
-        zone
-    };
-    let begin = |zone: &Zone, n: u64, now| zone.count(&n.to_be_bytes(), 1, Missing::Begin(5, Life::Default), now);
-    let (zone, mut refused) = (full(false), 0);
-    for n in 0..200_u64 {
-        // Room for one record, and it takes two.
-        let _ = zone.delete(&n.to_be_bytes(), START);
-        match begin(&zone, NEW + n, START) {
+    const APART: Millis = 20_000;
+    let params = Params { matching: Matching::Counter, ..Params::new(identity(1)) };
+    let zone = Fixture::with(32 << 10, params);
+    let begin = |n: u64, from, life, now| zone.count(&n.to_be_bytes(), 1, Missing::Begin(from, life), now);
+    for n in 0..2000_u64 {
+        let _ = begin(n, 0, Life::For(APART * (n + 1)), START);
+    }
+    let (mut refused, mut begun) = (0, 0);
+    for n in 0..40_u64 {
+        // One more has ended, and leaves room for one record; it takes two.
+        let now = START + APART * (n + 1) + APART / 2;
+        zone.upkeep(now, 1000);
+        match begin(NEW + n, 5, Life::Default, now) {
             Err(StoreError::NoMemory) => {
                 refused += 1;
-                assert_eq!(sum(&zone, &(NEW + n).to_be_bytes(), START), None, "{n}");
+                assert_eq!(sum(&zone, &(NEW + n).to_be_bytes(), now), None, "{n}");
             }
-            begun => assert!(matches!(begun, Ok(Counted::Done { sum: 6, created: true, .. })), "{n}: {begun:?}"),
+            done => {
+                begun += 1;
+                assert!(matches!(done, Ok(Counted::Done { sum: 6, created: true, .. })), "{n}: {done:?}");
+            }
         }
     }
-    assert!(refused > 0);
-    check(&zone);
-    // What ends makes room for it, perhaps one record after the other.
-    let zone = full(true);
-    for n in 0..200_u64 {
-        match begin(&zone, NEW + n, START + 1000 + 4 * n) {
-            Err(StoreError::NoMemory) => {}
-            begun => assert!(matches!(begun, Ok(Counted::Done { sum: 6, created: true, .. })), "{n}: {begun:?}"),
-        }
-    }
+    assert!(refused > 0 && begun > 0, "{refused} refused, {begun} begun");
     check(&zone);
 }
 
