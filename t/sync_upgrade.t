@@ -114,7 +114,8 @@ for my $nodes (1, 3) {
         $node->{pid} = $new;
         is(wait_for(sub { scalar keys %{ $node->keyvals('one') } }), 3_000 + $round, "$what: the new one has all keys (upgrade $round)");
     }
-    is_deeply([ $node->grep_log(qr/\[warn\].*zone_sync peer/) ], [], "$what: nothing is said to be lost");
+    # It dials again and again meanwhile, and may meet the new one before that takes sessions: which isn't a loss.
+    is_deeply([ $node->grep_log(qr/\[warn\].*zone_sync peer.* when this node ended/) ], [], "$what: nothing is said to be lost");
 }
 
 done_testing;

@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 15;
+pub const VERSION: u32 = 16;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -151,11 +151,13 @@ pub mod header {
     pub const PART: usize = DOUBTED + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
     pub const CHARGES: usize = PART + 8;
-    /// Of a zone of limits: thousandths of a request a second, and on a line of their own how often each outcome was counted.
-    pub const RATE: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(8);
+    /// Of a zone of limits, where others have their lengths of keys, as the smallest zone has no byte to spare: thousandths of
+    /// a request a second, and on a line of their own how often each outcome was counted.
+    pub const RATE: usize = LENGTHS;
     pub const LIMITED: usize = (RATE + 8).next_multiple_of(64);
     pub const OUTCOMES: usize = 5;
-    pub const LEN: usize = (LIMITED + OUTCOMES * 8).next_multiple_of(64);
+    const _: () = assert!(LIMITED + OUTCOMES * 8 <= WATCHED);
+    pub const LEN: usize = (CHARGES + super::CLASS_SIZES.len() * 4).next_multiple_of(64);
 }
 
 /// Offsets in a shard, and the sizes of its tables.

@@ -273,7 +273,7 @@ impl Zone {
             sync: self.region.load32(header::SYNC, Relaxed) != 0,
             matching: self.matching,
             evict: self.region.load32(header::EVICT, Relaxed) != 0,
-            rate: self.region.load64(header::RATE, Relaxed),
+            rate: if self.matching == Matching::Limit { self.region.load64(header::RATE, Relaxed) } else { 0 },
             retention: self.retention(),
             born: None,
         }
@@ -360,7 +360,9 @@ impl Zone {
         self.region.store32(header::SYNC, params.sync.into(), Relaxed);
         self.region.store32(header::EVICT, params.evict.into(), Relaxed);
         self.region.store64(header::RETENTION, params.retention, Relaxed);
-        self.region.store64(header::RATE, params.rate, Relaxed);
+        if self.matching == Matching::Limit {
+            self.region.store64(header::RATE, params.rate, Relaxed);
+        }
         self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
         let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
         self.region.store32(header::SELF, own.into(), Relaxed);
