@@ -63,11 +63,7 @@ impl Dial {
         let mut teller = Teller::new(Instant::now());
         let mut tries = 0;
         let over = |hub: &Hub| hub.ending() || link.is_over();
-        loop {
-            self.hub.until(|hub| over(hub) || !hub.renewing()).await;
-            if over(&self.hub) {
-                return;
-            }
+        while !over(&self.hub) {
             let (began, greetings) = (Instant::now(), self.hub.greetings());
             let connected = tokio::select! {
                 connected = self.connect() => connected,

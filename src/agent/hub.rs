@@ -38,8 +38,6 @@ pub(super) struct Hub {
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
-    /// Records are stamped anew: nobody is dialled.
-    renewing: Cell<bool>,
     /// Nodes that have said hello here while no session leads to them, and when that was noticed.
     newcomers: RefCell<BTreeMap<Identity, Instant>>,
     /// How often there was one.
@@ -56,7 +54,6 @@ impl Hub {
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
         let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
         let changed = Notify::new();
-        let renewing = Cell::new(control.is_renewing());
         Hub {
             control,
             lease,
@@ -68,7 +65,6 @@ impl Hub {
             finishing,
             ending,
             upgrade,
-            renewing,
             newcomers,
             greetings,
             changed,
@@ -260,28 +256,6 @@ impl Hub {
     /// Whether an old and a new nginx run side by side.
     pub(super) fn upgrading(&self) -> bool {
         self.upgrade.get() != Upgrade::None
-    }
-
-    /// Records are stamped anew, which ends all sessions, or that is over.
-    pub(super) fn set_renewing(&self, renewing: bool) {
-        self.renewing.set(renewing);
-        self.tell_all();
-    }
-
-    pub(super) fn renewing(&self) -> bool {
-        self.renewing.get()
-    }
-
-    /// Of the nodes that this one has a session to, how many clocks hold a condition, and how many don't.
-    pub(super) fn clocks(&self, holds: impl Fn(Millis) -> bool) -> (usize, usize) {
-        let mut clocks = BTreeMap::new();
-        for link in self.links.borrow().iter() {
-            if let (Some(peer), Some(pulse)) = (link.peer.get(), link.figures.borrow().pulse) {
-                clocks.insert(peer, now().saturating_add_signed(pulse.ahead));
-            }
-        }
-        let with = clocks.values().filter(|clock| holds(**clock)).count();
-        (with, clocks.len() - with)
     }
 
     /// Waits until `condition` holds, which must depend on the hub and its links only.

@@ -104,8 +104,7 @@ impl<'a> Session<'a> {
     /// Until its end. `tell` is called with what is worth a line about the peer.
     pub(super) async fn run(mut self, tell: &mut dyn FnMut(String)) -> End {
         let stop = poll_fn(|cx| self.poll(cx, tell)).await;
-        // What this node ends itself is no failure of the peer.
-        let greeted = self.push.peer().is_some() || matches!(stop, Stop::Session(SessionError::Renewed));
+        let greeted = self.push.peer().is_some();
         let bye = match &stop {
             Stop::Told(why) => (*why).into(),
             Stop::Twin => "another session leads to this node".into(),
@@ -122,9 +121,7 @@ impl<'a> Session<'a> {
             Stop::Told(_) => return End::Told,
             Stop::Twin => return End::Twin,
             Stop::Session(SessionError::Itself) => return End::Itself,
-            Stop::Session(error @ (SessionError::Bye(_) | SessionError::Renewed)) => {
-                (NoteLevel::Notice, error.to_string())
-            }
+            Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
             Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
             Stop::Session(error) => (NoteLevel::Error, error.to_string()),
             Stop::Closed => (NoteLevel::Notice, "the peer closed the connection".into()),

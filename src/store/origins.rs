@@ -102,7 +102,7 @@ impl Zone {
         self.region.load32(header::SELF, Relaxed) as u16
     }
 
-    pub(super) fn origin_index(&self, origin: Identity) -> Option<u16> {
+    fn origin_index(&self, origin: Identity) -> Option<u16> {
         let found =
             |index: &usize| self.state(*index) == USED && self.region.equals(self.geometry.origin(*index), &origin.0);
         (0..self.geometry.origins).find(found).map(|index| index as u16)
@@ -170,23 +170,6 @@ impl Zone {
                 self.note_met(here, other.met_of(index));
             }
         }
-    }
-
-    /// The greatest stamp that is known of an origin.
-    pub(super) fn last_of(&self, index: usize) -> Stamp {
-        if self.state(index) == USED { self.position_at(index).max(self.met_of(index)) } else { Stamp::ZERO }
-    }
-
-    /// Sets what is known of an origin, also to less than that was. `met`: unless it is what is promised.
-    pub(super) fn set_promise(&self, index: usize, position: Stamp, met: Option<Stamp>) {
-        let at = self.geometry.origin(index);
-        self.region.store64(at + POSITION, position.0, SeqCst);
-        self.region.store64(at + MET, met.unwrap_or(position).0, SeqCst);
-    }
-
-    /// This node goes by another index from now on.
-    pub(super) fn set_own_origin(&self, index: u16) {
-        self.region.store32(header::SELF, index.into(), SeqCst);
     }
 
     fn met_of(&self, index: usize) -> Stamp {

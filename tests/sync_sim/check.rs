@@ -1,7 +1,6 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
-use crate::clocks::Versions;
 use crate::counts::Ledger;
 use crate::node::{SimNode, ZONES};
 use std::collections::BTreeMap;
@@ -77,19 +76,14 @@ pub struct History {
     clears: Vec<(usize, Stamp, usize)>,
     /// How long tombstones live.
     retention: Millis,
-    /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
-    latest: Millis,
     pub count: u64,
-    /// Whether zones that may count do.
-    counters: bool,
     /// What was added in zones of counters.
     pub ledger: Ledger,
 }
 
 impl History {
-    pub fn new(retention: Millis, counters: bool) -> History {
-        let (count, latest, ledger) = (0, 0, Ledger::default());
-        History { acts: BTreeMap::new(), clears: Vec::new(), retention, latest, count, counters, ledger }
+    pub fn new(retention: Millis) -> History {
+        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0, ledger: Ledger::default() }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -122,49 +116,6 @@ impl History {
         acts.chain(self.clears.iter_mut().map(|(_, _, by)| by)).filter(|by| **by == node).for_each(|by| *by = NOBODY);
     }
 
-    /// A clock that is off has shown this time.
-    pub fn clock_ran_to(&mut self, clock: Millis) {
-        self.latest = self.latest.max(clock);
-    }
-
-    /// A node has stamped anew what was later than `latest`, its own and what it had of others. What it wrote itself and isn't
-    /// there any more had made way for something later.
-    pub fn renewed(
-        &mut self,
-        node: usize,
-        zone: usize,
-        latest: Stamp,
-        before: &Versions,
-        after: &Versions,
-        cleared: Stamp,
-    ) {
-        for ((_, key), acts) in self.acts.iter_mut().filter(|((z, _), _)| *z == zone) {
-            let (old, new) = (before.get(key), after.get(key));
-            let known =
-                old.filter(|old| old.stamp > latest).and_then(|old| acts.iter().find(|act| act.version == *old));
-            let again = known.zip(new).map(|(act, version)| Acknowledged {
-                version: *version,
-                by: if act.by == node { node } else { NOBODY },
-                act: act.act.clone(),
-                at: act.at,
-                positions: act.positions.clone(),
-                replaced: act.replaced,
-            });
-            acts.iter_mut().filter(|act| act.by == node && act.version.stamp > latest).for_each(|act| act.by = NOBODY);
-            acts.extend(again);
-        }
-        // What an emptying removed is gone, also if it has an earlier stamp now. A zone knows of its last one only: that stands for
-        // those before it, too, of which some weren't quite so far ahead.
-        let of_future = |(z, stamp, by): &&mut (usize, Stamp, usize)| {
-            *z == zone && (*stamp > latest || *by == node && *stamp > cleared)
-        };
-        let mut emptied: Vec<usize> = Vec::new();
-        for (_, _, by) in self.clears.iter_mut().filter(of_future) {
-            emptied.push(if *by == node { std::mem::replace(by, NOBODY) } else { NOBODY });
-        }
-        self.clears.extend(emptied.into_iter().map(|by| (zone, cleared, by)));
-    }
-
     /// Whether what `node` shows now can be true.
     pub fn check_now(
         &self,
@@ -173,7 +124,7 @@ impl History {
         live: &BTreeMap<Vec<u8>, Live>,
         now: Millis,
     ) -> Result<(), String> {
-        if self.counters && ZONES[zone].counts {
+        if ZONES[zone].counts {
             return self.ledger.check_now(node, zone, live);
         }
         self.check_true(zone, live)?;
@@ -193,7 +144,7 @@ impl History {
 
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
-        if self.counters && ZONES[zone].counts {
+        if ZONES[zone].counts {
             return self.ledger.check(zone, live);
         }
         self.check_true(zone, live)?;
@@ -241,7 +192,6 @@ impl History {
                 Act::Delete => self.retention,
                 Act::Put { .. } => self.retention.min(60_000),
             };
-            let now = now.max(self.latest);
             let is_over = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
             is_over && (!act.knew(older) || act.by == NOBODY || ZONES[zone].is_tight && !self.author_lives(acts, older))
         })
@@ -253,7 +203,6 @@ impl History {
 
     /// Whether something at or after `version` says that the record is gone.
     fn explained(&self, zone: usize, acts: &[Acknowledged], version: Version, now: Millis) -> bool {
-        let now = now.max(self.latest);
         acts.iter().any(|act| act.version >= version && act.over_since(now).is_some())
             || self.clears.iter().any(|(z, stamp, _)| *z == zone && *stamp >= version.stamp)
     }

@@ -5,7 +5,7 @@ use crate::world::World;
 use zonemesh::record::Millis;
 
 /// By the index in the counts.
-pub const FAULT_NAMES: [&str; 15] = [
+pub const FAULT_NAMES: [&str; 14] = [
     "connection lost",
     "connection lost at one end",
     "second connection",
@@ -20,15 +20,12 @@ pub const FAULT_NAMES: [&str; 15] = [
     "one-way partition",
     "slow peer",
     "memory lost but for files",
-    "clock set by minutes",
 ];
 
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
-        // The last isn't for worlds with counters.
-        let kinds = FAULT_NAMES.len() - usize::from(self.counters);
-        let kind = self.rng.below(kinds as u64) as usize;
+        let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
         let long = self.rng.between(50, 3 * self.limits.timeout);
@@ -37,7 +34,7 @@ impl World {
             2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
             5 | 7 | 8 | 13 => self.nodes[at].up(now),
             6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
-            9..=12 | 14 => true,
+            9..=12 => true,
             _ => self.links.iter().any(|link| link.from == at && link.to == other),
         };
         if !hit {
@@ -60,7 +57,6 @@ impl World {
             }
             12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
             13 => self.lose_memory(at, long, true),
-            14 => self.set_clock(at),
             _ => {
                 for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
                     match kind {
@@ -118,7 +114,7 @@ impl World {
         }
         let skew = self.nodes[at].skew;
         let saved = std::mem::take(&mut self.nodes[at].saved);
-        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.counters);
+        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention);
         if files {
             let clock = self.nodes[at].clock(now);
             self.nodes[at].load(saved, clock);

@@ -9,7 +9,6 @@
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 
 mod check;
-mod clocks;
 mod counts;
 mod faults;
 mod lies;
@@ -69,7 +68,6 @@ fn simulate(from: u64, seeds: u64) -> bool {
                 total.sessions += counts.sessions;
                 total.moved.add(&counts.moved);
                 total.mended += counts.mended;
-                total.renewals += counts.renewals;
                 total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
                 settled.push(counts.settled);
             }
@@ -85,15 +83,14 @@ fn simulate(from: u64, seeds: u64) -> bool {
     settled.sort_unstable();
     println!(
         "simulator: {seeds} seeds in {:.1} s, {failed} failed; {} operations, {} writes acknowledged, {} sessions, \
-         {} bytes in {} pieces, {} records mended, {} nodes mended their stamps",
+         {} bytes in {} pieces, {} records mended",
         begun.elapsed().as_secs_f64(),
         total.operations,
         total.acknowledged,
         total.sessions,
         total.moved.bytes,
         total.moved.pieces,
-        total.mended,
-        total.renewals
+        total.mended
     );
     let frames = link::FRAME_NAMES.iter().zip(total.moved.frames);
     let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();

@@ -17,7 +17,7 @@ pub struct ZoneKind {
     pub evict: bool,
     /// What is written to it doesn't fit.
     pub is_tight: bool,
-    /// Nodes add to what it holds, in most worlds.
+    /// Nodes add to what it holds.
     pub counts: bool,
 }
 
@@ -56,7 +56,7 @@ pub struct SimNode {
 }
 
 impl SimNode {
-    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, counters: bool) -> SimNode {
+    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis) -> SimNode {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
@@ -73,7 +73,7 @@ impl SimNode {
             .iter()
             .map(|kind| {
                 let (timeout, evict) = (kind.timeout, kind.evict);
-                let matching = if kind.counts && counters { Matching::Counter } else { Matching::Exact };
+                let matching = if kind.counts { Matching::Counter } else { Matching::Exact };
                 let params = Params { timeout, sync: true, evict, matching, retention, ..Params::new(identity) };
                 let zone = Zone::create_with(region(kind.size), &params, bytes).expect("a zone");
                 SyncZone { name: kind.name.into(), zone }
@@ -134,8 +134,8 @@ impl SimNode {
 
     /// Begins with what the state files of another life hold.
     pub fn load(&mut self, saved: Vec<Vec<Saved>>, now: Millis) {
-        for (zone, records) in self.node.zones.iter().zip(&saved) {
-            let kind = if zone.zone.params().matching == Matching::Counter { Kind::Counter } else { Kind::Register };
+        for ((zone, records), kind) in self.node.zones.iter().zip(&saved).zip(&ZONES) {
+            let kind = if kind.counts { Kind::Counter } else { Kind::Register };
             for (version, key, value, expires, shortened) in records {
                 let (value, shortened, version) = (value.as_deref(), *shortened, *version);
                 let record = Record { kind, version, key, value, expires: *expires, shortened };

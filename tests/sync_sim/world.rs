@@ -27,8 +27,6 @@ pub struct Counts {
     pub moved: Moved,
     /// Records that comparing brought or took away.
     pub mended: u64,
-    /// How often a node stamped anew what it had written with a clock that was ahead.
-    pub renewals: u64,
     /// Milliseconds from the last operation or fault until all agreed.
     pub settled: Millis,
 }
@@ -55,9 +53,6 @@ pub struct World {
     pub retention: Millis,
     /// How wrong clocks are.
     pub reach: i64,
-    /// Whether there are counters. Where they are, clocks aren't set by minutes: nodes that share counters don't stamp anew what
-    /// they wrote (an older copy of a part could win over the part itself), and so would agree only when clocks have caught up.
-    pub counters: bool,
     lie: Option<Lie>,
     pub history: History,
     pub counts: Counts,
@@ -87,10 +82,9 @@ impl World {
         };
         // How wrong clocks are, milliseconds.
         let reach = if rng.one_in(2) { 4_000 } else { 200 };
-        let counters = seed % 3 != 1;
         let nodes = (0..size).map(|_| {
             let skew = rng.around(reach);
-            SimNode::new(&mut rng, skew, limits, retention, counters)
+            SimNode::new(&mut rng, skew, limits, retention)
         });
         let mut world = World {
             nodes: nodes.collect(),
@@ -107,9 +101,8 @@ impl World {
             limits,
             retention,
             reach,
-            counters,
             lie,
-            history: History::new(retention, counters),
+            history: History::new(retention),
             counts: Counts::default(),
             trace,
             rng,
@@ -143,9 +136,8 @@ impl World {
         Ok(())
     }
 
-    /// The agents' part: what is over goes, and what is from the future gets other stamps.
-    fn keep_up(&mut self) {
-        self.renew();
+    /// The agents' part: what is over goes.
+    fn keep_up(&self) {
         for node in self.nodes.iter().filter(|node| node.has_agent(self.now)) {
             (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
         }
@@ -154,7 +146,6 @@ impl World {
     /// Everything heals; then all must agree within some time, and go on agreeing.
     fn quiet(&mut self) -> Result<(), String> {
         self.links.iter_mut().for_each(|link| link.held_until = 0);
-        self.mend_clocks();
         self.look_at_all_links();
         let begun = self.now;
         for node in &mut self.nodes {
@@ -391,7 +382,7 @@ impl World {
         let zone_at = self.rng.below(ZONES.len() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
-        if self.counters && ZONES[zone_at].counts {
+        if ZONES[zone_at].counts {
             self.add(at, zone_at, now);
             return true;
         }

@@ -4,7 +4,6 @@ mod compare;
 mod hostile;
 mod pair;
 mod recorded;
-mod renew;
 mod wire;
 
 use super::{Limits, Node, SyncZone};
