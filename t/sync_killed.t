@@ -5,6 +5,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Writers;
 
 allow_log(qr/exited on signal 9/);
 
@@ -29,38 +30,20 @@ for my $which ('the helper', 'another') {
 }
 
 # Again and again, under traffic: every write that was answered with success must be everywhere in the end.
-pipe my $out, my $in or die "pipe: $!";
-my @traffic = map {
-    my $node = $_;
-    my $pid = fork // die "fork: $!";
-    if (!$pid) {
-        close $out;
-        my $stop = 0;
-        local $SIG{TERM} = sub { $stop = 1 };
-        my $i = 0;
-        my %last;
-        until ($stop) {
-            $i++;
-            my $key = $node->name . '-' . $i % 20;
-            # a write whose answer was lost may or may not have happened: it is no longer known what the key holds
-            my $ok = eval { $node->get("/set?key=$key&v=$i")->status == 204 };
-            $last{$key} = $ok ? $i : undef;
-        }
-        syswrite $in, join '', map { defined $last{$_} ? "$_ $last{$_}\n" : () } keys %last;
-        POSIX::_exit(0);
-    }
-    $pid;
-} @nodes;
-close $in;
+my $traffic = ZoneMesh::Writers->new(\@nodes, sub {
+    my ($node, $i) = @_;
+    my $key = $node->name . '-' . $i % 20;
+    # a write whose answer was lost may or may not have happened: it is no longer known what the key holds
+    my $ok = eval { $node->get("/set?key=$key&v=$i")->status == 204 };
+    return ($key, $ok ? $i : undef);
+});
 for my $round (1 .. 6) {
     my $node   = $nodes[ $round % 3 ];
     my $victim = $round % 2 ? $node->agent_worker // ($node->workers)[0] : ($node->workers)[-1];
     $node->kill_worker($victim);
     sleep 0.2;
 }
-kill 'TERM', @traffic;
-waitpid $_, 0 for @traffic;
-my %acknowledged = do { local $/; split ' ', readline($out) // '' };
+my %acknowledged = $traffic->stop;
 cmp_ok(scalar(keys %acknowledged), '>', 20, 'writes were acknowledged while workers were killed');
 $first->add('one', 'at last', 1);
 everywhere(\@nodes, 'at last', 1, 'after that a write arrives everywhere', 10);

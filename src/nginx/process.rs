@@ -2,9 +2,9 @@
 //!
 //! Every worker looks whether the lease of the node can be had; who gets it starts the helper thread. It looks fifty times a
 //! second until somebody of its own generation has it, and then seldom: a holder that dies is replaced, and its successor
-//! looks at once. After a reload the holder is of an older generation and gives it back when it is told to end, before its
-//! last requests are done, as the new workers are there already. When nginx quits, the holder waits for the other workers, so that what
-//! they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
+//! looks at once. After a reload the holder is of an older generation and gives it back as soon as a new worker asks for it,
+//! or when it is told to end, before its last requests are done. When nginx quits, the holder waits for the other workers, so
+//! that what they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
 
 pub mod lines;
 mod names;
