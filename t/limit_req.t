@@ -14,7 +14,11 @@ my $zones = <<'CONF';
     limit_req_zone $arg_key              zone=KIND/faster:1m rate=20r/s SYNC;
     limit_req_zone $binary_remote_addr   zone=KIND/all:1m   rate=1r/m SYNC;
     limit_req_zone "a constant"          zone=KIND/one:1m   rate=1 SYNC;
+    limit_req_zone "LONG"                zone=KIND/long:1m  rate=1r/m SYNC;
 CONF
+# With ?long=1 a key of 66,000 bytes: nginx says so when it asks for it.
+$zones =~ s/LONG/'$long' x 22/e;
+my $long = 'map $arg_long $long { default ""; 1 "' . 'x' x 3000 . '"; }' . "\n";
 my $server = <<'CONF';
     server {
         listen 127.0.0.1:%%KIND%%;
@@ -31,6 +35,8 @@ my $server = <<'CONF';
         location /longest { limit_req zone=KIND/faster burst=5; limit_req zone=KIND/fast burst=5; alias %%PREFIX%%/page; }
         location /const   { limit_req zone=KIND/one burst=1 nodelay; alias %%PREFIX%%/page; }
         location /none    { alias %%PREFIX%%/page; }
+        location /order1  { limit_req zone=KIND/slow; limit_req zone=KIND/long; alias %%PREFIX%%/page; }
+        location /order2  { limit_req zone=KIND/long; limit_req zone=KIND/slow; alias %%PREFIX%%/page; }
 
         location /main    { limit_req zone=KIND/slow; auth_request /sub; alias %%PREFIX%%/page; }
         location /submain { auth_request /sub; alias %%PREFIX%%/page; }
@@ -80,7 +86,7 @@ my %port = (plain => port(), sync => port());
 # Servers first: so each `limit_req` stands before its zone.
 my $node = node(
     vars => { %port },
-    http => "default_type text/plain;\n" . join('', map { of($server, $_) } qw(plain sync)) . $mixed . join('', map { of($zones, $_) } qw(plain sync)),
+    http => "default_type text/plain;\n$long" . join('', map { of($server, $_) } qw(plain sync)) . $mixed . join('', map { of($zones, $_) } qw(plain sync)),
 );
 $node->write_file('page', "a page\n");
 $node->start;
@@ -129,6 +135,20 @@ same('a constant key', ('/const') x 3);
 same('two zones, of which one has no key', ('/two?key=KEY') x 5, ('/two?other=KEY') x 3);
 $said = same('two zones', ('/two?key=KEY&other=KEY') x 4, ('/two?key=KEY') x 3);
 is_deeply($said->[0], [ ('200 PASSED') x 2, ('503 REJECTED') x 2, ('200 PASSED') x 2, '503 REJECTED' ], '... what one refuses does not count in the other');
+
+
+# Keys are asked for in the order of the limits, and none after a refusal.
+for my $target ('/order1?key=KEY&long=1', '/order2?key=KEY&long=1') {
+    my %asked;
+    for my $kind (qw(plain sync)) {
+        my $from = () = $node->log_lines;
+        my @got  = map { outcome($port{$kind}, $target =~ s/KEY/k$keys/r) } 1 .. 3;
+        my @lines = $node->log_lines;
+        $asked{$kind} = [ @got, scalar grep { /key is more than \d+ bytes/ } @lines[ $from .. $#lines ] ];
+    }
+    $keys++;
+    is_deeply($asked{sync}, $asked{plain}, "$target: keys are asked for as nginx does it") or diag(explain(\%asked));
+}
 
 # Within nginx.
 same('a subrequest with a limit', ('/submain?key=KEY') x 4);

@@ -62,37 +62,37 @@ pub unsafe extern "C" fn handler(r: *mut sys::ngx_http_request_t) -> sys::ngx_in
 /// # Safety
 /// As for `handler`.
 unsafe fn limit(r: *mut sys::ngx_http_request_t, main: &LimitMain, conf: &LimitConf) -> sys::ngx_int_t {
-    let (Some(original), Some(theirs)) = (main.original, main.handler) else { return DECLINED };
     let now = ffi::now();
     // SAFETY: the caller's promise.
     unsafe {
+        let settings = main.original.map_or_else(|| conf.own.settings(), |original| original.settings(r));
+        // Only looked at.
         let mut asked = Vec::new();
-        for limit in &conf.limits {
-            match ask(r, limit) {
-                Ok(Some(one)) => asked.push(one),
-                Ok(None) => {}
-                Err(()) => return INTERNAL,
-            }
-        }
-        let settings = original.settings(r);
-        // The last one is looked at and counted in one go, unless there is more to ask.
-        let last = if conf.plain { None } else { asked.pop() };
-        for one in &asked {
-            match one.zone.limited(one.key, one.rule.rate, now) {
-                Ok(excess) if excess <= one.limit.burst => {}
-                found => return refuse(r, one, &settings, found),
-            }
-        }
         let mut longest = None;
-        if let Some(one) = &last {
+        let theirs = main.handler.filter(|_| conf.plain);
+        for (n, limit) in conf.limits.iter().enumerate() {
+            // In their order, as with nginx: what follows a refusal isn't asked for its key.
+            let one = match ask(r, limit) {
+                Ok(Some(one)) => one,
+                Ok(None) => continue,
+                Err(()) => return INTERNAL,
+            };
+            if n + 1 < conf.limits.len() || theirs.is_some() {
+                match one.zone.limited(one.key, one.rule.rate, now) {
+                    Ok(excess) if excess <= one.limit.burst => asked.push(one),
+                    found => return refuse(r, &one, &settings, found),
+                }
+                continue;
+            }
+            // The last one is looked at and counted in one go.
             match one.zone.admit(one.key, one.rule.rate, Some(one.limit.burst), now) {
-                Ok(Limited::Within(excess)) => longest = Some(counted(one, excess, &settings)),
-                Ok(Limited::Beyond(excess)) => return refuse(r, one, &settings, Ok(excess)),
-                Err(error) => return refuse(r, one, &settings, Err(error)),
+                Ok(Limited::Within(excess)) => longest = Some(counted(&one, excess, &settings)),
+                Ok(Limited::Beyond(excess)) => return refuse(r, &one, &settings, Ok(excess)),
+                Err(error) => return refuse(r, &one, &settings, Err(error)),
             }
         }
         let mut answer = DECLINED;
-        if conf.plain {
+        if let Some(theirs) = theirs {
             answer = theirs(r);
             let status = (*(*r).main).limit_req_status();
             if !matches!((answer, status), (DECLINED, 0 | PASSED | DELAYED_DRY_RUN) | (AGAIN, DELAYED)) {

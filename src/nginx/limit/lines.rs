@@ -21,13 +21,13 @@ pub struct Line {
 
 impl Line {
     /// The directive that is being read.
-    pub fn new(conf: &Conf, original: &Original, ours: *mut LimitConf) -> Line {
+    pub fn new(conf: &Conf, original: Option<&Original>, ours: *mut LimitConf) -> Line {
         // SAFETY: a live configuration, in the middle of a directive.
         let (file, cmd_type) = unsafe {
             let cf = &*conf.as_ptr();
             (cf.conf_file.as_ref().map_or(sys::ngx_str_t::empty(), |file| file.file.name), cf.cmd_type)
         };
-        let theirs = original.conf(conf, "limit_req");
+        let theirs = original.map_or(std::ptr::null_mut(), |original| original.conf(conf, "limit_req"));
         Line { words: conf.words().to_vec(), file, place: conf.place(), cmd_type, ours, theirs }
     }
 
@@ -45,7 +45,7 @@ impl Line {
     ///
     /// # Safety
     /// `conf` is that of the http block, at its end, before levels are merged.
-    pub unsafe fn settle(mut self, conf: &mut Conf, original: &Original) -> Result<bool, Fault> {
+    pub unsafe fn settle(mut self, conf: &mut Conf, original: Option<&Original>) -> Result<bool, Fault> {
         let main = conf.main()?;
         let found = self.zone().and_then(|name| main.find_limit_zone(&String::from_utf8_lossy(name)));
         // SAFETY: structures of the configuration that is being read, by one thread.
@@ -59,6 +59,7 @@ impl Line {
             ours.limits.push(limit);
             return Ok(true);
         }
+        let Some(original) = original else { return Err(Fault::at(&self.place, self.homeless())) };
         ours.plain = true;
         // SAFETY: the directive's own words at its own place, and the structure of the level that it stood in.
         let said = unsafe {
@@ -79,6 +80,17 @@ impl Line {
                 let why = CStr::from_ptr(why).to_string_lossy();
                 Err(Fault::at(&self.place, format!("\"limit_req\" directive {why}")))
             },
+        }
+    }
+
+    /// What to say of it if it is for nobody.
+    fn homeless(&self) -> String {
+        match self.zone().map(String::from_utf8_lossy) {
+            Some(zone) => format!(
+                "\"limit_req\": there is no \"limit_req_zone\" with \"sync\" of the name \"{zone}\", and this nginx was built \
+                 without its own limit_req module (--without-http_limit_req_module)"
+            ),
+            None => "\"limit_req\" must have \"zone\" parameter".to_owned(),
         }
     }
 

@@ -3,11 +3,13 @@
 //! A module of its own that stands before nginx's limit_req module, and so is asked first what the two directives mean:
 //! what isn't for zones with `sync` is handed on ([`original`]). `limit_req_status`, `limit_req_log_level` and
 //! `limit_req_dry_run` stay with nginx's module, where [`handler`] looks them up. If a zone has `sync`, the handler takes the
-//! place of nginx's own in the phase, and calls that where limits of its zones hold.
+//! place of nginx's own in the phase, and calls that where limits of its zones hold. An nginx that was built without that
+//! module has limits with `sync` only, and [`own`] has what they need of it.
 
 mod handler;
 mod lines;
 mod original;
+mod own;
 mod wake;
 mod zone;
 
@@ -18,6 +20,7 @@ use super::modules::{self, Exported};
 use lines::Line;
 use nginx_sys as sys;
 use original::{Handler, Original};
+use own::Own;
 use std::ffi::{c_char, c_void};
 
 pub use original::NAME as BEFORE;
@@ -26,7 +29,7 @@ pub use zone::NAME as ZONE;
 
 /// The module's callbacks.
 pub static CONTEXT: Exported<sys::ngx_http_module_t> = Exported::new(sys::ngx_http_module_t {
-    preconfiguration: None,
+    preconfiguration: Some(preconfiguration),
     postconfiguration: None,
     create_main_conf: Some(conf::create::<LimitMain>),
     init_main_conf: Some(init_main_conf),
@@ -39,7 +42,7 @@ pub static CONTEXT: Exported<sys::ngx_http_module_t> = Exported::new(sys::ngx_ht
 const ANY: u32 = sys::NGX_HTTP_MAIN_CONF | sys::NGX_HTTP_SRV_CONF | sys::NGX_HTTP_LOC_CONF;
 
 /// Its directives, with nginx's own flags; `sync` is one word more.
-pub static COMMANDS: Exported<[sys::ngx_command_t; 3]> = Exported::new([
+pub static COMMANDS: Exported<[sys::ngx_command_t; 6]> = Exported::new([
     entry(
         ffi::constant(c"limit_req_zone"),
         sys::NGX_HTTP_MAIN_CONF | sys::NGX_CONF_TAKE3 | sys::NGX_CONF_TAKE4,
@@ -47,6 +50,9 @@ pub static COMMANDS: Exported<[sys::ngx_command_t; 3]> = Exported::new([
         sys::NGX_HTTP_MAIN_CONF_OFFSET,
     ),
     entry(ffi::constant(c"limit_req"), ANY | sys::NGX_CONF_TAKE123, limit_line, sys::NGX_HTTP_LOC_CONF_OFFSET),
+    own::LOG_LEVEL,
+    own::STATUS,
+    own::DRY_RUN,
     sys::ngx_command_t::empty(),
 ]);
 
@@ -67,6 +73,9 @@ const fn entry(name: sys::ngx_str_t, flags: u32, set: Set, conf: usize) -> sys::
 #[derive(Default)]
 pub struct LimitMain {
     lines: Vec<Line>,
+    /// Limits hold somewhere.
+    limits: bool,
+    /// nginx's module; `None`: it has none.
     original: Option<Original>,
     /// nginx's handler, if this module's has taken its place.
     handler: Option<Handler>,
@@ -81,6 +90,8 @@ pub struct LimitConf {
     plain: bool,
     /// Those of zones with `sync`.
     limits: Vec<Limit>,
+    /// What holds for them in an nginx without a module of its own for limits.
+    own: Own,
 }
 
 /// One `limit_req` of a zone with `sync`.
@@ -110,10 +121,10 @@ unsafe extern "C" fn limit_line(cf: *mut sys::ngx_conf_t, _: *mut sys::ngx_comma
         unsafe {
             let conf = Conf::new(cf);
             let main = &mut *main_of((*conf.ctx().cast::<sys::ngx_http_conf_ctx_t>()).main_conf);
-            match main.original.map_or_else(|| Original::find(&conf), Ok) {
+            match Original::find(&conf) {
                 Ok(original) => {
-                    main.original = Some(original);
-                    main.lines.push(Line::new(&conf, &original, own.cast()));
+                    (main.original, main.limits) = (original, true);
+                    main.lines.push(Line::new(&conf, original.as_ref(), own.cast()));
                     CONF_OK
                 }
                 Err(fault) => conf.fail(&fault),
@@ -122,15 +133,23 @@ unsafe extern "C" fn limit_line(cf: *mut sys::ngx_conf_t, _: *mut sys::ngx_comma
     })
 }
 
+/// The http block begins.
+unsafe extern "C" fn preconfiguration(cf: *mut sys::ngx_conf_t) -> sys::ngx_int_t {
+    guard("the variables of limits", ffi::ERROR, || {
+        // SAFETY: nginx calls with a live `cf`.
+        let conf = unsafe { Conf::new(cf) };
+        conf.finish(own::add_variable(&conf))
+    })
+}
+
 /// The http block has been read, and no level is merged yet: every line goes to whom it belongs.
 unsafe extern "C" fn init_main_conf(cf: *mut sys::ngx_conf_t, own: *mut c_void) -> *mut c_char {
     guard("the limits of http", CONF_ERROR, || {
         // SAFETY: nginx calls with a live `cf` and with what `create` made.
         let (mut conf, main) = unsafe { (Conf::new(cf), &mut *own.cast::<LimitMain>()) };
-        let Some(original) = main.original else { return CONF_OK };
         for line in main.lines.drain(..) {
             // SAFETY: the configuration of the http block, at its end.
-            match unsafe { line.settle(&mut conf, &original) } {
+            match unsafe { line.settle(&mut conf, main.original.as_ref()) } {
                 Ok(true) => {}
                 Ok(false) => return CONF_ERROR,
                 Err(fault) => return conf.fail(&fault),
@@ -149,6 +168,7 @@ unsafe extern "C" fn merge(_: *mut sys::ngx_conf_t, outer: *mut c_void, inner: *
             inner.plain = outer.plain;
             inner.limits.clone_from(&outer.limits);
         }
+        inner.own.inherit(&outer.own);
         CONF_OK
     })
 }
@@ -163,7 +183,15 @@ pub unsafe fn install(cf: *mut sys::ngx_conf_t) -> Result<(), Fault> {
     unsafe {
         let any = MainConf::of((*cf).cycle).is_some_and(|main| main.limit_zones().next().is_some());
         let main = &mut *main_of((*(*cf).ctx.cast::<sys::ngx_http_conf_ctx_t>()).main_conf);
-        let Some(original) = main.original.filter(|_| any) else { return Ok(()) };
+        if !any || !main.limits {
+            return Ok(());
+        }
+        let Some(original) = main.original else {
+            return match original::append(cf, handler::handler) {
+                true => Ok(()),
+                false => Err(Fault::new("\"limit_req_zone ... sync\": no memory")),
+            };
+        };
         let theirs = original.handler(cf).filter(|theirs| original::replace(cf, *theirs, handler::handler));
         main.handler = Some(theirs.ok_or_else(|| {
             Fault::new(

@@ -40,29 +40,9 @@ impl Settings {
 }
 
 impl Original {
-    /// That of the nginx which reads this configuration.
-    pub fn find(conf: &Conf) -> Result<Original, Fault> {
-        let missing = || {
-            Fault::new(format!(
-                "\"{}\": this nginx was built without its limit_req module (--without-http_limit_req_module), before which \
-                 zonemesh puts what it shares; use one that has it",
-                conf.name()
-            ))
-        };
-        // SAFETY: a cycle's list of modules ends with null, and each has a name.
-        let module = unsafe {
-            let mut entry = (*conf.cycle()).modules;
-            loop {
-                let module = *entry;
-                if module.is_null() {
-                    return Err(missing());
-                }
-                if CStr::from_ptr((*module).name) == NAME {
-                    break module;
-                }
-                entry = entry.add(1);
-            }
-        };
+    /// That of the nginx which reads this configuration; `None`: it was built without.
+    pub fn find(conf: &Conf) -> Result<Option<Original>, Fault> {
+        let Some(module) = module(conf) else { return Ok(None) };
         let place = |name: &str, set: Set| {
             let unknown = || Fault::new(format!("\"{name}\" of this nginx isn't one that zonemesh knows how to read"));
             let command = command(module, name).ok_or_else(unknown)?;
@@ -72,12 +52,17 @@ impl Original {
                 && command.set.is_some_and(|own| std::ptr::fn_addr_eq(own, set));
             if is_known { Ok(command.offset) } else { Err(unknown()) }
         };
-        Ok(Original {
+        Ok(Some(Original {
             module,
             log_level: place("limit_req_log_level", sys::ngx_conf_set_enum_slot)?,
             status: place("limit_req_status", sys::ngx_conf_set_num_slot)?,
             dry_run: place("limit_req_dry_run", sys::ngx_conf_set_flag_slot)?,
-        })
+        }))
+    }
+
+    /// Whether this nginx has it.
+    pub fn is_there(conf: &Conf) -> bool {
+        module(conf).is_some()
     }
 
     /// Hands a directive on; returns what its own function for it does. `conf`: the module's structure that it is for.
@@ -145,6 +130,21 @@ impl Original {
 
 type Set = unsafe extern "C" fn(*mut sys::ngx_conf_t, *mut sys::ngx_command_t, *mut c_void) -> *mut c_char;
 
+/// Puts `ours` behind the handlers of the phase. `false`: there is no memory.
+///
+/// # Safety
+/// `cf` is that of the http block, at its end.
+pub unsafe fn append(cf: *mut sys::ngx_conf_t, ours: Handler) -> bool {
+    // SAFETY: the caller's promise; null or room for one more handler.
+    unsafe {
+        let handler = sys::ngx_array_push(handlers(cf)).cast::<sys::ngx_http_handler_pt>();
+        if !handler.is_null() {
+            handler.write(Some(ours));
+        }
+        !handler.is_null()
+    }
+}
+
 /// Puts `ours` where `theirs` stands among the handlers of the phase. `false`: it isn't there.
 ///
 /// # Safety
@@ -174,6 +174,21 @@ unsafe fn handlers(cf: *mut sys::ngx_conf_t) -> *mut sys::ngx_array_t {
             (*(*ctx).main_conf.add(sys::ngx_http_core_module.ctx_index)).cast::<sys::ngx_http_core_main_conf_t>();
         &raw mut (*core).phases[sys::ngx_http_phases_NGX_HTTP_PREACCESS_PHASE as usize].handlers
     }
+}
+
+/// The module of the nginx that reads this configuration.
+fn module(conf: &Conf) -> Option<*const sys::ngx_module_t> {
+    // SAFETY: a cycle's list of modules ends with null, and each has a name.
+    unsafe {
+        let mut entry = (*conf.cycle()).modules;
+        while !(*entry).is_null() {
+            if CStr::from_ptr((**entry).name) == NAME {
+                return Some((*entry).cast_const());
+            }
+            entry = entry.add(1);
+        }
+    }
+    None
 }
 
 /// The entry of a directive in the module's table.

@@ -15,8 +15,13 @@ pub const NAME: &str = "limit_req_zone";
 
 /// Reads one; returns what nginx is to be told.
 pub fn read(conf: &mut Conf) -> Result<*mut c_char, Fault> {
-    let original = Original::find(conf)?;
     if !conf.parameters().skip(1).any(|parameter| parameter == "sync") {
+        let original = Original::find(conf)?.ok_or_else(|| {
+            Fault::new(
+                "\"limit_req_zone\" without \"sync\" is for nginx's own limit_req module, without which this nginx was built \
+                 (--without-http_limit_req_module): add \"sync\", or use an nginx that has it",
+            )
+        })?;
         if conf.words().len() != 4 {
             return Err(Fault::new(
                 "invalid number of arguments in \"limit_req_zone\" directive: it takes a key, zone=name:size, rate=rate and, \
