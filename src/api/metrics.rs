@@ -20,6 +20,15 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
+    fn of(NamedZone { name, zone, .. }: &NamedZone) -> Row<'_> {
+        Row {
+            name,
+            stats: zone.stats(),
+            state: zone.state_figures(),
+            joined: zone.params().sync.then(|| zone.joined()),
+        }
+    }
+
     fn used(&self) -> u64 {
         self.stats.pages_used.saturating_mul(self.stats.page_size)
     }
@@ -54,21 +63,9 @@ const OPERATIONS: [Operation; 4] = [
     ("merge", |stats| stats.merged),
 ];
 
-/// The whole text. `limits`: zones of request limits, which are shown among the others, too.
-pub(super) fn text<'a>(
-    zones: impl Iterator<Item = &'a NamedZone>,
-    limits: &'a [NamedZone],
-    sync: Option<&ZoneSync>,
-    now: Millis,
-) -> Vec<u8> {
-    let row = |NamedZone { name, zone, .. }: &'a NamedZone| Row {
-        name,
-        stats: zone.stats(),
-        state: zone.state_figures(),
-        joined: zone.params().sync.then(|| zone.joined()),
-    };
-    let mut rows: Vec<Row<'_>> = zones.chain(limits).map(row).collect();
-    rows.sort_unstable_by_key(|row| row.name);
+/// The whole text. `zones`: all, sorted by name; `limits`: those of request limits among them.
+pub(super) fn text(zones: &[&NamedZone], limits: &[NamedZone], sync: Option<&ZoneSync>, now: Millis) -> Vec<u8> {
+    let rows: Vec<Row<'_>> = zones.iter().map(|zone| Row::of(zone)).collect();
     let mut text = Text(String::new());
     text.family("zonemesh_build_info", "gauge", "The version that runs.");
     text.sample("zonemesh_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

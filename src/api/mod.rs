@@ -78,6 +78,8 @@ pub trait Host {
     fn stream_zones(&self) -> &[NamedZone];
     /// Zones of `limit_req_zone ... sync`, sorted by name.
     fn limit_zones(&self) -> &[NamedZone];
+    /// Every zone, whatever it is for: those above and those of sessions, sorted by name. Each name is there once.
+    fn all_zones(&self) -> Vec<&NamedZone>;
     /// Whether the configuration has a `stream` block.
     fn has_stream(&self) -> bool;
     /// `/nginx`.

@@ -232,16 +232,17 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Zonemesh => json::names(["keyvals", "metrics", "zones"]),
         Endpoint::Peers(sync) => peers::list(sync, request.now, &fields),
         Endpoint::Metrics => {
-            let body = metrics::text(own_zones(host), host.limit_zones(), host.zone_sync().as_ref(), request.now);
+            let body = metrics::text(&host.all_zones(), host.limit_zones(), host.zone_sync().as_ref(), request.now);
             return Ok(Answer::Now(Response { content_type: metrics::TEXT, ..Response::ok(body) }));
         }
-        Endpoint::Zones | Endpoint::OwnKeyvals => {
+        Endpoint::Zones => json::names(host.all_zones().into_iter().map(|zone| zone.name.as_str())),
+        Endpoint::OwnKeyvals => {
             let mut names: Vec<&str> = own_zones(host).map(|zone| zone.name.as_str()).collect();
             names.sort_unstable();
             json::names(names)
         }
         Endpoint::Zone(name) => {
-            let found = own_zones(host).find(|zone| zone.name.as_bytes() == name);
+            let found = host.all_zones().into_iter().find(|zone| zone.name.as_bytes() == name);
             status::zone(&found.ok_or(Error::ZoneNotFound)?.zone, request.now, &fields)
         }
         Endpoint::Nothing => json::collection(&fields, |_| ()),
@@ -288,7 +289,7 @@ fn watched(rest: &str) -> Option<Vec<u8>> {
     (!name.is_empty()).then_some(name)
 }
 
-/// All zones of zonemesh, whichever block they are declared in: a name is there once.
+/// All zones of key-values, whichever block they are declared in: a name is there once.
 fn own_zones(host: &dyn Host) -> impl Iterator<Item = &NamedZone> {
     host.http_zones().iter().chain(host.stream_zones())
 }

@@ -6,7 +6,7 @@ use super::args::Fields;
 use super::json::{self, Object};
 use super::{Connections, Nginx, Requests, Slab, Worker, ZoneSync, time};
 use crate::record::Millis;
-use crate::store::{StateFigures, Zone};
+use crate::store::{Matching, StateFigures, Zone};
 
 /// `/nginx`
 pub(super) fn nginx(nginx: &Nginx, now: Millis, fields: &Fields) -> Vec<u8> {
@@ -108,7 +108,7 @@ fn slab_into(out: &mut Vec<u8>, zone: &Slab, fields: &Fields) {
 }
 
 /// `/zonemesh/zones/{zone}`: what it is, how full, what became of its records, and what of its state file. `timeout` and the
-/// file's `age` are in milliseconds.
+/// file's `age` are in milliseconds, `rate` (of a zone of limits) in requests a second.
 pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
     let (params, stats) = (zone.params(), zone.stats());
     let bytes = |pages: u64| pages.saturating_mul(stats.page_size);
@@ -120,6 +120,10 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             .member(b"timeout", |out| match params.timeout {
                 Some(timeout) => out.extend_from_slice(timeout.to_string().as_bytes()),
                 None => out.extend_from_slice(b"null"),
+            })
+            .member(b"rate", |out| match params.matching {
+                Matching::Limit => out.extend_from_slice(per_second(params.rate).as_bytes()),
+                _ => out.extend_from_slice(b"null"),
             })
             .object(b"pages", |pages| {
                 pages.number("used", stats.pages_used).number("free", stats.pages_free);
@@ -152,6 +156,14 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             Some(state) => object.object(b"state", |object| state_into(object, &state, now)),
         };
     })
+}
+
+/// Thousandths of a request, as a number of requests.
+fn per_second(rate: u64) -> String {
+    match (rate / 1000, rate % 1000) {
+        (whole, 0) => whole.to_string(),
+        (whole, part) => format!("{whole}.{part:03}"),
+    }
 }
 
 /// A state file that was never written has neither time nor age.

@@ -139,6 +139,9 @@ impl Host for Site {
     fn limit_zones(&self) -> &[NamedZone] {
         &[]
     }
+    fn all_zones(&self) -> Vec<&NamedZone> {
+        self.http.iter().chain(&self.stream).collect()
+    }
     fn has_stream(&self) -> bool {
         true
     }

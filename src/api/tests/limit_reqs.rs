@@ -1,13 +1,17 @@
 //! `/http/limit_reqs/`.
 
 use super::*;
-use crate::store::Outcome;
+use crate::store::{Matching, Outcome};
 use serde_json::json;
+
+/// One request a minute.
+const RATE: u64 = 1000 / 60;
 
 fn host() -> Fake {
     let mut host = Fake::bare();
     for name in ["default/zone1_sync", "one"] {
-        let zone = host.zone(name, 1 << 20, None, true);
+        let of_limits = Params { matching: Matching::Limit, sync: true, evict: true, rate: RATE, ..Params::new(PEER) };
+        let zone = host.zone_of(name, 1 << 20, of_limits);
         host.limits.push(zone);
     }
     for (n, outcome) in Outcome::ALL.into_iter().enumerate() {
@@ -43,6 +47,23 @@ fn delete_sets_one_to_zero() {
     assert_eq!(host.failure("POST", "/9/http/limit_reqs/one", b"{}"), (405, "MethodNotSupported".into()));
     let read_only = host.ask_with("DELETE", "/9/http/limit_reqs/one", b"", |request| request.write = false);
     assert_eq!(read_only.status, 405);
+}
+
+#[test]
+fn they_are_shown_among_all_zones() {
+    let mut host = host();
+    let other = host.zone("more", 1 << 20, None, false);
+    host.http.push(other);
+    host.limits[1].zone.admit(b"key", RATE, None, NOW).expect("room");
+    assert_eq!(host.get("/9/zonemesh/zones/"), json!(["default/zone1_sync", "more", "one"]));
+    assert_eq!(host.get("/9/zonemesh/keyvals/"), json!(["more"]), "they are none of key-values");
+    let zone = host.get("/9/zonemesh/zones/one?fields=type,sync,evict,rate,records,incomplete,timeout");
+    let expected = json!({
+        "type": "limit", "sync": true, "evict": true, "rate": 0.016, "records": 1, "incomplete": 0, "timeout": null
+    });
+    assert_eq!(zone, expected);
+    assert_eq!(host.get("/9/zonemesh/zones/default%2Fzone1_sync")["records"], 0);
+    assert_eq!(host.get("/9/zonemesh/zones/more?fields=rate"), json!({"rate": null}));
 }
 
 #[test]

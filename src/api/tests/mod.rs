@@ -257,6 +257,12 @@ impl Host for Fake {
     fn limit_zones(&self) -> &[NamedZone] {
         &self.limits
     }
+    fn all_zones(&self) -> Vec<&NamedZone> {
+        let mut all: Vec<&NamedZone> =
+            self.http.iter().chain(self.stream.iter().flatten()).chain(&self.limits).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
     fn has_stream(&self) -> bool {
         self.stream.is_some()
     }

@@ -132,6 +132,7 @@ pub struct MainConf {
     http_zones: Vec<NamedZone>,
     stream_zones: Vec<NamedZone>,
     limit_zones: Vec<NamedZone>,
+    named_zones: Vec<NamedZone>,
     sync_zones: Arc<[SyncZone]>,
     loaded: Millis,
 }
@@ -297,6 +298,7 @@ impl MainConf {
         self.http_zones = self.named(|zone| zone.block == Block::Http && zone.is_keyval());
         self.stream_zones = self.named(|zone| zone.block == Block::Stream && zone.is_keyval());
         self.limit_zones = self.named(|zone| zone.limit.is_some());
+        self.named_zones = self.named(|_| true);
         let mut synchronized: Vec<SyncZone> = self
             .zones
             .iter()
@@ -351,6 +353,11 @@ impl MainConf {
     /// The same once the configuration is in force, sorted by name.
     pub fn named_limit_zones(&self) -> &[NamedZone] {
         &self.limit_zones
+    }
+
+    /// All zones, whatever they are for, once the configuration is in force; sorted by name.
+    pub fn named_all_zones(&self) -> &[NamedZone] {
+        &self.named_zones
     }
 
     /// All that `status_zone` counts.

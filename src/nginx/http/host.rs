@@ -44,6 +44,10 @@ impl Host for NginxHost<'_> {
         self.main.named_limit_zones()
     }
 
+    fn all_zones(&self) -> Vec<&NamedZone> {
+        self.main.named_all_zones().iter().collect()
+    }
+
     fn has_stream(&self) -> bool {
         // SAFETY: the cycle in force is live.
         unsafe { stream::configured(sys::ngx_cycle) }
