@@ -3,7 +3,7 @@
 //! Outside of tests nothing of this is left in the code.
 
 macro_rules! steps {
-    (memory: $($name:ident),* ; files: $($file:ident),* $(,)?) => {
+    (memory: $($name:ident),* ; limits: $($limit:ident),* ; files: $($file:ident),* $(,)?) => {
         /// The steps of everything that changes a zone or its state files, each named after what has just been done.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u32)]
@@ -12,12 +12,16 @@ macro_rules! steps {
             #[allow(dead_code)]
             None,
             $($name,)*
+            $($limit,)*
             $($file),*
         }
 
         /// Every step of what changes a zone.
         #[cfg(test)]
         pub const ALL: &[Step] = &[$(Step::$name),*];
+        /// Every further step of what changes a zone of limits.
+        #[cfg(test)]
+        pub const OF_LIMITS: &[Step] = &[$(Step::$limit),*];
         /// Every step of what changes state files.
         #[cfg(test)]
         pub const OF_FILES: &[Step] = &[$(Step::$file),*];
@@ -63,6 +67,9 @@ steps! {
     GivenUpSoon,
     GivenUp,
     Sweeping;
+    limits:
+    Heard,
+    BucketFilled;
     files:
     NewFileMade,
     NewFileBegun,

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::Block;
 use super::evict::Wish;
+use super::failpoint::{Step, done};
 use super::layout::{header, shard};
 use super::shard::{Met, Place, Shard};
 use super::{MAX_PARTED, StoreError, Zone};
@@ -193,6 +194,7 @@ impl Shard<'_> {
         if bucket == own.bucket {
             return;
         }
+        done(Step::Heard);
         let untold = met.fields.expires.is_some_and(|told| bucket.is_untold(rate, now, told, there.bucket));
         if !(untold && self.tell_anew(place, &own_key, Share { bucket, ..own }, &met, (rate, now))) {
             self.put_bucket(&met, bucket);
@@ -224,6 +226,7 @@ impl Shard<'_> {
         let at = met.fields.key_len + pad(met.fields.key_len) + Share::BUCKET;
         if let Some(offset) = self.block(met.at).offset_of(&self.zone.geometry, met.fields.payload(), at) {
             self.zone.region.store64(offset, bucket.to_word(), Relaxed);
+            done(Step::BucketFilled);
         }
     }
 }
@@ -238,7 +241,7 @@ fn value_len(key_len: usize) -> usize {
     pad(key_len) + Share::LEN
 }
 
-fn pad(key_len: usize) -> usize {
+pub(super) fn pad(key_len: usize) -> usize {
     key_len.next_multiple_of(8) - key_len
 }
 

@@ -200,6 +200,38 @@ fn a_full_zone_lets_those_go_that_end_soonest() {
 }
 
 #[test]
+fn a_full_zone_lets_the_oldest_go_wherever_the_wheel_stands() {
+    let zone = Fixture::with(64 << 10, params(1, 1000));
+    // All ends lie in one slot of the wheel that is minutes wide.
+    let begin = START.next_multiple_of(4096 << 6) + (3300 << 6);
+    zone.upkeep(begin, 10_000);
+    let (count, now) = (3000_u64, begin + 3000);
+    for n in 0..count {
+        zone.admit(&n.to_be_bytes(), 1000, Some(0), begin + n).expect("an answer");
+    }
+    let held = zone.stats().records;
+    assert!((400..count / 2).contains(&held), "{held}");
+    let known = |n: &u64| zone.limited(&n.to_be_bytes(), 1, now).expect("an answer") > 0;
+    let last = (count - held / 2..count).filter(known).count() as u64;
+    assert!(last >= held / 2 - 2, "{last} of the last {} are known", held / 2);
+    assert_eq!((0..count - 2 * held).filter(known).count(), 0, "none of the oldest is");
+}
+
+#[test]
+fn who_is_refused_for_long_is_no_older_for_it() {
+    let zone = Fixture::with(64 << 10, params(1, 1000));
+    // Closed for a quarter of an hour, and not asked for again.
+    for _ in 0..900 {
+        zone.admit(b"closed", 1000, None, START).expect("room");
+    }
+    for n in 0..3000_u64 {
+        zone.admit(&n.to_be_bytes(), 1000, Some(0), START + n).expect("an answer");
+    }
+    assert!(zone.stats().evicted > 1000, "{:?}", zone.stats());
+    assert_eq!(zone.admit(b"closed", 1000, Some(5000), START + 3000), Ok(Limited::Beyond(897_000)));
+}
+
+#[test]
 fn keys_of_any_bytes_and_lengths() {
     let (here, there) = (Fixture::with(4 * MB, params(1, 1000)), Fixture::with(4 * MB, params(2, 1000)));
     let mut walker = there.feed_open(1).expect("a walker");

@@ -12,6 +12,7 @@ mod full;
 mod generations;
 mod geometry;
 mod limit;
+mod limit_crash;
 mod matching;
 mod model;
 mod past;

@@ -1,0 +1,65 @@
+# limit_req on zones that are full: those keys are given up that were asked for longest ago, on nginx's own zones and on those
+# with `sync`.
+
+use FindBin;
+use lib "$FindBin::Bin/lib";
+use ZoneMesh;
+
+my ($KEYS, $TRIED) = (8000, 300);
+# The zone of nginx's own is larger, as its blocks are: each holds some 2,000 keys.
+my %size = (plain => '256k', sync => '192k');
+my $http = "keepalive_requests 1000000; limit_req_dry_run on; limit_req_log_level info;\n";
+for my $kind (sort keys %size) {
+    my $sync = $kind eq 'sync' ? 'sync' : '';
+    $http .= "limit_req_zone \$arg_k zone=$kind:$size{$kind} rate=1r/m $sync;\n";
+}
+$http .= 'server { listen 127.0.0.1:%%PORT%%; add_header X-Status $limit_req_status; location /api { api; }'
+    . join('', map { "location /$_ { limit_req zone=$_; alias %%PREFIX%%/page; }" } sort keys %size) . '}';
+my $node = node(http => "error_log logs/error.log warn;\n$http");
+$node->write_file('page', "a page\n");
+$node->start;
+
+# Asks once for each key, over one connection: what became of each.
+sub ask {
+    my ($kind, @keys) = @_;
+    my ($socket, @got) = tcp($node->port);
+    while (my @some = splice @keys, 0, 100) {
+        print {$socket} map { "HEAD /$kind?k=key$_ HTTP/1.1\r\nHost: a\r\n\r\n" } @some;
+        my $bytes = '';
+        until ((() = $bytes =~ /\r\n\r\n/g) == @some) {
+            sysread $socket, $bytes, 65_536, length $bytes or die "the connection was closed after: $bytes\n";
+        }
+        push @got, $bytes =~ /^X-Status: (\S+)/mgi;
+    }
+    return @got;
+}
+# How many of these keys are known: asked for a second time, one would have been refused.
+sub known { my ($kind, @keys) = @_; return scalar grep { $_ eq 'REJECTED_DRY_RUN' } ask($kind, @keys) }
+
+for my $kind (sort keys %size) {
+    is(scalar(grep { $_ eq 'PASSED' } ask($kind, 1 .. $KEYS)), $KEYS, "$kind: each key passes, although they don't fit");
+    my $slots = $node->get("/api/9/slabs/$kind")->json->{slots};
+    my ($held) = sort { $b <=> $a } map { $_->{used} } values %$slots;
+    cmp_ok($held, '>', 1000, "... the zone holds many ($held)");
+    cmp_ok($held, '<', $KEYS / 2, '... but not most of them');
+    my $last = $kind eq 'sync' ? int $held * 3 / 4 : $held - 10;
+    is(known($kind, $KEYS - $TRIED + 1 .. $KEYS), $TRIED, '... the last ones are known');
+    is(known($kind, $KEYS - $last + 1 .. $KEYS - $last + $TRIED), $TRIED, '... and those of a while ago');
+    is(known($kind, 1 .. $TRIED), 0, '... the first ones are not');
+}
+my $zone = $node->get('/api/9/zonemesh/zones/sync')->json;
+is($zone->{refusals}, 0, 'nothing was refused for want of room');
+cmp_ok($zone->{evictions}, '>', $KEYS / 2, '... as room was made');
+
+# A key that is asked for again and again outlives all others.
+{
+    my ($kind, $lost) = ('sync', 0);
+    ask($kind, 'busy');
+    for my $round (1 .. 40) {
+        ask($kind, map { "other$round-$_" } 1 .. 200);
+        $lost += 1 - known($kind, 'busy') if $round % 4 == 0;
+    }
+    is($lost, 0, 'a key that is limited stays limited, whatever else comes');
+}
+
+done_testing;
