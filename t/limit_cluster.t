@@ -102,9 +102,22 @@ $nodes[0]{relay}->freeze;
 eventually { $nodes[2]->get('/api/9/stream/zone_sync')->json->{status}{nodes_online} == 0 } 'node 3 is cut off';
 is_deeply([ map { ask($nodes[2], '/slow?key=f') } 1 .. 4 ], [ 200, 200, 200, 503 ], '... and goes on alone');
 is_deeply([ map { ask($nodes[0], '/slow?key=f') } 1 .. 4 ], [ 200, 200, 200, 503 ], '... as do the others');
-ok(scalar $nodes[2]->wait_log(qr/limit_req.*alone/), '... and says so');
+# All told of limits, without the time; the names of the others as they are dialled.
+sub told { my ($node) = @_; return map { s/.*?(limit_req: )/$1/r } $node->grep_log(qr/limit_req: (?:zones|not connected|no other)/) }
+my $shared = 'limit_req: zones with sync are shared with all other nodes';
+ok(scalar $nodes[2]->wait_log(qr/limit_req: no other node is connected \(127\.0\.0\.1:\d+, 127\.0\.0\.1:\d+\): .* go on alone/), '... and says so, with names');
+for my $node (@nodes[ 0, 1 ]) {
+    ok(scalar $node->wait_log(qr/limit_req: not connected to 127\.0\.0\.1:\d+: /), $node->name . ' says whom it goes on without');
+    is(scalar(grep { /not connected/ } told($node)), 1, '... once');
+    my %state = map { $_->{state} => 1 } @{ $node->get('/api/9/zonemesh/peers')->json };
+    is($state{connected}, 1, '... and the API shows the others');
+    ok(scalar(grep { $state{$_} } qw(connecting unreachable)), '... and that one');
+}
 $nodes[0]{relay}->thaw;
 connected(2, @nodes);
+for my $node (@nodes) {
+    eventually_is { (told($node))[-1] } $shared, $node->name . ' says that all are there again';
+}
 full_everywhere('f', 9, 'of which three are from before, and three from each side');
 
 # kill -9 of a worker, a restart of a node.
@@ -116,5 +129,21 @@ is(ask($nodes[0], '/slow?key=g'), 503, 'what was admitted is known after a kill 
 $nodes[0]->crash->start;
 connected(2, @nodes);
 full_everywhere('g', 6, 'one of them from the others, as all of it was killed');
+
+# A node that is started alone says so, too, as soon as it is sure.
+$_->stop for @nodes[ 1, 2 ];
+my $lines = () = told($nodes[0]);
+$nodes[0]->crash->start;
+eventually { @{ [ told($nodes[0]) ] } > $lines } 'a node that is started alone tells of it';
+like((told($nodes[0]))[-1], qr/no other node is connected .* go on alone/, '... and that it goes on alone');
+is(ask($nodes[0], '/slow?key=h'), 200, '... as it does');
+
+# What the API shows of zones of limits.
+is_deeply($nodes[0]->get('/api/9/zonemesh/zones/')->json, [qw(fast one slow)], 'zones of limits are among all zones');
+my $zone = $nodes[0]->get('/api/9/zonemesh/zones/slow')->json;
+is($zone->{type}, 'limit', '... with their type');
+cmp_ok($zone->{rate}, '==', 0.016, '... and rate');
+is($zone->{records}, 1, '... and records');
+like($nodes[0]->get('/api/9/zonemesh/metrics')->body, qr/^zonemesh_zone_records\{zone="slow"\} 1$/m, 'also for Prometheus');
 
 done_testing;

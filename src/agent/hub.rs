@@ -2,6 +2,7 @@
 //!
 //! All of them run on one thread, so cells do where threads would need locks.
 
+use super::apart::Apart;
 use super::log::Log;
 use super::upgrade::Upgrade;
 use super::{Peer, now};
@@ -33,8 +34,8 @@ pub(super) struct Hub {
     links: RefCell<Vec<Rc<Link>>>,
     /// What an agent before this one has shown: figures go on from there.
     before: Vec<LinkFigures>,
-    /// Some zone is of limits, and other nodes are connected with whom it is shared.
-    limits_shared: Cell<bool>,
+    /// Without whom requests are limited; `None`: there are no limits.
+    apart: Option<RefCell<Apart>>,
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
@@ -50,7 +51,8 @@ impl Hub {
     pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
         let (links, before) = (RefCell::new(Vec::new()), control.links());
         (0..LINKS).for_each(|slot| control.hide_link(slot));
-        let limits_shared = Cell::new(false);
+        let any = zones.iter().any(|sync| sync.zone.params().matching == Matching::Limit);
+        let apart = any.then(RefCell::default);
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
         let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
         let changed = Notify::new();
@@ -61,7 +63,7 @@ impl Hub {
             zones,
             links,
             before,
-            limits_shared,
+            apart,
             finishing,
             ending,
             upgrade,
@@ -278,21 +280,16 @@ impl Hub {
     pub(super) fn count_online(&self) {
         let online: BTreeSet<Identity> = self.links.borrow().iter().filter_map(|link| link.peer.get()).collect();
         self.control.set_nodes_online(online.len() as u64);
-        self.tell_of_limits(!online.is_empty());
     }
 
-    /// Who is cut off from all others limits requests alone: together they may then admit more.
-    fn tell_of_limits(&self, connected: bool) {
-        let any = self.zones.iter().any(|zone| zone.zone.params().matching == Matching::Limit);
-        if !any || self.limits_shared.replace(connected) == connected || self.ending() || self.finishing() {
-            return;
-        }
-        match connected {
-            true => self.log.line(NoteLevel::Info, "limit_req: zones with sync are shared with other nodes"),
-            false => self.log.line(
-                NoteLevel::Warn,
-                "limit_req: no other node is connected; zones with sync go on alone, with what this node knows",
-            ),
+    /// Says without whom requests are limited: together nodes may then admit more. To be called now and then.
+    pub(super) fn tell_of_limits(&self) {
+        let Some(apart) = &self.apart else { return };
+        let links = self.links.borrow();
+        let missing = links.iter().filter(|link| link.is_missed()).map(|link| link.label()).collect();
+        let connected = links.iter().any(|link| link.peer.get().is_some());
+        if let Some((level, text)) = apart.borrow_mut().look(missing, connected) {
+            self.log.line(level, text);
         }
     }
 
@@ -381,6 +378,11 @@ impl Link {
     /// As the log has it.
     pub(super) fn label(&self) -> String {
         self.figures.borrow().label()
+    }
+
+    /// Another node ought to be there, and isn't connected.
+    fn is_missed(&self) -> bool {
+        self.peer.get().is_none() && self.state.get() != State::Over && self.beside.is_none() && !self.own.get()
     }
 
     /// As it is shown.

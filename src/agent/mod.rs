@@ -12,6 +12,7 @@
 //! write to the memory of a zone that has another size now, `state_file` writes what zones hold to files. Nothing here knows
 //! of nginx.
 
+mod apart;
 mod dial;
 mod hub;
 mod log;

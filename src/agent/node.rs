@@ -81,6 +81,9 @@ async fn live(
             hub.set_upgrade(upgrade);
             keeper.set_upgrade(upgrade);
             hub.greet();
+            if order == Order::Run {
+                hub.tell_of_limits();
+            }
             looked = Some(Instant::now());
         }
         match order {
