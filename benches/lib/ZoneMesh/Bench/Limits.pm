@@ -1,16 +1,18 @@
 package ZoneMesh::Bench::Limits;
 
-# `scripts/bench limits`: what limit_req costs on zones with `sync` and on nginx's own, what a key takes, and what a cluster
-# admits of a load that is three times the rate.
+# `scripts/bench limits`: what limit_req costs on zones with `sync` and on nginx's own, what a key takes, a million of them, and
+# what a cluster admits of a load that is three times the rate.
 
 use strict;
 use warnings;
 
+use File::Temp ();
 use IO::Select;
 use IO::Socket::INET;
 use Time::HiRes qw(sleep time);
 
 use ZoneMesh::Bench::Report;
+use ZoneMesh::Bench::Turns;
 use ZoneMesh::Node;
 
 # The least that requests a second with `sync` may be, against the same without.
@@ -38,7 +40,7 @@ LUA
 sub run {
     my (%given) = @_;
     my ($began, $load) = (time, busy());
-    my @all = eval { (cost(%given), space(%given), delay(%given), accuracy(%given)) };
+    my @all = eval { (cost(%given), space(%given), million(%given), delay(%given), accuracy(%given)) };
     my $failed = $@;
     $_->stop for our @nodes;
     die $failed if $failed;
@@ -63,7 +65,7 @@ sub cluster {
             http   => "keepalive_requests 1000000000; $http", %more,
         );
         $node->write_file('page', "a page\n");
-        $node->start;
+        $more{measured} ? ZoneMesh::Bench::Turns::measured($node, $more{measured}, $node->write_file('turns', '')) : $node->start;
     } 1 .. $count;
     push @nodes, @made;
     for my $node (@made) {
@@ -146,6 +148,65 @@ sub space {
     return $out;
 }
 
+# A million keys, and more than there is room for.
+sub million {
+    my (%given) = @_;
+    my $held  = $given{quick} ? 100_000 : 1_000_000;
+    my $count = 1.3 * $held;
+    # MiB of memory in which so many find room.
+    my %size = (own => int(0.128 * $held / 1000), shared => int(0.092 * $held / 1000));
+    my $folder = File::Temp->newdir('zonemesh-limits-XXXXXX', TMPDIR => 1);
+    chmod 0755, "$folder";
+    my ($node) = cluster(1, "limit_req_zone \$arg_k zone=own:$size{own}m rate=1r/m; limit_req_zone \$arg_k zone=shared:$size{shared}m rate=1r/m sync;
+        limit_req_dry_run on; limit_req_log_level info; add_header X-Status \$limit_req_status;
+        server { listen 127.0.0.1:%%PORT%%; location /api { api; } location = /own { limit_req zone=own; alias %%PREFIX%%/page; }
+        location = /shared { limit_req zone=shared; alias %%PREFIX%%/page; } }", measured => ZoneMesh::Bench::Turns::shim("$folder"));
+    $node->configure(http => "error_log logs/error.log warn; $node->{http}")->reload;
+    my $out = "### A million keys\n\nKeys of 8 bytes, " . figure($count) . " in all, each asked for once, in a zone in which about " . figure($held)
+        . " find room: rates while there is room and\nwhile keys are given up for others, and the longest turn of the worker's event loop meanwhile (processor time; 16 requests may be\nin one). "
+        . "Then which keys are still known: of the last nine tenths of those that the zone holds, and of those that came a tenth before them.\n\n"
+        . row('zone', 'MiB', 'keys held', 'requests/s with room', 'longest turn, ms', 'requests/s when full', 'longest turn, ms', 'known of the last', 'known of those before') . row(('---') x 9);
+    for ([ own => 'nginx\'s own' ], [ shared => 'sync' ]) {
+        my ($place, $label) = @$_;
+        my $measure = sub {
+            my ($from, $to) = @_;
+            ZoneMesh::Bench::Turns::reset_figures($node);
+            my $began = time;
+            ask($node, $place, $from, $to);
+            my $took = time - $began;
+            return (figure(($to - $from) / $took), sprintf '%.2f', ZoneMesh::Bench::Turns::figures($node)->{longest} / 1e6);
+        };
+        my @room = $measure->(0, int $held * 0.6);
+        ask($node, $place, int $held * 0.6, int $held * 1.1);
+        my @full = $measure->(int $held * 1.1, $count);
+        my $slots = $node->get("/api/9/slabs/$place")->json->{slots};
+        my ($kept) = sort { $b <=> $a } map { $_->{used} } values %$slots;
+        # Those that were asked for last are looked at first: who isn't known takes another's place.
+        my $known = sub { my ($from) = @_; my $of = int $held / 500; return sprintf '%.1f %%', 100 * ask($node, $place, $from, $from + $of) / $of };
+        my @known = map { $known->(int $count - $_ * $kept) } 0.9, 1.1;
+        $out .= row($label, $size{$place}, figure($kept), @room, @full, @known);
+        print STDERR "bench: a million keys, $label: @room, @full, @known\n";
+    }
+    $_->stop for @nodes;
+    @nodes = ();
+    return $out;
+}
+
+# Asks for keys by their numbers; how many of them were known.
+sub ask {
+    my ($node, $place, $from, $to) = @_;
+    my $socket = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $node->port) or die $!;
+    my $known = 0;
+    for (my $at = $from; $at < $to; $at += 16) {
+        my $last = $at + 15 < $to ? $at + 15 : $to - 1;
+        print {$socket} map { sprintf "HEAD /$place?k=%08x HTTP/1.1\r\nHost: a\r\n\r\n", $_ } $at .. $last;
+        my $bytes = '';
+        until ((() = $bytes =~ /\r\n\r\n/g) > $last - $at) { sysread $socket, $bytes, 65_536, length $bytes or die "closed\n" }
+        $known += () = $bytes =~ /^X-Status: REJECTED/mg;
+    }
+    return $known;
+}
+
 # How long it takes until what one node admits is known to another.
 sub delay {
     my (%given) = @_;
@@ -180,7 +241,7 @@ sub accuracy {
     my @cases;
     for my $count ($given{quick} ? (2, 3) : (2 .. 5)) {
         for my $rate ($given{quick} ? (100) : (10, 100, 1000)) {
-            push @cases, map { [ $count, $rate, $_ ] } $given{quick} || $count > 2 && $rate != 100 ? 'evenly' : ('evenly', 'on one', 'moving');
+            push @cases, map { [ $count, $rate, $_ ] } $given{quick} || $count > 2 && $rate == 10 ? 'evenly' : ('evenly', 'on one', 'moving');
         }
     }
     my $out = "### Accuracy\n\nOffered for $seconds s: $TIMES times the rate, one key, spaced evenly. \"Moving\" goes to the next node each half second. To reach: at least the\n"

@@ -53,9 +53,7 @@ sub new {
     my $self = bless { records => $records, nodes => [] }, $class;
     $self->{folder} = File::Temp->newdir('zonemesh-turns-XXXXXX', TMPDIR => 1);
     chmod 0755, "$self->{folder}";
-    my $shim = "$self->{folder}/turns.so";
-    my @compile = (qw(gcc -O2 -Wall -Wextra -shared -fPIC -o), $shim, 'benches/turns/turns.c', '-ldl');
-    system(@compile) == 0 or die "@compile failed\n";
+    my $shim = shim("$self->{folder}");
     my $ca = $self->{ca} = ZoneMesh::Certs->new('bench');
     my @ports = map { free_port() } 1 .. 4;
     for my $n (1, 2) {
@@ -85,13 +83,8 @@ sub new {
                     location /kv/  { keyval_rest zone=large; }
                 }",
         );
-        $node->{figures} = "$self->{folder}/figures$n";
-        write_file($node->{figures}, "\0" x (8 * $WORDS * $SLOTS));
         push @{ $self->{nodes} }, $node;
-        $node->{start} = sub {
-            local @ENV{qw(LD_PRELOAD ZONEMESH_TURNS)} = ($shim, $node->{figures});
-            $node->start;
-        };
+        $node->{start} = sub { measured($node, $shim, "$self->{folder}/figures$n") };
     }
     # Lines to import, and the same pairs as one object.
     my @pairs = map { sprintf '"%skey%012d":"val%013d"', $_ % 2 ? 'o' : 'e', $_, $_ } 1 .. $records;
@@ -208,6 +201,24 @@ sub ZoneMesh::Node::curls {
     my $failed = grep { waitpid $_, 0; $? } @pids;
     die "$failed of $count requests failed\n" if $failed;
     return;
+}
+
+# What is preloaded, made in a folder.
+sub shim {
+    my ($folder) = @_;
+    my $shim = "$folder/turns.so";
+    my @compile = (qw(gcc -O2 -Wall -Wextra -shared -fPIC -o), $shim, 'benches/turns/turns.c', '-ldl');
+    system(@compile) == 0 or die "@compile failed\n";
+    return $shim;
+}
+
+# Starts a node whose turns are measured.
+sub measured {
+    my ($node, $shim, $figures) = @_;
+    $node->{figures} = $figures;
+    write_file($figures, "\0" x (8 * $WORDS * $SLOTS));
+    local @ENV{qw(LD_PRELOAD ZONEMESH_TURNS)} = ($shim, $figures);
+    return $node->start;
 }
 
 # Figures of the worker: its slot is that of its process.
