@@ -200,7 +200,9 @@ impl Turn {
             if self.noted || !answered {
                 return;
             }
-            let created = first(self.request, &sessions.create);
+            // An old answer from nginx's cache that the server said is still good begins nothing: it did that when it came.
+            let is_old = (*self.request).cached() != 0;
+            let created = if is_old { None } else { first(self.request, &sessions.create) };
             let Some(session) = created.or(self.lookup) else { return };
             (ffi::bytes(session), created.is_some())
         };
