@@ -61,7 +61,7 @@ pub unsafe fn current(state: *const State, servers: &Servers) -> Option<Sid> {
     // SAFETY: the caller's promise; a server isn't freed while a request has it, and its texts never change.
     unsafe {
         let peer = (*state).current.as_ref()?;
-        Some(servers.sid(ffi::bytes(peer.name), ffi::bytes(peer.server)))
+        Some(servers.sid(ffi::bytes(peer.name), line_of(peer)))
     }
 }
 
@@ -126,7 +126,7 @@ unsafe fn take_peer(
         (*pc).sockaddr = (*peer).sockaddr;
         (*pc).socklen = (*peer).socklen;
         (*pc).name = &raw mut (*peer).name;
-        if (*peer).down != 0 && servers.is_draining(ffi::bytes((*peer).server)) {
+        if (*peer).down != 0 && servers.is_draining(line_of(&*peer)) {
             // nginx doesn't count it among the tries that a request has.
             (*pc).tries += tries.one_more();
         }
@@ -140,6 +140,21 @@ unsafe fn take_peer(
         if now - (*peer).checked > (*peer).fail_timeout {
             (*peer).checked = now;
         }
+    }
+}
+
+/// The text of the `server` line that a server comes from. One that was resolved for a `service` has that record's name.
+///
+/// # Safety
+/// The server is live.
+unsafe fn line_of(peer: &sys::ngx_http_upstream_rr_peer_t) -> &[u8] {
+    // SAFETY: the caller's promise; what a server was resolved for outlives it, with the line's text.
+    unsafe {
+        #[cfg(all(nginx_1_27_3, ngx_feature = "http_upstream_zone"))]
+        if let Some(line) = peer.host.as_ref().and_then(|host| host.peer.as_ref()) {
+            return ffi::bytes(line.server);
+        }
+        ffi::bytes(peer.server)
     }
 }
 
@@ -195,8 +210,8 @@ impl<'a> Locked<'a> {
     fn find(&self, wanted: &Wanted<'_>, is_tried: impl Fn(usize) -> bool) -> Option<(usize, Peer)> {
         let (place, peer) = self.each().find(|(place, peer)| {
             // SAFETY: texts of a live server, which never change.
-            let (address, server) = unsafe { (ffi::bytes(peer.name), ffi::bytes(peer.server)) };
-            wanted.is(address, server) && !is_tried(*place) && self.may_serve(peer, self.servers.is_draining(server))
+            let (address, line) = unsafe { (ffi::bytes(peer.name), line_of(peer)) };
+            wanted.is(address, line) && !is_tried(*place) && self.may_serve(peer, self.servers.is_draining(line))
         })?;
         Some((place, std::ptr::from_ref(peer).cast_mut()))
     }

@@ -2,10 +2,13 @@
 
 use super::server::Line;
 use crate::md5;
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Longest name, bytes: as many as an MD5 has digits. nginx's own `route=` has the same bound.
 pub const MAX_SID: usize = 32;
+/// Names of addresses that came later, remembered at most.
+const MAX_LATE: usize = 1024;
 
 /// A server's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +42,8 @@ pub struct Servers {
     /// By their text.
     lines: HashMap<Box<[u8]>, Line>,
     sids: HashMap<Box<[u8]>, Sid>,
+    /// Those of addresses that were resolved while nginx runs, as far as they were asked for.
+    late: RefCell<HashMap<Box<[u8]>, Sid>>,
     addresses: HashMap<Sid, Box<[u8]>>,
 }
 
@@ -58,7 +63,7 @@ impl Servers {
         let sids = sids.into_iter().collect();
         // Of lines with one text the first counts.
         let lines = lines.into_iter().rev().map(|line| (line.server.clone(), line)).collect();
-        Servers { lines, sids, addresses }
+        Servers { lines, sids, late: RefCell::default(), addresses }
     }
 
     fn line(&self, server: &[u8]) -> Option<&Line> {
@@ -68,8 +73,21 @@ impl Servers {
     /// The name of a server with this address, of the `server` line of this text.
     pub fn sid(&self, address: &[u8], server: &[u8]) -> Sid {
         let route = self.line(server).and_then(|line| line.route);
-        // What was resolved while nginx runs isn't known here.
-        route.or_else(|| self.sids.get(address).copied()).unwrap_or_else(|| Sid::of_address(address))
+        route.or_else(|| self.sids.get(address).copied()).unwrap_or_else(|| self.late(address))
+    }
+
+    /// The name of an address that the configuration doesn't have: lists are searched for names under a lock.
+    fn late(&self, address: &[u8]) -> Sid {
+        let mut late = self.late.borrow_mut();
+        if let Some(sid) = late.get(address) {
+            return *sid;
+        }
+        if late.len() >= MAX_LATE {
+            late.clear();
+        }
+        let sid = Sid::of_address(address);
+        late.insert(address.into(), sid);
+        sid
     }
 
     /// Whether the line of this text has `drain`.
@@ -89,7 +107,7 @@ impl Wanted<'_> {
         match (self.servers.line(server).and_then(|line| line.route), self.address) {
             (Some(route), _) => route == *self.sid,
             (None, Some(known)) => known == address,
-            (None, None) => !self.servers.sids.contains_key(address) && Sid::of_address(address) == *self.sid,
+            (None, None) => !self.servers.sids.contains_key(address) && self.servers.late(address) == *self.sid,
         }
     }
 }

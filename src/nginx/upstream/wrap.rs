@@ -108,7 +108,8 @@ unsafe extern "C" fn init_around(
         }
         let addresses = super::servers(&*upstream).iter().flat_map(|server| {
             let first = server.addrs.cast_const();
-            (0..server.naddrs).map(move |n| ffi::bytes((*first.add(n)).name))
+            // One that is to be resolved while nginx runs has no name yet.
+            (0..server.naddrs).map(move |n| ffi::bytes((*first.add(n)).name)).filter(|name| !name.is_empty())
         });
         own.servers = Servers::new(std::mem::take(&mut own.lines), addresses);
         OK

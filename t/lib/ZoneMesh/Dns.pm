@@ -5,7 +5,9 @@ package ZoneMesh::Dns;
 #     my $dns = ZoneMesh::Dns->new->start;
 #     $dns->set('mesh.test' => qw(127.0.0.11 127.0.0.12 ::1));    # all of its addresses; none: it doesn't exist
 #
-# Its names are those below .test, and below the domains that `new` is given. Answers are good for a second.
+# Its names are those below .test, and below the domains that `new` is given. Answers are good for a second. Services, for `service=`:
+#
+#     ZoneMesh::Dns->new->serve('_app._tcp.mesh.test', 'a.mesh.test', 8080)->start;
 
 use strict;
 use warnings;
@@ -39,7 +41,7 @@ sub start {
         open STDOUT, '>', "$self->{folder}/log";
         open STDERR, '>&', \*STDOUT;
         exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local-ttl=1),
-            (map { "--local=/$_/" } @{ $self->{domains} }),
+            (map { "--local=/$_/" } @{ $self->{domains} }), @{ $self->{services} // [] },
             '--user=' . getpwuid($>), '--pid-file', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
             "--addn-hosts=$self->{folder}/hosts"
             or POSIX::_exit(127);
@@ -55,6 +57,13 @@ sub set {
     $self->{records}{$name} = \@addresses;
     $self->write;
     kill HUP => $self->{pid} if $self->{pid};
+    return $self;
+}
+
+# Has a service on a host, at a port; before it starts.
+sub serve {
+    my ($self, $service, $host, $port) = @_;
+    push @{ $self->{services} }, "--srv-host=$service,$host,$port";
     return $self;
 }
 
