@@ -3,7 +3,7 @@
 //! Adding writes this memory's own part, in one step like any other write. Setting and deleting write the base, which ends
 //! all parts that were begun before: from that one store on they don't count, and are taken away after it.
 
-use super::arena::{Freed, Need};
+use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
 use super::keys::{Condition, Found, Grave, Life, Made, Sink, UNLOCKED_TRIES, Written};
@@ -149,9 +149,15 @@ impl Zone {
             // Parts that would have outlived it must not come back when it has ended.
             let shortened = self.is_sync() && expires.is_some_and(|end| tally.latest > end);
             shard.move_sequence();
-            let met = tally.base.as_ref();
-            let version =
-                shard.write_own(place, (&base, Kind::Counter), text.as_bytes(), (expires, shortened), met, now)?;
+            let (record, end, met) = ((&*base, Kind::Counter), (expires, shortened), tally.base.as_ref());
+            let made = match (met, &tally.freed) {
+                (None, Some(part)) => {
+                    let need = Need::Replacement(shard.freed_by(part));
+                    shard.make_own_with(need, place, record, text.as_bytes(), end, None)?
+                }
+                _ => shard.make_own(place, record, text.as_bytes(), end, met)?,
+            };
+            let version = shard.publish_own(place, &made, met, now);
             shard.cut(place, key, now);
             Ok(Written::Done(version))
         })
@@ -372,8 +378,9 @@ impl Shard<'_> {
         until: Millis,
         now: Millis,
     ) -> Result<Version, StoreError> {
-        let freed = freed.map_or(Freed { classes: 0, pages: 0 }, |met| self.freed_by(met));
-        let at = self.make(base, &[], Need::Burial(freed))?;
+        // A full zone keeps a block of the parts' size for their next versions: of these there are none.
+        let need = freed.map_or(Need::Growth, |part| Need::Replacement(self.freed_by(part)));
+        let at = self.make(base, &[], need)?;
         let stamp = self.stamp(now);
         let fields = Fields {
             stamp,

@@ -230,8 +230,7 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// `BadKey` or `Busy`: a full zone deletes as well as any. But `NoMemory` for a counter that was never set: that needs
-    /// a tombstone of its own.
+    /// `BadKey` or `Busy`: a full zone deletes as well as any.
     pub fn delete(&self, key: &[u8], now: Millis) -> Result<Written, StoreError> {
         self.delete_if(key, Condition::Present, now)
     }
@@ -491,11 +490,25 @@ impl Shard<'_> {
         place: Place,
         (key, kind): (&[u8], Kind),
         value: &[u8],
-        (expires, shortened): (Option<Millis>, bool),
+        end: (Option<Millis>, bool),
         met: Option<&Met>,
     ) -> Result<Made, StoreError> {
         met.inspect(|met| self.prepare(met));
         let need = met.map_or(Need::Growth, |met| Need::Replacement(self.freed_by(met)));
+        self.make_own_with(need, place, (key, kind), value, end, met)
+    }
+
+    /// The same for who knows which blocks it may have.
+    #[inline]
+    pub(super) fn make_own_with(
+        &self,
+        need: Need,
+        place: Place,
+        (key, kind): (&[u8], Kind),
+        value: &[u8],
+        (expires, shortened): (Option<Millis>, bool),
+        met: Option<&Met>,
+    ) -> Result<Made, StoreError> {
         let at = self.make(key, value, need)?;
         let fields = Fields {
             stamp: Stamp::ZERO,

@@ -147,6 +147,21 @@ impl Shard<'_> {
         true
     }
 
+    /// A part that this record, if it is a base, takes away with it: its block is the base's to have in a full zone.
+    pub(super) fn part_ended_by(&self, place: Place, record: &Record<'_>) -> Option<Met> {
+        if self.zone.matching != Matching::Counter {
+            return None;
+        }
+        let Some((key, Role::Base)) = Role::split(record.key) else { return None };
+        let mut ended = None;
+        self.zone.parts_each(place, key, |_, met| {
+            if self.zone.count_in(met).is_some_and(|count| count.begun <= record.version.stamp) {
+                ended = Some(*met);
+            }
+        });
+        ended
+    }
+
     /// A base with this key was put in: takes away the parts that it ends.
     pub(super) fn cut_with(&self, place: Place, base_key: &[u8], now: Millis) {
         if let Some((key, Role::Base)) = Role::split(base_key) {

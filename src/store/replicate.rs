@@ -205,7 +205,10 @@ impl Zone {
                         shard.bury(place, record.key, met, &grave);
                     }
                     _ => {
-                        let next = || met.as_ref().map_or(Need::Growth, |met| Need::Replacement(shard.freed_by(met)));
+                        let next = || {
+                            let freed = met.or_else(|| shard.part_ended_by(place, record));
+                            freed.map_or(Need::Growth, |met| Need::Replacement(shard.freed_by(&met)))
+                        };
                         let need = via.need().unwrap_or_else(next);
                         let at = shard.make(record.key, value.unwrap_or_default(), need)?;
                         self.count_merged();

@@ -455,6 +455,55 @@ fn of_what_begins_with_a_number_all_is_there_or_nothing() {
 }
 
 #[test]
+fn counters_of_a_full_zone_are_deleted_and_set() {
+    let longest = vec![b'k'; 3000];
+    for (sync, stem) in [(false, &b"k"[..]), (true, b"k"), (true, b"a key of a common length "), (true, &longest)] {
+        let params = Params { matching: Matching::Counter, sync, ..Params::new(identity(1)) };
+        let (zone, other) = (Fixture::with(64 << 10, params), counters(2, None, true));
+        let key = |n: usize| [stem, &n.to_be_bytes()].concat();
+        let count = (0..).take_while(|n| zone.count(&key(*n), 7, FROM_ZERO, START).is_ok()).count();
+        assert!(count >= 8, "{count}");
+        for n in 0..count {
+            let now = START + 1 + n as Millis;
+            match n % 4 {
+                0 => assert!(matches!(zone.delete(&key(n), now), Ok(Written::Done(_))), "{n} of {count}"),
+                1 => set(&zone, &key(n), i64::MIN, now),
+                2 if sync => {
+                    // Another node knows of it, and deletes or sets it.
+                    give_all(&zone, &other, now);
+                    assert_eq!(sum(&other, &key(n), now), Some(7));
+                    match n % 8 {
+                        2 => assert!(matches!(other.delete(&key(n), now), Ok(Written::Done(_)))),
+                        _ => set(&other, &key(n), 5, now),
+                    }
+                    let base = Role::Base.of(&key(n));
+                    let all = all_of(&other);
+                    let record = all.iter().find(|kept| kept.key == base).expect("a base");
+                    assert_eq!(give(record, &zone, now), Applied::Newer, "{n} of {count}");
+                }
+                _ => {}
+            }
+            let shown = match (n % 4, n % 8) {
+                (0, _) => None,
+                (1, _) => Some(i64::MIN),
+                (2, 2) if sync => None,
+                (2, _) if sync => Some(5),
+                _ => Some(7),
+            };
+            assert_eq!(sum(&zone, &key(n), now), shown, "{n} of {count}");
+            if n % 4 == 3 {
+                assert_eq!(add(&zone, &key(n), 1, now), 8, "who is left goes on");
+            }
+            check(&zone);
+        }
+        let now = START + 2 + count as Millis;
+        for n in (3..count).step_by(4) {
+            assert_eq!(add(&zone, &key(n), 1, now), 9);
+        }
+    }
+}
+
+#[test]
 fn what_one_node_adds_is_bounded_too() {
     let (one, two) = (counters(1, None, true), counters(2, None, true));
     add(&one, b"k", i64::MAX, START);
