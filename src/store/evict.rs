@@ -1,8 +1,9 @@
 //! Eviction: what a full zone with `evict` gives up so that a write fits.
 //!
-//! Expired records and tombstones went before (`upkeep`). Then goes what will end soonest, of a bounded sample; then what
-//! was not looked up for long, after Corbató's CLOCK: a mark for each link of a bucket, set by readers, cleared as the hand
-//! passes.
+//! Expired records and tombstones went before (`upkeep`). Then goes what will end soonest, of a bounded sample: of those that
+//! the wheel has first, and of those that were written longest ago, as a slot of the wheel is hours wide where it wasn't turned
+//! yet. Then goes what was not looked up for long, after Corbató's CLOCK: a mark for each link of a bucket, set by readers,
+//! cleared as the hand passes.
 //! The record that is being written never goes. Eviction is local: it leaves no tombstone.
 
 use std::collections::HashSet;
@@ -15,7 +16,7 @@ use super::layout::{BUCKET_LINKS, CLASS_SIZES, header, shard};
 use super::shard::{Met, Place, Shard};
 use super::{Matching, Zone};
 
-/// Of how many records the one that ends soonest is chosen.
+/// Of how many records the one that ends soonest is chosen, and as many of those that were written longest ago.
 const SAMPLE: usize = 16;
 /// Of how many places at the beginning of the feed, in zones of limits, those are looked at besides.
 const OLDEST: usize = 2 * SAMPLE;
@@ -75,11 +76,16 @@ impl Shard<'_> {
 
     /// Gives up one record whose block has the size that is wanted: any other would go for nothing.
     fn evict_one(&self, size: usize, keep: Option<usize>) -> bool {
-        let soonest = self
-            .timer_sample(SAMPLE)
+        let mut sample = self.timer_sample(SAMPLE);
+        self.feed_some(End::Oldest, SAMPLE, |at| {
+            sample.push((at, self.block(at).fields()));
+            true
+        });
+        let soonest = sample
             .into_iter()
             .chain(self.oldest())
             .filter(|(at, fields)| Some(*at) != keep && !fields.tombstone && self.block_size(*at) == size)
+            .filter(|(_, fields)| fields.expires.is_some())
             .min_by_key(|(_, fields)| fields.expires);
         match soonest {
             Some((at, _)) => self.give_up(at),

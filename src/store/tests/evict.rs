@@ -59,6 +59,30 @@ fn what_ends_soon_goes_first() {
 }
 
 #[test]
+fn of_one_timeout_the_oldest_go_first() {
+    // Whether the wheel has a slot for all of them that is a day wide, hours, minutes or seconds.
+    for timeout in [86_400_000, 3_600_000, 825_000, 60_000] {
+        let zone = Fixture::with(64 << 10, Params { evict: true, timeout: Some(timeout), ..Params::new(identity(1)) });
+        let set = |n: u32| {
+            let now = START + Millis::from(n);
+            zone.set(&key(n), &[1; 40], Life::Default, Condition::Always, now).expect("room");
+        };
+        let mut full = 0;
+        while zone.stats().evicted == 0 {
+            set(full);
+            full += 1;
+        }
+        (full..4 * full).for_each(set);
+        let kept = |from, to| (from..to).filter(|n| value(&zone, &key(*n), START + 20_000).is_some()).count();
+        let half = full / 2;
+        let (new, old) = (kept(4 * full - half, 4 * full), kept(0, 2 * full));
+        assert!(new as u32 * 10 >= half * 9, "{timeout}: {new} of the last {half} are left");
+        assert!(old < 10, "{timeout}: {old} of the first {} are left", 2 * full);
+        check(&zone);
+    }
+}
+
+#[test]
 fn mixed_sizes_make_room_for_each_other() {
     mix(256 << 10);
 }
