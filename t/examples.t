@@ -155,6 +155,19 @@ sub through {
     connected(2, @nodes);
     my %session = map { (login($nodes[ $_ % 3 ], "s$_", '/') => "s$_") } 1 .. 12;
     is(join('', sort keys %session), 'abc', 'sticky-learn: sessions on all servers');
+    # The servers that come with it, in place of these for a moment.
+    {
+        my %given = map { $_ => port() } keys %ports;
+        my $servers = example('sticky-servers.conf', replace => {
+            map { my $port = substr $ports{$_}, 1; (":$port;" => ":$given{$_};", " $port $_;" => " $given{$_} $_;") } keys %ports
+        });
+        $servers->configure(port => $given{a})->start;
+        for my $name (sort keys %given) {
+            my $answer = ZoneMesh::Http->request($given{$name}, 'GET', '/login');
+            like($answer->header('Set-Cookie'), qr/^session=[0-9a-f]{32}$/, "sticky-servers: $name begins a session");
+            is(ZoneMesh::Http->request($given{$name}, 'GET', '/')->body, "$name\n", 'sticky-servers: ... and says its name');
+        }
+    }
     for my $server (sort keys %session) {
         for my $node (@nodes) {
             eventually_is { with($node, $session{$server}, '/') } $server, "sticky-learn: leads to $server from " . $node->name;
