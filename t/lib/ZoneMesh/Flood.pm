@@ -12,7 +12,7 @@ package ZoneMesh::Flood;
 #       handshake  begins a TLS handshake and leaves the server waiting for the rest of it
 #       hello      says a valid hello as a node never heard of, stays for 0.1 s, and goes
 # rate: connections begun in a second (default 2,000); again: true: it goes on when `count` have been opened, in place of
-# those that were closed. nice: its priority, as of nice(1).
+# those that were closed. idle: true: it gets only the processor time that everybody else leaves, as one elsewhere takes none.
 
 use strict;
 use warnings;
@@ -46,7 +46,7 @@ sub new {
         open STDOUT, '>&', $answers_in or POSIX::_exit(126);
         close $orders;
         my $code = 'ZoneMesh::Flood::attack(@ARGV)';
-        exec 'sh', '-c', 'ulimit -n "$1" 2>/dev/null; shift; exec "$@"', 'sh', $files, 'nice', '-n', $given{nice} // 0, $^X, "-I$lib", '-MZoneMesh::Flood', '-e', $code,
+        exec 'sh', '-c', 'ulimit -n "$1" 2>/dev/null; shift; exec "$@"', 'sh', $files, ($given{idle} ? qw(chrt --idle 0) : ()), $^X, "-I$lib", '-MZoneMesh::Flood', '-e', $code,
             map { $_ => $given{$_} } grep { defined $given{$_} } qw(port kind count rate again)
             or POSIX::_exit(127);
     }
