@@ -12,7 +12,7 @@ pub mod timer;
 
 use super::conf::main::MainConf;
 use super::http::watch;
-use super::{ffi, limit, log, wake};
+use super::{ffi, log, wake};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
 use crate::store::{Control, LinkFigures, Zone};
 use crossbeam_channel::Receiver;
@@ -56,7 +56,7 @@ thread_local! {
 /// A configuration is about to come into force. Without a master, the helper thread of this process works with memory that
 /// is about to go.
 pub fn reconfiguring() {
-    limit::ending();
+    wake::ending();
     watch::end();
     names::stop();
     with_worker(Worker::stop_now);
@@ -113,7 +113,7 @@ pub unsafe fn started(control: &Control) {
 /// A process ends: for `exit_process`.
 pub fn ending() {
     let nowhere = names::leading_nowhere();
-    limit::ending();
+    wake::ending();
     names::stop();
     watch::end();
     // Out of its place: what comes of log lines now is done here.

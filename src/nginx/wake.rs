@@ -3,6 +3,10 @@
 //! An eventfd for each of both and each master process, made before the first worker is forked: every worker of every
 //! generation has it under the same number, which stands in the control zone.
 
+mod soon;
+
+pub use soon::{ending, soon};
+
 use crate::store::Control;
 use std::io;
 

@@ -5,13 +5,14 @@
 //! longest delay wins, and `limit_req_status` of the request is set once, by whoever decides.
 
 use super::original::Settings;
-use super::{Limit, LimitConf, LimitMain, ctx_index, main_of, wake};
+use super::{Limit, LimitConf, LimitMain, ctx_index, main_of};
 use crate::nginx::conf::main::{KeyvalZone, Rule};
 use crate::nginx::ffi::{self, DECLINED, OK, guard};
 use crate::nginx::http::request::INTERNAL;
 use crate::nginx::http::variable::Http;
 use crate::nginx::log;
 use crate::nginx::variable::Side;
+use crate::nginx::wake;
 use crate::store::{Limited, MAX_PARTED, Outcome, StoreError, Zone};
 use nginx_sys as sys;
 

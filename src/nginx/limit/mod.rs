@@ -10,7 +10,6 @@ mod handler;
 mod lines;
 mod original;
 mod own;
-mod wake;
 mod zone;
 
 use super::conf::main::{KeyvalZone, MainConf};
@@ -24,7 +23,6 @@ use own::Own;
 use std::ffi::{c_char, c_void};
 
 pub use original::NAME as BEFORE;
-pub use wake::ending;
 pub use zone::NAME as ZONE;
 
 /// The module's callbacks.

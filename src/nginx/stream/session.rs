@@ -68,8 +68,19 @@ pub unsafe fn begin(session: *mut sys::ngx_stream_session_t, node: Node, symbols
 
 /// Something happened on the connection, or its time is over, or nginx wants it to close.
 unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
-    // SAFETY: nginx calls with an event of a live connection, one that `begin` took over.
-    unsafe { advance((*event).data.cast(), Share::First) };
+    // SAFETY: nginx calls with an event of a live connection, one that `begin` took over; its data is a stream session with
+    // our own in its context.
+    unsafe {
+        let c = (*event).data.cast::<sys::ngx_connection_t>();
+        if exiting() || (*c).close() != 0 {
+            // nginx waits for it: it asks once, for the connection or before it exits.
+            advance(c, Share::First);
+        } else if turn::within(|| advance(c, Share::First)).is_none() {
+            // Others have their turn before.
+            let own = (*context((*c).data.cast())).cast::<Session>();
+            (*own).place.take(run, c.cast());
+        }
+    }
 }
 
 /// It is the session's turn.
@@ -173,10 +184,10 @@ impl Session {
                 && let Some(peer) = self.pull.peer()
             {
                 self.greeted = true;
-                log::write(c.log, log::INFO, format_args!("session of node {peer} began"));
+                lines::write(c.log, log::INFO, format_args!("session of node {peer} began"));
                 sys::ngx_reusable_connection(c, 0);
                 // The agent dials who has just come, if it waits to do so.
-                wake::agent(&self.node.control);
+                wake::soon();
             }
             if more {
                 self.place.take(run, self.connection.cast());
@@ -202,15 +213,8 @@ impl Session {
             if self.unsent() > UNSENT || !self.is_readable() {
                 return Ok(false);
             }
-            let received = match share {
-                Share::First => match turn::within(|| self.receive_once(&mut buffer, FIRST_READ, now)) {
-                    Some(received) => received?,
-                    // Others have their turn before.
-                    None => return Ok(true),
-                },
-                Share::Slice => self.receive_once(&mut buffer, READ, now)?,
-            };
-            if !received {
+            let most = if share == Share::First { FIRST_READ } else { READ };
+            if !self.receive_once(&mut buffer, most, now)? {
                 return Ok(false);
             }
             if share == Share::First || began.elapsed() >= SLICE {

@@ -5,7 +5,8 @@ use super::super::ffi;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// What all sessions of a worker may use of a turn; a reception that was begun is finished.
+/// What all sessions of a worker may use of a turn; what was begun is finished. Beginnings and ends count as well: a hundred
+/// peers that go at once take longer than a client of HTTP should wait.
 const SHARE: Duration = Duration::from_millis(1);
 
 thread_local! {

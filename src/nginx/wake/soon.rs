@@ -1,12 +1,11 @@
-//! Waking the agent for what was admitted: not at each request, but some milliseconds after the first that it hasn't
-//! heard of. Between nodes more goes unsaid anyway, and an agent that is woken by each request costs as much as they do.
+//! Waking the agent for what can wait: not each time, but some milliseconds after the first that it hasn't heard of. An agent
+//! that is woken by each request that a limit admits, or by each node that says hello, costs as much as they do.
 
 use crate::nginx::conf::main::MainConf;
 use crate::nginx::process::timer::Timer;
-use crate::nginx::wake;
 use std::cell::RefCell;
 
-/// How long what was admitted may wait, milliseconds. `docs/limits.md` has what it does to accuracy and to the processor.
+/// How long it may wait, milliseconds. `docs/limits.md` has what it does to the accuracy of limits and to the processor.
 const AFTER: usize = 5;
 
 thread_local! {
@@ -14,7 +13,7 @@ thread_local! {
     static TIMER: RefCell<Option<Timer>> = const { RefCell::new(None) };
 }
 
-/// Something was admitted.
+/// There is something for the agent.
 ///
 /// # Safety
 /// In the thread of the event loop.
@@ -38,6 +37,6 @@ pub fn ending() {
 fn rouse() {
     // SAFETY: in a callback of the event loop.
     if let Some(control) = unsafe { MainConf::current() }.and_then(MainConf::control) {
-        wake::agent(control);
+        super::agent(control);
     }
 }
