@@ -158,6 +158,11 @@ impl Zone {
         self.free_walker(cursor.slot);
     }
 
+    /// How many walkers there are.
+    pub fn walkers(&self) -> usize {
+        (0..self.geometry.walkers).filter(|slot| self.region.load64(self.geometry.walker(*slot), Relaxed) != 0).count()
+    }
+
     /// Takes the places of walkers of other owners, those of an agent that died, and of watchers that died. The one that
     /// stands where the state files do stays.
     pub fn feed_sweep(&self, owner: u64) {

@@ -638,6 +638,12 @@ impl Shard<'_> {
 
     /// The records of one bucket.
     pub fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
-        (bucket * BUCKET_LINKS..(bucket + 1) * BUCKET_LINKS).for_each(|link| self.link_each(link, &mut each));
+        // One look at its line: most buckets of a zone with few records have none.
+        let line = self.zone.geometry.bucket(self.index, bucket);
+        let mut used = !self.zone.region.matches(line, 0, u32::MAX) & ((1 << BUCKET_LINKS) - 1);
+        while used != 0 {
+            self.link_each(bucket * BUCKET_LINKS + used.trailing_zeros() as usize, &mut each);
+            used &= used - 1;
+        }
     }
 }

@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 16;
+pub const VERSION: u32 = 17;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -50,7 +50,8 @@ pub mod header {
     pub const JOINED: usize = 56;
     /// The closed stamp of this node.
     pub const CLOSED: usize = 64;
-    /// This memory was made then: what this node wrote at or below it, it wrote to other memory. Zero: it never had any.
+    /// What this node wrote at or below this it may have written to other memory: later than that this one was made. Zero: it
+    /// never had any.
     pub const BORN: usize = 72;
     /// Everything with a stamp at or below this was removed by emptying the zone.
     pub const CLEARED: usize = 128;
@@ -141,12 +142,13 @@ pub mod header {
     pub const FOLLOWED_TIME: usize = CHANGES_CLEARED + 8;
     pub const FOLLOWED_STAMP: usize = FOLLOWED_TIME + 8;
     pub const FOLLOWED_BYTES: usize = FOLLOWED_STAMP + 8;
-    /// The greatest stamp of a remote record that was left out for want of room, and what the shards had counted of such
-    /// when comparing had brought all of them.
+    /// The greatest stamp of a remote record that was left out, and what the shards had counted of such when comparing had brought
+    /// all of them; the greatest of those whose origin isn't noted.
     pub const LACKED: usize = FOLLOWED_BYTES + 8;
     pub const MADE_UP: usize = LACKED + 8;
+    pub const LACKED_OF_ANY: usize = MADE_UP + 8;
     /// The greatest stamp that a position covers of a record that may have been given up before it was sent here.
-    pub const DOUBTED: usize = MADE_UP + 8;
+    pub const DOUBTED: usize = LACKED_OF_ANY + 8;
     /// Random, of this memory: whose the parts of keys are that are written here. See `parts`.
     pub const PART: usize = DOUBTED + 8;
     /// For each size of block, how many records of it were written lately, while that matters.
@@ -241,7 +243,7 @@ pub const DESCRIPTOR_LEN: usize = 16;
 /// Bytes of a walker: its owner, 0 if it is free; a bit for each shard in which it missed something.
 pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
-/// Bytes of an origin: identity, position, state, greatest stamp met.
+/// Bytes of an origin: identity, position, state, flags, greatest stamp met.
 pub const ORIGIN_LEN: usize = 40;
 
 /// Sizes and places, worked out from the region's size alone and kept in the handle: damage can't move them.

@@ -13,6 +13,7 @@
 //!   what a zone does. `session`: which server a client stays with.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
+//! - `failpoint`, `rule`: what tests stop at, and what the simulator breaks.
 
 mod arena;
 mod block;
@@ -42,6 +43,7 @@ pub mod region;
 mod repair;
 mod replicate;
 mod resize;
+mod rule;
 mod scan;
 mod session;
 mod shard;
@@ -67,9 +69,11 @@ pub use limit::{Limited, Outcome};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
+pub use past::Lacks;
 pub use region::{Mapping, Region};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
+pub use rule::Rule;
 pub use session::Keeping;
 pub use state::{Followed, StateChanges, StateFigures};
 pub use survey::Surveyed;

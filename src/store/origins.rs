@@ -12,8 +12,14 @@ use crate::record::{Identity, Millis, Stamp};
 
 const POSITION: usize = 16;
 const STATE: usize = 24;
+const FLAGS: usize = 28;
 /// The greatest stamp of a record of it that was met; see `past`.
 pub const MET: usize = 32;
+
+/// Its memory was made anew, and its position tells nothing of what it wrote before.
+pub const ANEW: u32 = 1;
+/// Something of it found no room.
+pub const LACKING: u32 = 2;
 
 /// Between two searches for an entry that can go, as far as peers cause them, milliseconds: each looks at all records.
 const SEARCH_PAUSE: Millis = 60_000;
@@ -47,13 +53,37 @@ impl Zone {
         }
     }
 
-    /// Raises the position of another origin; never lowers one. `false`: the table of origins is full.
+    /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
     pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
         let Ok(index) = self.origin_for(origin) else { return false };
         if let Some(word) = self.region.word64(self.geometry.origin(index as usize) + POSITION) {
             word.fetch_max(stamp.0, SeqCst);
         }
         true
+    }
+
+    /// The memory of an origin was made anew: it promises what it has, and not what it wrote before.
+    pub fn mark_anew(&self, origin: Identity) {
+        if let Ok(index) = self.origin_for(origin) {
+            self.flag(index, ANEW, true);
+        }
+    }
+
+    pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {
+        self.region.load32(self.geometry.origin(index.into()) + FLAGS, SeqCst) & flag != 0
+    }
+
+    pub(super) fn flag(&self, index: u16, flag: u32, set: bool) {
+        if let Some(word) = self.region.word32(self.geometry.origin(index.into()) + FLAGS) {
+            _ = if set { word.fetch_or(flag, SeqCst) } else { word.fetch_and(!flag, SeqCst) };
+        }
+    }
+
+    /// Promises nothing of an origin any more: who has its position covers less than it seemed.
+    pub fn disclaim(&self, origin: Identity) {
+        if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
+            self.region.store64(self.geometry.origin(index.into()) + POSITION, 0, SeqCst);
+        }
     }
 
     /// Whether what a peer says of an origin can be noted now. Where the table is full, making room for another one is a
@@ -86,6 +116,7 @@ impl Zone {
             done(Step::OriginHalf);
             self.region.store64(at + POSITION, 0, Relaxed);
             self.region.store64(at + MET, 0, Relaxed);
+            self.region.store32(at + FLAGS, 0, Relaxed);
             self.set_state(index, USED);
             Ok(index as u16)
         })?
@@ -102,7 +133,7 @@ impl Zone {
         self.region.load32(header::SELF, Relaxed) as u16
     }
 
-    fn origin_index(&self, origin: Identity) -> Option<u16> {
+    pub(super) fn origin_index(&self, origin: Identity) -> Option<u16> {
         let found =
             |index: &usize| self.state(*index) == USED && self.region.equals(self.geometry.origin(*index), &origin.0);
         (0..self.geometry.origins).find(found).map(|index| index as u16)
@@ -146,7 +177,7 @@ impl Zone {
         Ok(work())
     }
 
-    fn identity_at(&self, index: usize) -> Identity {
+    pub(super) fn identity_at(&self, index: usize) -> Identity {
         let mut bytes = [0; 16];
         self.region.read(self.geometry.origin(index), &mut bytes);
         Identity(bytes)
@@ -163,16 +194,25 @@ impl Zone {
         others.map(|index| (self.position_at(index), self.met_of(index)))
     }
 
-    /// Notes what another zone of this node met, for which all its records are copied here.
+    /// The origins of which something found no room.
+    pub(super) fn origins_lacked(&self) -> impl Iterator<Item = u16> {
+        let used = (0..self.geometry.origins).filter(|index| self.state(*index) == USED);
+        used.map(|index| index as u16).filter(|index| self.is_flagged(*index, LACKING))
+    }
+
+    /// Notes what another zone of this node met and lacks, for which all its records are copied here.
     pub(super) fn meet_as(&self, other: &Zone) {
         for index in (0..other.geometry.origins).filter(|index| other.state(*index) == USED) {
             if let Ok(here) = self.origin_for(other.identity_at(index)) {
                 self.note_met(here, other.met_of(index));
+                for flag in [ANEW, LACKING] {
+                    self.flag(here, flag, other.is_flagged(index as u16, flag));
+                }
             }
         }
     }
 
-    fn met_of(&self, index: usize) -> Stamp {
+    pub(super) fn met_of(&self, index: usize) -> Stamp {
         Stamp(self.region.load64(self.geometry.origin(index) + MET, Acquire))
     }
 

@@ -11,13 +11,17 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::Zone;
 use super::block::Fields;
 use super::expiry;
 use super::layout::{header, shard};
-use super::origins::MET;
+use super::origins::{ANEW, LACKING, MET};
 use super::shard::{Met, Shard};
+use super::{Rule, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
+
+/// How far stamps of this node may have been ahead of its clock, milliseconds: those of others pull them along, up to
+/// zone_sync_max_drift, which is a minute unless set.
+pub const STAMPS_AHEAD: Millis = 600_000;
 
 impl Zone {
     /// Whether all that this node ever wrote to this zone was written to this memory.
@@ -25,16 +29,32 @@ impl Zone {
         self.region.load64(header::BORN, Relaxed) == 0
     }
 
-    /// The greatest stamp of a record of others that was left out for want of room, or because it can't be held: what this
-    /// zone lacks at or below it tells nothing. Zero: nothing was left out, or it has been made up for.
-    pub fn lacked(&self) -> Stamp {
-        Stamp(self.region.load64(header::LACKED, SeqCst))
+    /// What this zone lacks.
+    pub fn lacks(&self) -> Lacks {
+        // Read first: what is left out meanwhile is found by who compares.
+        let count = self.left_out();
+        let of = self.origins_lacked().map(|index| (self.identity_at(index.into()), self.lacked_of(index))).collect();
+        Lacks { of, any: Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst)), count }
     }
 
-    /// A record of others was left out, of this stamp or an earlier one.
+    /// Whether that is something.
+    pub fn is_lacking(&self) -> bool {
+        self.region.load64(header::LACKED_OF_ANY, SeqCst) > 0 || self.origins_lacked().next().is_some()
+    }
+
+    /// The greatest stamp of a record of this origin that may have been left out.
+    pub(super) fn lacked_of(&self, origin: u16) -> Stamp {
+        let any = Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
+        match self.is_flagged(origin, LACKING) {
+            true => self.met_of(origin.into()).min(Stamp(self.region.load64(header::LACKED, SeqCst))).max(any),
+            false => any,
+        }
+    }
+
+    /// A record of others was left out, of this stamp or an earlier one, whoever wrote it.
     pub fn count_lacked(&self, stamp: Stamp) {
         if let Ok(shard) = self.shard(0) {
-            shard.leave_out(stamp);
+            shard.leave_out(None, stamp);
         }
     }
 
@@ -65,14 +85,23 @@ impl Zone {
         self.evicted_here().max(self.doubted())
     }
 
-    /// All that was left out up to `lacked`, as [`Zone::lacked`] said before comparing, is here now or known to be over.
-    pub fn made_up(&self, lacked: Stamp) {
-        // Read first: what is left out meanwhile counts on.
-        let count = self.left_out();
-        if let Some(word) = self.region.word64(header::LACKED)
-            && word.compare_exchange(lacked.0, 0, SeqCst, Relaxed).is_ok()
-        {
-            self.region.store64(header::MADE_UP, count, SeqCst);
+    /// All that was left out, as [`Zone::lacks`] said before comparing, is here now or known to be over. If something was left
+    /// out since, that has to be compared first.
+    pub fn made_up(&self, lacks: &Lacks) {
+        let origins: Vec<u16> = lacks.of.iter().filter_map(|(origin, _)| self.origin_index(*origin)).collect();
+        if self.left_out() != lacks.count {
+            return;
+        }
+        origins.iter().for_each(|index| self.flag(*index, LACKING, false));
+        if let Some(word) = self.region.word64(header::LACKED_OF_ANY) {
+            let _ = word.compare_exchange(lacks.any.0, 0, SeqCst, Relaxed);
+        }
+        // Whoever leaves something out counts it before it says of whom: one of us sees the other.
+        if self.left_out() != lacks.count {
+            origins.iter().for_each(|index| self.flag(*index, LACKING, true));
+        }
+        if !self.is_lacking() && Rule::Complete.holds() {
+            self.region.store64(header::MADE_UP, lacks.count, SeqCst);
         }
     }
 
@@ -81,17 +110,29 @@ impl Zone {
         (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::INCOMPLETE)).sum()
     }
 
-    /// The positions that tell what is past: of this node itself only if it never had other memory.
+    /// The positions that tell what is past: of nodes that never had other memory.
     pub fn claims(&self) -> Vec<(Identity, Stamp)> {
-        let (own, all) = (self.node(), self.has_all_own());
-        self.positions().into_iter().filter(|(identity, _)| all || *identity != own).collect()
+        let claims = self.positions().into_iter();
+        claims.filter(|(identity, _)| self.is_whole(*identity) || !Rule::OwnClaims.holds()).collect()
+    }
+
+    /// Whether all that this origin ever wrote was written to the memory that it has now, as far as is known.
+    pub fn is_whole(&self, origin: Identity) -> bool {
+        match self.origin_index(origin) {
+            Some(index) if index == self.own_origin() => self.has_all_own(),
+            Some(index) => !self.is_flagged(index, ANEW),
+            None => true,
+        }
     }
 
     /// Whether some version of an origin was here once, or something newer of its key. Not if it may have been left out.
     pub(super) fn is_past(&self, origin: u16, stamp: Stamp) -> bool {
         // What this node has not closed yet, it can't have sent to anybody.
         let known = origin != self.own_origin() || stamp <= self.closed();
-        known && self.is_promised(origin, stamp) && stamp > self.lacked().max(self.doubted())
+        let lacked = Rule::LeftOut.holds() && stamp <= self.lacked_of(origin);
+        let known = known && stamp > self.doubted();
+        let anew = self.is_flagged(origin, ANEW) && Rule::Anew.holds();
+        known && self.is_promised(origin, stamp) && !lacked && !anew
     }
 
     /// Whether what is newer than this record may be missing because a node gave it up for others, and not because it is over.
@@ -138,17 +179,48 @@ impl Zone {
         }
         // What moves between memory of this node isn't all here yet.
         let whole = self.region.load64(header::LIMIT, Relaxed) == 0;
-        whole && stamp.0 > self.region.load64(header::BORN, Relaxed)
+        whole && (stamp.0 > self.region.load64(header::BORN, Relaxed) || !Rule::Born.holds())
     }
 }
 
 impl Shard<'_> {
-    /// A record of others finds no room. In a zone that gives up records for others it counts as one of those.
-    pub fn leave_out(&self, stamp: Stamp) {
+    /// A record of others finds no room, or can't be held: of this origin, or of any. In a zone that gives up records for others
+    /// it counts as one of those.
+    pub fn leave_out(&self, origin: Option<u16>, stamp: Stamp) {
         self.bump(shard::INCOMPLETE);
-        let field = if self.zone.evict { header::EVICTED_STAMP } else { header::LACKED };
-        if let Some(word) = self.zone.region.word64(field) {
-            word.fetch_max(stamp.0, SeqCst);
+        let raise = |field| _ = self.zone.region.word64(field).map(|word| word.fetch_max(stamp.0, SeqCst));
+        match origin {
+            _ if self.zone.evict => raise(header::EVICTED_STAMP),
+            Some(origin) => {
+                raise(header::LACKED);
+                self.zone.flag(origin, LACKING, true);
+            }
+            None => raise(header::LACKED_OF_ANY),
         }
+    }
+}
+
+/// What a zone lacks: up to which stamp records of others were left out, for want of room or because they can't be held. What
+/// isn't there at or below it tells nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// By origin.
+    pub of: Vec<(Identity, Stamp)>,
+    /// Whoever wrote it. Zero: nothing.
+    pub any: Stamp,
+    /// Records that were left out until then.
+    pub count: u64,
+}
+
+impl Lacks {
+    /// Nothing is lacking.
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty() && self.any == Stamp::ZERO
+    }
+
+    /// Up to where something of this origin may be lacking.
+    pub fn of(&self, origin: Identity) -> Stamp {
+        let of = self.of.iter().find(|(identity, _)| *identity == origin);
+        of.map_or(self.any, |(_, stamp)| self.any.max(*stamp))
     }
 }

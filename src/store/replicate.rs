@@ -9,7 +9,7 @@ use super::failpoint::{Step, done};
 use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
-use super::{Matching, StoreError, Zone};
+use super::{Matching, Rule, StoreError, Zone};
 use crate::record::{Millis, Record, Stamp, Version, beats};
 
 /// What became of a remote record.
@@ -138,7 +138,7 @@ impl Zone {
         // Between then and now the entry may have been given to somebody else.
         let origin = origin.ok().filter(|index| self.origin_identity(*index) == Some(record.version.origin));
         let Some(origin) = origin else {
-            shard.leave_out(record.version.stamp);
+            shard.leave_out(None, record.version.stamp);
             return Ok(Applied::Full);
         };
         self.note_met(origin, record.version.stamp);
@@ -226,7 +226,7 @@ impl Zone {
         );
         match merged {
             Err(StoreError::NoMemory) => {
-                shard.leave_out(record.version.stamp);
+                shard.leave_out(Some(origin), record.version.stamp);
                 Ok(Applied::Full)
             }
             done => done,
@@ -344,6 +344,7 @@ impl Zone {
         let holder = word.load(SeqCst);
         let stale = now.abs_diff(self.region.load64(header::DONOR_TIME, SeqCst)) > patience;
         let mine = holder == token
+            || !Rule::OneDonor.holds()
             || ((holder == 0 || stale) && word.compare_exchange(holder, token, SeqCst, Relaxed).is_ok());
         if mine {
             self.region.store64(header::DONOR_TIME, now, SeqCst);

@@ -111,7 +111,14 @@ impl Zone {
         new.apply_clear(self.cleared(), now, ANY_DRIFT)?;
         new.forget_as(self)?;
         new.meet_as(self);
-        for field in [header::PURGE_FLOOR, header::EVICTED_STAMP, header::BORN, header::LACKED, header::DOUBTED] {
+        for field in [
+            header::PURGE_FLOOR,
+            header::EVICTED_STAMP,
+            header::BORN,
+            header::LACKED,
+            header::LACKED_OF_ANY,
+            header::DOUBTED,
+        ] {
             new.region.store64(field, self.region.load64(field, SeqCst), SeqCst);
         }
         let mut copied = Copied::default();

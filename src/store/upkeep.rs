@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::Zone;
 use super::block::Fields;
 use super::expiry;
 use super::failpoint::{Step, done};
@@ -12,7 +11,8 @@ use super::layout::{header, shard};
 use super::lock;
 use super::shard::{Met, Shard};
 use super::watch::gone_since;
-use crate::record::Millis;
+use super::{Rule, Zone};
+use crate::record::{Millis, Stamp};
 
 /// How long a tombstone is kept unless [`super::Params::retention`] says otherwise, in milliseconds: an hour. Nodes that were
 /// apart for longer compare what they have.
@@ -76,6 +76,11 @@ impl Zone {
     /// Removes the first of what an emptying made invisible.
     pub(super) fn purge_some(&self, now: Millis) {
         self.upkeep(now, PURGED_AT_ONCE);
+    }
+
+    /// The greatest stamp of a tombstone that was given up before its time, for want of room.
+    pub fn purge_floor(&self) -> Stamp {
+        Stamp(self.region.load64(header::PURGE_FLOOR, SeqCst))
     }
 
     /// How long tombstones are kept.
@@ -183,6 +188,7 @@ impl Shard<'_> {
         let mut is_unsettled = None;
         self.turn(now, budget, |at, fields| {
             let waits = fields.tombstone && fields.unsettled && fields.stamp > self.zone.cleared();
+            let waits = waits && Rule::Unsettled.holds();
             if waits && *is_unsettled.get_or_insert_with(|| self.zone.is_unsettled()) {
                 return self.put_off(at, &fields, now + self.zone.lapsed_retention());
             }

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::Region;
 use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::{MAX_SPELLINGS, Matching};
 use super::parts::MAX_PARTS;
+use super::past::STAMPS_AHEAD;
 use super::upkeep::RETENTION;
+use super::{Region, Rule};
 use crate::record::{Identity, Millis, Stamp};
 
 /// Handle of a zone; a copy is the same zone. Used from any thread of any process that maps the region.
@@ -234,10 +235,9 @@ impl Zone {
         }
         zone.set_params(params)?;
         if let Some(born) = params.born {
-            // Every stamp that is given here comes after it.
-            for field in [header::BORN, header::CLOSED] {
-                region.store64(field, Stamp::at(born).0, Relaxed);
-            }
+            // Every stamp that is given here comes after it; some that were given before may, too.
+            region.store64(header::CLOSED, Stamp::at(born).0, Relaxed);
+            region.store64(header::BORN, Stamp::at(born.saturating_add(STAMPS_AHEAD)).0, Relaxed);
         }
         region.store64(header::MARK, zone.hash(b"zonemesh watch"), Relaxed);
         let born = params.born.unwrap_or(0).to_le_bytes();
@@ -284,11 +284,12 @@ impl Zone {
         let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
         let free = u64::from(self.free_pages());
         let left_out = self.left_out();
+        let missing = left_out.saturating_sub(self.region.load64(header::MADE_UP, Relaxed));
         Stats {
             records: sum(shard::RECORDS),
             tombstones: sum(shard::TOMBSTONES),
             refused: sum(shard::REFUSED),
-            incomplete: left_out.saturating_sub(self.region.load64(header::MADE_UP, Relaxed)),
+            incomplete: if Rule::Shown.holds() { missing.max(self.is_lacking().into()) } else { 0 },
             left_out,
             future: sum(shard::FUTURE),
             expired: sum(shard::EXPIRED),

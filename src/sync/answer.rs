@@ -69,9 +69,13 @@ impl Answer {
             self.ranges.push(part);
         }
         if !more {
-            // Read before the walk: what a position covers was here then, or something newer of its key.
-            let claims = zone.claims().into_iter().filter(|(_, stamp)| *stamp > Stamp::ZERO);
-            let positions = claims.map(|(identity, stamp)| Entry { identity, stamp, gone: false }).collect();
+            // Read before the walk: what a position covers was here then, or something newer of its key. Not so of an origin of
+            // which something found no room.
+            let lacks = zone.lacks();
+            let told = |(origin, stamp): &(_, Stamp)| *stamp > Stamp::ZERO && lacks.of(*origin) == Stamp::ZERO;
+            let claims = zone.claims().into_iter().filter(told);
+            let positions =
+                claims.map(|(identity, stamp)| Entry { identity, stamp, gone: false, anew: false }).collect();
             let ranges = std::mem::take(&mut self.ranges);
             self.begin(Job::Asked { ranges, positions });
         }
@@ -107,6 +111,18 @@ impl Answer {
     /// An answer is under way: a session makes one at a time, so that many questions take no more memory than one.
     pub const fn under_way(&self) -> bool {
         self.begun && self.job.is_some()
+    }
+
+    /// Entries about records and parts that it holds.
+    pub fn held(&self) -> usize {
+        let job = self.job.as_ref().map_or(0, |job| match job {
+            Job::Digest(digests) => digests.all.len(),
+            Job::Tell { digests, .. } => digests.len(),
+            Job::Asked { ranges, .. } => ranges.len(),
+            Job::List { ranges, .. } => ranges.len(),
+            Job::Fetch { wanted, keys, .. } => wanted.len() + keys.len(),
+        });
+        self.ranges.len() + self.wanted.len() + job
     }
 
     /// Goes on with the answer, at most a frame or so.
@@ -186,7 +202,7 @@ impl Answer {
                 // What has ended here, by a clock that is or was ahead, isn't deleted.
                 let expired_to = cx.zone.expired_to().max(cx.now);
                 let trusted = cx.zone.joined() && expired_to <= terms.ends;
-                let silent = cx.zone.may_lack().max(cx.zone.lacked());
+                let silent = cx.zone.may_lack().max(cx.zone.lacks().any);
                 write::listed(out, cx.bound, number, round, trusted, silent, positions);
                 Ok(Next::Over)
             }

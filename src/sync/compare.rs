@@ -11,10 +11,11 @@ use super::digest::{Digest, Digests, Pass, Terms};
 use super::incoming::Context;
 use super::message::{DIGEST, Entry, LISTED, Listed, MAX_RANGE_BITS, MAX_WANTED};
 use super::positions::Positions;
+use super::session::Heard;
 use super::write::{self, Question};
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Stamp, Version};
-use crate::store::{StoreError, Zone};
+use crate::store::{Lacks, Rule, StoreError, Zone};
 
 /// Holds of a lock in one step, and the pause after it in milliseconds.
 const HOLDS: usize = 16;
@@ -60,8 +61,8 @@ struct Round {
     asked: Vec<bool>,
     /// Parts that differ were left for another comparison.
     left: bool,
-    /// What this node lacked for want of room when it began; zero: nothing.
-    lacked: Stamp,
+    /// What this node lacked for want of room when it began.
+    lacks: Lacks,
     /// There was no room for what is missing.
     crowded: bool,
     listed: HashMap<u64, Told>,
@@ -109,6 +110,13 @@ impl Compare {
         self.at
     }
 
+    /// Entries about records and parts that it holds.
+    pub fn held(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |round| {
+            round.digests.all.len() + round.theirs.len() + round.asked.len() + round.listed.len() + round.wanted.len()
+        })
+    }
+
     /// Nothing is compared for now, and what is under way is given up.
     pub fn rest(&mut self, until: u64) {
         self.at = until;
@@ -118,6 +126,15 @@ impl Compare {
     /// Whether one is under way.
     pub const fn is_under_way(&self) -> bool {
         self.under_way.is_some()
+    }
+
+    /// Compares now, if not at a later time than that. `false`: changes come first, or another comparison is under way.
+    pub fn soon(&mut self, t: u64) -> bool {
+        let may = self.at < u64::MAX && self.under_way.is_none();
+        if may {
+            self.at = self.at.min(t);
+        }
+        may
     }
 
     /// Begins a comparison if it may, or goes on with it. `ahead`: how far the peer's clock is ahead of ours.
@@ -172,7 +189,7 @@ impl Compare {
             phase: Phase::Asked,
             asked: Vec::new(),
             left: false,
-            lacked: zone.lacked(),
+            lacks: zone.lacks(),
             crowded: false,
             listed: HashMap::new(),
             positions: Vec::new(),
@@ -237,7 +254,7 @@ impl Compare {
         }
         self.most = asked.len();
         // Who lacks something has to hear from the peer that it lacks nothing.
-        if asked.is_empty() && round.lacked > Stamp::ZERO {
+        if asked.is_empty() && !round.lacks.is_empty() {
             asked.push(last as u16);
         }
         if asked.is_empty() {
@@ -323,10 +340,13 @@ impl Compare {
         round.want_missing(&zone.zone);
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
-            if round.made_up(cx.own) {
-                zone.zone.made_up(round.lacked);
-                let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
-                cx.notes.add(NoteLevel::Notice, text);
+            let made_up = round.made_up(cx, &zone.zone);
+            if !made_up.is_empty() {
+                zone.zone.made_up(&made_up);
+                if !zone.zone.is_lacking() {
+                    let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
+                    cx.notes.add(NoteLevel::Notice, text);
+                }
             }
             return self.end(cx, zone);
         }
@@ -434,35 +454,49 @@ impl Round {
         complete
     }
 
-    /// Whether this node, which wants nothing more of the peer, lacks nothing any more: the peer has all that this node may
-    /// have left out, or knows that it is over.
-    fn made_up(&mut self, own: Identity) -> bool {
-        let Phase::Matching { theirs, .. } = &mut self.phase else { return false };
-        let (lacked, until) = (self.lacked, self.digests.terms.until);
-        let asked_all = !self.left && !self.crowded && lacked <= until;
-        lacked > Stamp::ZERO
-            && asked_all
-            && self.trusted
-            && self.evicted == Stamp::ZERO
-            && self.ours.all().all(|(origin, stamp)| origin == own || theirs.get(origin) >= stamp.min(lacked))
+    /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
+    /// this node may have left out, or knows that it is over. An origin itself does, if nobody else; and of its own writes a node
+    /// lacks only such as it wrote to other memory, for which nobody vouches. If an origin is gone and the
+    /// peer doesn't know either, nothing is promised of it any more: whatever comes of it is news.
+    fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> Lacks {
+        let Phase::Matching { theirs, .. } = &mut self.phase else { return Lacks::default() };
+        let asked_all = !self.left && !self.crowded && self.trusted && self.evicted == Stamp::ZERO;
+        if !Rule::MadeUp.holds() {
+            return self.lacks.clone();
+        }
+        let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), Heard::new(cx.node, cx.now));
+        let mut is_here = |origin, lacked: Stamp| {
+            let is_told = origin == cx.peer || origin == cx.own || theirs.get(origin) >= lacked;
+            let is_lost = !is_told && heard.gone(origin);
+            let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || is_lost));
+            if is_here && is_lost {
+                zone.disclaim(origin);
+            }
+            is_here
+        };
+        let of = self.lacks.of.iter().copied().filter(|(origin, lacked)| is_here(*origin, *lacked)).collect();
+        let any = self.lacks.any;
+        let all_here = self.ours.all().all(|(origin, stamp)| origin == cx.own || is_here(origin, stamp.min(any)));
+        Lacks { of, any: if all_here { any } else { Stamp::ZERO }, count: self.lacks.count }
     }
 
     /// Of what the peer has and this node lacks, what was not deleted here.
     fn want_missing(&mut self, zone: &Zone) {
         let stats = zone.stats();
         // Something was left out for want of room: asked for again when there is some.
-        if zone.lacked() > Stamp::ZERO && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
+        let lacks = zone.lacks();
+        if !lacks.is_empty() && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
             self.crowded = true;
             return;
         }
         // A clock that was ahead may have let something go, which only its end tells.
         let early = zone.expired_to() > self.digests.terms.ends;
         let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
-        let lacked = zone.lacked().max(zone.doubted());
+        let doubted = zone.doubted();
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
             let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
-            if news && (early || stamp <= lacked || stamp > self.ours.get(origin)) {
+            if news && (early || stamp <= doubted.max(lacks.of(origin)) || stamp > self.ours.get(origin)) {
                 self.wanted.insert(*hash);
             }
         }

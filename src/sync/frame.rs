@@ -54,6 +54,11 @@ impl Input {
         self.bound = bound;
     }
 
+    /// Bytes that are kept.
+    pub const fn held(&self) -> usize {
+        self.partial.len()
+    }
+
     /// The next whole frame, as type and body; `bytes` moves on past what was taken. `None`: all was taken.
     pub fn next<'s, 'b: 's>(&'s mut self, bytes: &mut &'b [u8]) -> Result<Option<(u8, &'s [u8])>, Malformed> {
         if self.lent {

@@ -6,9 +6,9 @@ use super::message::{Entry, MAX_ORIGINS, Mode};
 use super::positions::Positions;
 use super::session::{Heard, Notes, Seldom};
 use super::write;
-use super::{NoteLevel, SyncZone};
+use super::{Held, NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
-use crate::store::{Applied, Joining, StoreError, Zone};
+use crate::store::{Applied, Joining, Rule, StoreError, Zone};
 
 /// First and longest wait before what was refused is asked for again, milliseconds.
 const AGAIN: (u64, u64) = (1_000, 30_000);
@@ -87,10 +87,8 @@ struct Progress {
 #[derive(Clone, Copy, Debug)]
 struct Have {
     entry: Entry,
-    /// What it has of an origin that is gone on both sides was taken in full.
-    relayed: bool,
-    /// It is being taken.
-    relaying: bool,
+    /// It is gone on both sides, and the two nodes compare for that.
+    compared: bool,
 }
 
 impl Incoming {
@@ -226,12 +224,15 @@ impl Incoming {
         }
         // What a clock that is ahead has closed may be given again when it is mended.
         let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
-        for Entry { identity, stamp, .. } in positions {
+        for Entry { identity, stamp, anew, .. } in positions {
             if identity == cx.own || self.held {
                 continue;
             }
             let believed = stamp.min(latest);
             zone.doubt(identity, believed, evicted);
+            if anew {
+                zone.mark_anew(identity);
+            }
             if !(self.admits(zone, identity, cx.now) && zone.advance(identity, believed))
                 && let Some(count) = self.origins.happened(cx.t)
             {
@@ -273,11 +274,6 @@ impl Incoming {
         }
         self.joining = None;
         zone.release_donor(cx.token);
-        let held = self.held;
-        for have in self.have.iter_mut().filter(|have| have.relaying) {
-            have.relaying = false;
-            have.relayed = !held;
-        }
     }
 
     /// The peer says how many records its full state has.
@@ -293,21 +289,27 @@ impl Incoming {
     /// a zone has: then keeping their order costs little, whatever the order in which they come.
     pub fn have(&mut self, entries: impl Iterator<Item = Entry>, room: &mut usize) {
         for entry in entries {
-            let new = Have { entry, relayed: false, relaying: false };
+            let new = Have { entry, compared: false };
             match self.have.binary_search_by_key(&entry.identity, |have| have.entry.identity) {
-                Ok(at) => {
+                Ok(at) if Rule::OneEntry.holds() => {
                     if let Some(have) = self.have.get_mut(at).filter(|have| have.entry != entry) {
                         *have = new;
                     }
                 }
-                Err(at) if *room > 0 && (self.have.len() as u64) < MAX_ORIGINS => {
+                Ok(at) | Err(at) if *room > 0 && (self.have.len() as u64) < MAX_ORIGINS => {
                     *room -= 1;
                     self.have.insert(at, new);
                 }
-                Err(_) => {}
+                _ => {}
             }
         }
         self.look_at = 0;
+    }
+
+    /// Adds what it holds.
+    pub fn add_held(&self, held: &mut Held) {
+        held.origins += self.have.len();
+        held.compared += self.compare.held();
     }
 
     /// The acknowledgement that is due, as epoch and stamp.
@@ -331,7 +333,6 @@ impl Incoming {
         let patient = !self.peer_joined && cx.t < cx.node.limits.timeout;
         let full = if joined { self.relay_due(cx) } else { !patient };
         if full && zone.claim_donor(cx.token, cx.now, patience) {
-            self.mark_relayed_origins(cx);
             self.subscribe(cx, Mode::Full, out);
             if !joined {
                 zone.set_joining(Joining::default());
@@ -386,11 +387,13 @@ impl Incoming {
         let positions: Vec<Entry> = match mode {
             Mode::None => Vec::new(),
             Mode::Own => vec![(cx.peer, zone.position(cx.peer))],
-            Mode::Full => zone.claims(),
+            Mode::Full => {
+                zone.positions().into_iter().filter(|(origin, _)| *origin != cx.own || zone.is_whole(cx.own)).collect()
+            }
         }
         .into_iter()
-        .filter(|(_, stamp)| *stamp > Stamp::ZERO)
-        .map(|(identity, stamp)| Entry { identity, stamp, gone: false })
+        .filter(|(_, stamp)| *stamp > Stamp::ZERO && Rule::Filtered.holds())
+        .map(|(identity, stamp)| Entry { identity, stamp, gone: false, anew: false })
         .collect();
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
@@ -422,18 +425,19 @@ impl Incoming {
         self.look_at = cx.t.saturating_add(timeout / 2);
         let heard = Heard::new(cx.node, cx.now);
         let mut positions = Positions::new(zone.positions().into_iter());
-        self.have.iter().any(|have| {
-            let Entry { identity, stamp, gone: gone_there } = have.entry;
-            let news = (gone_there && !have.relayed) || stamp > positions.get(identity);
-            news && lost(cx, &heard, identity)
-        })
-    }
-
-    fn mark_relayed_origins(&mut self, cx: &Context<'_>) {
-        let heard = Heard::new(cx.node, cx.now);
+        let mut due = false;
         for have in &mut self.have {
-            have.relaying = have.entry.gone && lost(cx, &heard, have.entry.identity);
+            let Entry { identity, stamp, gone: gone_there, .. } = have.entry;
+            if !lost(cx, &heard, identity) {
+                continue;
+            }
+            due |= stamp > positions.get(identity);
+            // What both have of it above any position would be sent again by each peer; comparing tells what is unlike.
+            if gone_there && !have.compared {
+                have.compared = self.compare.soon(cx.t);
+            }
         }
+        due
     }
 }
 

@@ -246,15 +246,17 @@ impl Mode {
     }
 }
 
-/// One entry of a list of positions. `gone` has a meaning in HAVE only.
+/// One entry of a list of positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Whose writes.
     pub identity: Identity,
     /// Applied up to here.
     pub stamp: Stamp,
-    /// The sender hasn't heard of this origin for long.
+    /// In HAVE: the sender hasn't heard of this origin for long.
     pub gone: bool,
+    /// In POSITION: the origin's memory was made anew, so that it may not have what it wrote before.
+    pub anew: bool,
 }
 
 /// Bytes of an entry on the wire.
@@ -273,7 +275,8 @@ impl Iterator for List<'_> {
         let (entry, rest) = self.entries.split_at_checked(ENTRY)?;
         self.entries = rest;
         let mut reader = Reader::new(entry);
-        Some(Entry { identity: reader.identity().ok()?, stamp: reader.stamp().ok()?, gone: reader.u8().ok()? & 1 != 0 })
+        let (identity, stamp, flags) = (reader.identity().ok()?, reader.stamp().ok()?, reader.u8().ok()?);
+        Some(Entry { identity, stamp, gone: flags & flag::GONE != 0, anew: flags & flag::ANEW != 0 })
     }
 }
 
@@ -318,6 +321,8 @@ impl Listed {
 pub mod flag {
     #![allow(missing_docs)]
     pub const MORE: u8 = 1;
+    pub const GONE: u8 = 1;
+    pub const ANEW: u8 = 2;
     pub const COMPLETE: u8 = 1;
     pub const JOINED: u8 = 1;
     pub const TRUSTED: u8 = 2;

@@ -67,6 +67,19 @@ pub struct Limits {
     pub max_drift: Millis,
 }
 
+/// What a session holds in memory, for who looks whether that is bounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Bytes of input that isn't a whole frame, and of records that travel in parts.
+    pub bytes: usize,
+    /// Entries about origins: positions, numbers, what the peer has.
+    pub origins: usize,
+    /// Entries about records and parts of zones, while the two nodes compare.
+    pub compared: usize,
+    /// Places in change feeds.
+    pub walkers: usize,
+}
+
 /// Why a session ends. The text is ready for the log (without the peer's address).
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {

@@ -3,15 +3,15 @@
 //! Work goes in rounds. A round closes a stamp, walks the shards that may hold a write at or below it to their end, and
 //! only then sends the position: never a promise before the records that it covers.
 
-use super::Limits;
 use super::answer::Answer;
 use super::frame::{PREFIX, begin};
 use super::message::{Entry, Mode, kind};
 use super::positions::{Numbers, Positions};
 use super::records::{Filter, Frame, Large, Stop, Wanted, send_chunk};
 use super::write;
+use super::{Held, Limits};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Cursor, FeedEnd, ShardMask, StoreError, Zone};
+use crate::store::{Cursor, FeedEnd, Rule, ShardMask, StoreError, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
 const CALLS_A_STEP: u32 = 256;
@@ -293,9 +293,17 @@ impl Outgoing {
         self.given_all.take()
     }
 
+    /// Adds what it holds.
+    pub fn add_held(&self, held: &mut Held) {
+        let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.positions.len());
+        held.origins += gathered + self.filter.len() + self.told.len();
+        held.compared += self.answer.held();
+        held.walkers += usize::from(self.cursor.is_some());
+    }
+
     /// Gives the walker back.
     pub fn close(&mut self, zone: &Zone) {
-        if let Some(cursor) = self.cursor.take() {
+        if let Some(cursor) = self.cursor.take_if(|_| Rule::Walkers.holds()) {
             zone.feed_close(cursor);
         }
     }
@@ -419,7 +427,8 @@ impl Outgoing {
             return;
         }
         let complete = round.others.is_some();
-        let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false }];
+        let anew = !cx.zone.is_whole(cx.own);
+        let mut positions = vec![Entry { identity: cx.own, stamp: round.until, gone: false, anew }];
         positions.extend(round.others.into_iter().flatten().filter(|entry| entry.stamp > Stamp::ZERO));
         // Asked for after the walk: what was given up before the walk came to it is among this. Of what this node wrote itself
         // nobody else was to send it anything.
@@ -513,11 +522,16 @@ fn writes(zone: &Zone) -> u64 {
 
 /// What this node has of other origins; nothing may be promised of them if records didn't fit here.
 fn known(zone: &Zone, own: Identity) -> Vec<Entry> {
-    let complete = zone.lacked() == Stamp::ZERO;
+    let lacks = zone.lacks();
+    let promised = |(identity, stamp)| if lacks.of(identity) == Stamp::ZERO { stamp } else { Stamp::ZERO };
     let positions = zone.positions().into_iter().filter(|(identity, _)| *identity != own);
-    positions
-        .map(|(identity, stamp)| Entry { identity, stamp: if complete { stamp } else { Stamp::ZERO }, gone: false })
-        .collect()
+    let entry = |(identity, stamp)| Entry {
+        identity,
+        stamp: promised((identity, stamp)),
+        gone: false,
+        anew: !zone.is_whole(identity),
+    };
+    positions.map(entry).collect()
 }
 
 /// The largest frame to send to a peer that accepts `peer` bytes.

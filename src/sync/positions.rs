@@ -28,6 +28,11 @@ impl Positions {
         self.sorted.iter().copied()
     }
 
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.sorted.len()
+    }
+
     /// The position of an origin; zero if there is none.
     pub fn get(&mut self, identity: Identity) -> Stamp {
         if let Some((last, stamp)) = self.last
@@ -82,6 +87,11 @@ impl Numbers {
         number
     }
 
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// Whether the next definition takes a number from another origin.
     pub fn all_in_use(&self) -> bool {
         self.order.len() as u64 >= MAX_ORIGINS
@@ -108,6 +118,11 @@ impl Defined {
             *place = Some(identity);
         }
         true
+    }
+
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.identities.len()
     }
 
     /// Who has this number.

@@ -7,7 +7,7 @@ use super::outgoing::frame_bound;
 use super::positions::Defined;
 use super::session::{self, Ending, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
-use super::{Node, Note, NoteLevel, SessionError};
+use super::{Held, Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Kind, Millis};
 use crate::store::control::Counter;
 use crate::store::{Drift, Matching, Side, Traffic};
@@ -180,6 +180,14 @@ impl Pull {
     /// Who the peer is.
     pub fn peer(&self) -> Option<Identity> {
         self.peer
+    }
+
+    /// What it holds in memory.
+    pub fn held(&self) -> Held {
+        let chunks = self.chunks.as_ref().map_or(0, |chunks| chunks.bytes.len());
+        let mut held = Held { bytes: self.input.held() + chunks, origins: self.defined.len(), ..Held::default() };
+        self.zones.values().flatten().for_each(|incoming| incoming.add_held(&mut held));
+        held
     }
 
     /// Log lines since the last call.

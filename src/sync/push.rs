@@ -8,10 +8,10 @@ use super::positions::Numbers;
 use super::records::Large;
 use super::session::{self, Ending, Heard, Notes, Pace, Seldom, accepted_bound, own_hello};
 use super::write;
-use super::{Node, Note, NoteLevel, SessionError};
+use super::{Held, Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis, Stamp};
 use crate::store::control::Counter;
-use crate::store::{Drift, ShardMask, Side, Zone};
+use crate::store::{Drift, Rule, ShardMask, Side, Zone};
 
 /// One outbound session.
 ///
@@ -222,6 +222,14 @@ impl Push {
     /// Messages received and sent.
     pub fn messages(&self) -> (u64, u64) {
         self.messages
+    }
+
+    /// What it holds in memory.
+    pub fn held(&self) -> Held {
+        let large = self.large.as_ref().map_or(0, |large| large.held());
+        let mut held = Held { bytes: self.input.held() + large, origins: self.numbers.len(), ..Held::default() };
+        self.zones.iter().for_each(|zone| zone.add_held(&mut held));
+        held
     }
 
     /// Whether a ping was appended since the last call.
@@ -447,7 +455,7 @@ impl Push {
         self.zones.iter_mut().for_each(|outgoing| outgoing.used = 0);
         let mut idle = 0;
         let mut working = false;
-        while out.len() < until && idle < self.zones.len() {
+        while (out.len() < until || !Rule::Budget.holds()) && idle < self.zones.len() {
             let at = self.turn.checked_rem(self.zones.len()).unwrap_or(0);
             self.turn = at + 1;
             let (Some(zone), Some(outgoing)) = (self.node.zones.get(at), self.zones.get_mut(at)) else { break };

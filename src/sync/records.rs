@@ -157,3 +157,10 @@ pub struct Large {
     bytes: Vec<u8>,
     sent: usize,
 }
+
+impl Large {
+    /// Bytes that it takes.
+    pub const fn held(&self) -> usize {
+        self.bytes.len()
+    }
+}

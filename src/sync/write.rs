@@ -322,7 +322,7 @@ fn put_list(out: &mut Vec<u8>, positions: &[Entry]) {
     for entry in positions {
         out.extend_from_slice(&entry.identity.0);
         put_stamp(out, entry.stamp);
-        out.push(u8::from(entry.gone));
+        out.push(if entry.gone { flag::GONE } else { 0 } | if entry.anew { flag::ANEW } else { 0 });
     }
 }
 

@@ -30,10 +30,19 @@ impl fmt::Debug for Live {
 }
 
 /// An operation that a node acknowledged.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Act {
     Put { value: Vec<u8>, expires: Option<Millis> },
     Delete,
+}
+
+impl fmt::Debug for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Act::Put { value, expires } => write!(f, "{} bytes until {expires:?}", value.len()),
+            Act::Delete => f.write_str("delete"),
+        }
+    }
 }
 
 /// The node of an act that binds nobody, as its node has lost its memory. It may still be around.
@@ -46,8 +55,8 @@ struct Acknowledged {
     act: Act,
     /// The node's clock.
     at: Millis,
-    /// What it had of others then, and the record that it replaced.
-    positions: Vec<(Identity, Stamp)>,
+    /// What it had of others when it last remembered this, and the record that it replaced.
+    positions: Rc<[(Identity, Stamp)]>,
     replaced: Option<Version>,
 }
 
@@ -68,12 +77,26 @@ impl Acknowledged {
     }
 }
 
+/// What voids the proof that something is over, in a zone of some node.
+#[derive(Default)]
+struct Past {
+    /// Whose memory of it was made anew.
+    anew: Vec<Identity>,
+    /// The greatest stamp of a tombstone that was given up before its time, of a record that was given up for others, and of one
+    /// that was left out.
+    given_up: Stamp,
+    evicted: Stamp,
+    left_out: Stamp,
+}
+
 /// All that was acknowledged in a simulation.
 pub struct History {
     /// By zone and key.
     acts: BTreeMap<(usize, Vec<u8>), Vec<Acknowledged>>,
     /// By zone: stamp and node.
     clears: Vec<(usize, Stamp, usize)>,
+    /// By zone.
+    past: [Past; ZONES.len()],
     /// How long tombstones live.
     retention: Millis,
     pub count: u64,
@@ -83,7 +106,8 @@ pub struct History {
 
 impl History {
     pub fn new(retention: Millis) -> History {
-        History { acts: BTreeMap::new(), clears: Vec::new(), retention, count: 0, ledger: Ledger::default() }
+        let (past, ledger) = (Default::default(), Ledger::default());
+        History { acts: BTreeMap::new(), clears: Vec::new(), past, retention, count: 0, ledger }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -98,7 +122,7 @@ impl History {
         at: Millis,
         replaced: Option<Version>,
     ) {
-        let positions = node.zone(zone).positions();
+        let positions = node.zone(zone).positions().into();
         let acknowledged = Acknowledged { version, by, act, at, positions, replaced };
         self.acts.entry((zone, key.to_vec())).or_default().push(acknowledged);
         self.count += 1;
@@ -110,10 +134,21 @@ impl History {
     }
 
     /// What a node that lost its memory had acknowledged before binds nobody, but may still be around.
-    pub fn forget(&mut self, node: usize) {
-        self.ledger.forget(node);
-        let acts = self.acts.values_mut().flatten().map(|act| &mut act.by);
-        acts.chain(self.clears.iter_mut().map(|(_, _, by)| by)).filter(|by| **by == node).for_each(|by| *by = NOBODY);
+    /// `zone`: only that of this zone.
+    pub fn forget(&mut self, node: usize, zone: Option<usize>) {
+        // What was counted in other zones is still there.
+        if zone.is_none_or(|zone| ZONES[zone].counts) {
+            self.ledger.forget(node);
+        }
+        let lost = |at: usize| zone.is_none_or(|zone| zone == at);
+        let acts = self.acts.iter_mut().filter(|((at, _), _)| lost(*at)).flat_map(|(_, acts)| acts);
+        let clears = self.clears.iter_mut().filter(|(at, _, _)| lost(*at)).map(|(_, _, by)| by);
+        acts.map(|act| &mut act.by).chain(clears).filter(|by| **by == node).for_each(|by| *by = NOBODY);
+    }
+
+    /// A node's memory of a zone was made anew: of what it wrote before, tombstones alone tell that it is over.
+    pub fn made_anew(&mut self, zone: usize, node: Identity) {
+        self.past[zone].anew.push(node);
     }
 
     /// Whether what `node` shows now can be true.
@@ -183,18 +218,56 @@ impl History {
     }
 
     /// Whether what was done at `last` has to make way for something older: it, or what came after it, is over for longer
-    /// than that is remembered, by a node that didn't know of the older or lost its memory. A zone without room remembers
-    /// nothing.
+    /// than that is remembered, and nothing else tells that the older is over, too.
+    ///
+    /// Tombstones tell of it for a while, and positions for ever. So it may be back where the node that acted had not been told
+    /// of it as long as it had the tombstone: then it is news to that node. Three things make positions void, as the protocol
+    /// says: the node's memory was lost; the older one's writer has had other memory since; the zone gave up, or left out,
+    /// something of that age for want of room, and then its writer alone can tell.
     fn forgotten(&self, zone: usize, acts: &[Acknowledged], last: Version, older: Version, now: Millis) -> bool {
+        let past = &self.past[zone];
+        let nobody_tells = past.anew.contains(&older.origin)
+            || older.stamp <= past.left_out
+            || (older.stamp <= past.evicted && !self.author_lives(acts, older));
         acts.iter().filter(|act| act.version >= last).any(|act| {
-            let remembered = match act.act {
-                _ if ZONES[zone].is_tight => 0,
-                Act::Delete => self.retention,
-                Act::Put { .. } => self.retention.min(60_000),
-            };
-            let is_over = act.over_since(now).is_some_and(|since| now.saturating_sub(since) + 100 >= remembered);
-            is_over && (!act.knew(older) || act.by == NOBODY || ZONES[zone].is_tight && !self.author_lives(acts, older))
+            let over = self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
+            over && (nobody_tells || !act.knew(older) || act.by == NOBODY)
         })
+    }
+
+    /// When nothing but positions tells of an act any more, if it is over.
+    fn forgotten_at(&self, zone: usize, act: &Acknowledged, now: Millis) -> Option<Millis> {
+        let remembered = match act.act {
+            // Its tombstone made room.
+            _ if act.version.stamp <= self.past[zone].given_up => 0,
+            Act::Delete => self.retention,
+            Act::Put { .. } => self.retention.min(60_000),
+        };
+        // An end is met up to a tick late, and its tombstone lives from then on; so it may also go a tick early.
+        act.over_since(now).map(|since| (since + remembered).saturating_sub(100))
+    }
+
+    /// Notes what a node knows at its time `now`. What it is told of while it remembers an act can't come back later.
+    pub fn learn(&mut self, node: usize, zone: usize, of: &SimNode, now: Millis) {
+        let positions: Rc<[_]> = of.zone(zone).positions().into();
+        let (retention, past) = (self.retention, self.past[zone].given_up);
+        for act in self.acts.range_mut((zone, Vec::new())..(zone + 1, Vec::new())).flat_map(|(_, acts)| acts) {
+            let remembered = act.over_since(now).is_none_or(|since| now + 100 < since + retention.min(60_000));
+            if act.by == node && remembered && act.version.stamp > past {
+                act.positions = positions.clone();
+            }
+        }
+    }
+
+    /// Notes what zones gave up for want of room.
+    pub fn note_given_up(&mut self, node: &SimNode) {
+        for (past, zone) in self.past.iter_mut().zip(node.node.zones.iter().map(|zone| zone.zone)) {
+            past.given_up = past.given_up.max(zone.purge_floor());
+            past.evicted = past.evicted.max(zone.may_lack());
+            let lacks = zone.lacks();
+            past.left_out =
+                lacks.of.iter().map(|(_, stamp)| *stamp).chain([lacks.any, past.left_out]).max().unwrap_or_default();
+        }
     }
 
     fn author_lives(&self, acts: &[Acknowledged], version: Version) -> bool {
@@ -242,23 +315,24 @@ fn held(node: &SimNode, zone: usize) -> Result<Rc<BTreeMap<Vec<u8>, Live>>, Stor
     Ok(held)
 }
 
-/// The records that all nodes hold, by zone, or where two differ. Zones that evict may differ.
-pub fn agreed(nodes: &[SimNode], now: Millis) -> Result<Vec<BTreeMap<Vec<u8>, Live>>, String> {
-    let mut all = Vec::new();
-    for (zone, kind) in ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict) {
-        let text = |error: StoreError| error.to_string();
-        let first = contents(&nodes[0], zone, now).map_err(text)?;
-        for (at, node) in nodes.iter().enumerate().skip(1) {
-            let records = held(node, zone).map_err(text)?;
-            if !first.iter().eq(records.iter().filter(|(_, live)| live.is_there(now))) {
-                let records = contents(node, zone, now).map_err(text)?;
-                let keys = first.keys().chain(records.keys());
-                let key = keys.into_iter().find(|key| first.get(*key) != records.get(*key));
-                let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
-                return Err(format!("zone {}, key {key:?}: node 0 holds {a:?} and node {at} {b:?}", kind.name));
-            }
+/// The live records that all of these nodes hold in a zone, or where two differ; `None`: there are no nodes.
+pub fn agreed(
+    nodes: &[(usize, &SimNode)],
+    zone: usize,
+    now: Millis,
+) -> Result<Option<BTreeMap<Vec<u8>, Live>>, String> {
+    let text = |error: StoreError| error.to_string();
+    let Some(((at_first, first), rest)) = nodes.split_first() else { return Ok(None) };
+    let first = contents(first, zone, now).map_err(text)?;
+    for (at, node) in rest {
+        let records = held(node, zone).map_err(text)?;
+        if !first.iter().eq(records.iter().filter(|(_, live)| live.is_there(now))) {
+            let records = contents(node, zone, now).map_err(text)?;
+            let key = first.keys().chain(records.keys()).find(|key| first.get(*key) != records.get(*key));
+            let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
+            let name = ZONES[zone].name;
+            return Err(format!("zone {name}, key {key:?}: node {at_first} holds {a:?} and node {at} {b:?}"));
         }
-        all.push(first);
     }
-    Ok(all)
+    Ok(Some(first))
 }

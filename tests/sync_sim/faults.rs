@@ -5,7 +5,7 @@ use crate::world::World;
 use zonemesh::record::Millis;
 
 /// By the index in the counts.
-pub const FAULT_NAMES: [&str; 14] = [
+pub const FAULT_NAMES: [&str; 15] = [
     "connection lost",
     "connection lost at one end",
     "second connection",
@@ -20,6 +20,7 @@ pub const FAULT_NAMES: [&str; 14] = [
     "one-way partition",
     "slow peer",
     "memory lost but for files",
+    "memory of a zone made anew",
 ];
 
 impl World {
@@ -32,7 +33,7 @@ impl World {
         let now = self.now;
         let hit = match kind {
             2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
-            5 | 7 | 8 | 13 => self.nodes[at].up(now),
+            5 | 7 | 8 | 13 | 14 => self.nodes[at].up(now),
             6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
             9..=12 => true,
             _ => self.links.iter().any(|link| link.from == at && link.to == other),
@@ -43,7 +44,14 @@ impl World {
         self.counts.faults[kind] += 1;
         self.trace(|| format!("{} (nodes {at}, {other}; {long} ms)", FAULT_NAMES[kind]));
         match kind {
-            2 => self.connect(at, other),
+            2 => {
+                // The old one may be stuck, and come to life again when what it carries is long over.
+                if self.rng.one_in(2) {
+                    let old = self.links.iter_mut().filter(|link| link.from == at && link.to == other);
+                    old.for_each(|link| link.held_until = now + long);
+                }
+                self.connect(at, other);
+            }
             5 => self.kill_agent(at, long),
             6 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.drop_pull(now, false)),
             7 => self.part(|node| node == at, long, true),
@@ -57,6 +65,7 @@ impl World {
             }
             12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
             13 => self.lose_memory(at, long, true),
+            14 => self.make_anew(at),
             _ => {
                 for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
                     match kind {
@@ -102,24 +111,52 @@ impl World {
 
     /// The node's master dies, and another node begins in its place, from state files or with nothing.
     fn lose_memory(&mut self, at: usize, long: Millis, files: bool) {
+        self.replace(at, long, files);
+        self.history.forget(at, None);
+    }
+
+    /// Another node is in the place of one.
+    pub fn replace(&mut self, at: usize, long: Millis, files: bool) {
+        self.leave(at, false);
         let now = self.now;
-        for link in &mut self.links {
-            if link.from == at {
-                link.lose_forth(&mut self.rng);
-                link.drop_push(now, false);
-            }
-            if link.to == at {
-                link.drop_pull(now, false);
-            }
-        }
         let skew = self.nodes[at].skew;
         let saved = std::mem::take(&mut self.nodes[at].saved);
-        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention);
+        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.nodes.len());
+        self.identities += 1;
         if files {
             let clock = self.nodes[at].clock(now);
             self.nodes[at].load(saved, clock);
         }
         self.nodes[at].down_until = now + long;
-        self.history.forget(at);
+        self.look_at_all_links();
+        self.lost = true;
+    }
+
+    /// A reload without some zone, and one with it: the same node has other memory for it.
+    fn make_anew(&mut self, at: usize) {
+        self.leave(at, true);
+        let zone = self.rng.below(self.zones() as u64) as usize;
+        let clock = self.nodes[at].clock(self.now);
+        self.nodes[at].make_anew(zone, clock);
+        if self.rng.one_in(2) {
+            self.nodes[at].load_zone(zone, clock);
+        }
+        self.history.forget(at, Some(zone));
+        self.history.made_anew(zone, self.nodes[at].node.control.identity());
+    }
+
+    /// All sessions of a node end.
+    fn leave(&mut self, at: usize, tidy: bool) {
+        self.history.note_given_up(&self.nodes[at]);
+        let now = self.now;
+        for link in &mut self.links {
+            if link.from == at {
+                link.lose_forth(&mut self.rng);
+                link.drop_push(now, tidy);
+            }
+            if link.to == at {
+                link.drop_pull(now, tidy);
+            }
+        }
     }
 }

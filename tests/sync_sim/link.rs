@@ -1,6 +1,7 @@
 //! A connection between two nodes: two pipes of bytes that are cut, delayed, held up and lost; a session at each end.
 
 use crate::lies::Lie;
+use crate::node::SCARCE;
 use crate::rng::Rng;
 use std::collections::VecDeque;
 use zonemesh::record::Millis;
@@ -76,8 +77,13 @@ pub const FRAME_NAMES: [&str; 8] =
 pub struct Moved {
     pub bytes: u64,
     pub pieces: u64,
+    /// Bytes of frames of records that were sent to one node, of zones that have room.
+    pub data: u64,
+    pub data_to: Option<usize>,
     /// Frames and their bytes, by the index of their kind.
     pub frames: [(u64, u64); FRAME_NAMES.len()],
+    /// Bytes that were made at once beyond what was asked for, at most.
+    pub beyond: usize,
     /// Log lines, and whose.
     pub notes: Vec<(usize, String)>,
 }
@@ -86,12 +92,13 @@ impl Moved {
     pub fn add(&mut self, other: &Moved) {
         self.bytes += other.bytes;
         self.pieces += other.pieces;
+        self.data += other.data;
         for (sum, (frames, bytes)) in self.frames.iter_mut().zip(other.frames) {
             *sum = (sum.0 + frames, sum.1 + bytes);
         }
     }
 
-    fn count(&mut self, out: &[u8]) {
+    fn count(&mut self, to: Option<usize>, out: &[u8]) {
         self.bytes += out.len() as u64;
         let mut rest = out;
         while let Some((prefix, body)) = rest.split_first_chunk::<4>() {
@@ -106,6 +113,10 @@ impl Moved {
                 0x80.. => 6,
                 _ => 7,
             };
+            // What there is no room for is asked for again and again.
+            if kind <= 1 && to == self.data_to && usize::from(body[1]) != SCARCE {
+                self.data += 4 + length as u64;
+            }
             self.frames[kind].0 += 1;
             self.frames[kind].1 += 4 + length as u64;
             rest = &body[length..];
@@ -179,7 +190,12 @@ impl Link {
             let result = step_push(push, &mut self.back, held, now, here);
             let mut out = Vec::new();
             let result = result.and_then(|()| match self.forth.in_flight < 20_000 {
-                true => push.fill(&mut out, rng.between(100, 16_000) as usize, here),
+                true => {
+                    let budget = rng.between(100, 16_000) as usize;
+                    let filled = push.fill(&mut out, budget, here);
+                    moved.beyond = moved.beyond.max(out.len().saturating_sub(budget));
+                    filled
+                }
                 false => Ok(()),
             });
             moved.notes.extend(push.notes().into_iter().map(|note| (self.from, note.text)));
@@ -187,7 +203,7 @@ impl Link {
                 Some(lie) => lie.tell(rng, out),
                 None => out,
             };
-            moved.count(&out);
+            moved.count(Some(self.to), &out);
             if !self.black_forth {
                 self.forth.send(rng, now, self.delay, &out);
             }
@@ -218,7 +234,7 @@ impl Link {
                 result = pull.tick(&mut out, there);
             }
             moved.notes.extend(pull.notes().into_iter().map(|note| (self.to, note.text)));
-            moved.count(&out);
+            moved.count(None, &out);
             if !self.black_back {
                 self.back.send(rng, now, self.delay, &out);
             }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use zonemesh::record::{Identity, Kind, Millis, Record, Version};
 use zonemesh::store::control::CONTROL_SIZE;
-use zonemesh::store::{Control, Matching, Params, Region, ScanPlace, Zone};
+use zonemesh::store::{Control, FeedEnd, Mapping, Matching, Params, Region, ScanPlace, Zone};
 use zonemesh::sync::{Limits, Node, SyncZone};
 
 /// A zone of every node.
@@ -15,20 +15,44 @@ pub struct ZoneKind {
     size: usize,
     timeout: Option<Millis>,
     pub evict: bool,
-    /// What is written to it doesn't fit.
-    pub is_tight: bool,
     /// Nodes add to what it holds.
     pub counts: bool,
+    /// Its table of origins is too small for more nodes than this and their incarnations.
+    most_nodes: usize,
 }
 
-/// By name. One gives its records a life, one is too small for what is written to it. The others have a table of origins
-/// for the 50 nodes of the largest clusters, and for their incarnations.
-pub const ZONES: [ZoneKind; 4] = [
-    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, is_tight: true, counts: false },
-    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, is_tight: false, counts: false },
-    ZoneKind { name: "numbers", size: 256 * 1024, timeout: None, evict: false, is_tight: false, counts: true },
-    ZoneKind { name: "passing", size: 256 * 1024, timeout: Some(20_000), evict: false, is_tight: false, counts: false },
+/// By name. One gives its records a life; two are too small for what is written to them, of which one gives up old records and
+/// the other refuses new ones, and shows what it left out. Those that are not have a table of origins for the largest clusters.
+pub const ZONES: [ZoneKind; 5] = [
+    ZoneKind { name: "cache", size: 32 * 1024, timeout: None, evict: true, counts: false, most_nodes: usize::MAX },
+    ZoneKind { name: "lasting", size: 256 * 1024, timeout: None, evict: false, counts: false, most_nodes: usize::MAX },
+    ZoneKind { name: "numbers", size: 256 * 1024, timeout: None, evict: false, counts: true, most_nodes: usize::MAX },
+    ZoneKind {
+        name: "passing",
+        size: 256 * 1024,
+        timeout: Some(20_000),
+        evict: false,
+        counts: false,
+        most_nodes: usize::MAX,
+    },
+    ZoneKind { name: "scarce", size: 32 * 1024, timeout: None, evict: false, counts: false, most_nodes: 9 },
 ];
+/// The last of them.
+pub const SCARCE: usize = ZONES.len() - 1;
+
+impl ZoneKind {
+    fn make(&self, params: &Params, seed: [u8; 16]) -> (SyncZone, Mapping) {
+        let memory = map(self.size);
+        let matching = if self.counts { Matching::Counter } else { Matching::Exact };
+        let params = Params { timeout: self.timeout, sync: true, evict: self.evict, matching, ..*params };
+        let zone = Zone::create_with(memory.region(), &params, seed).expect("a zone");
+        (SyncZone { name: self.name.into(), zone }, memory)
+    }
+}
+
+fn map(size: usize) -> Mapping {
+    Region::private(size).expect("memory for a simulated node")
+}
 
 /// A record in a state file.
 pub type Saved = (Version, Vec<u8>, Option<Vec<u8>>, Option<Millis>, bool);
@@ -51,34 +75,25 @@ pub struct SimNode {
     tokens: u64,
     /// What checks have seen, by zone.
     pub seen: [RefCell<Seen>; ZONES.len()],
-    // Unmapped after the handles above are gone.
-    _memory: Vec<zonemesh::store::region::Mapping>,
+    retention: Millis,
+    seed: [u8; 16],
+    // Unmapped after the handles above are gone: of the zones, and of the control region.
+    memory: Vec<Mapping>,
 }
 
 impl SimNode {
-    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis) -> SimNode {
+    /// One of a cluster of so many.
+    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, nodes: usize) -> SimNode {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
         let identity = Identity(bytes);
-        let mut memory = Vec::new();
-        let mut region = |size| -> Region {
-            let mapping = Region::anonymous(size).expect("memory for a simulated node");
-            let region = mapping.region();
-            memory.push(mapping);
-            region
-        };
-        let control = Control::create_with(region(CONTROL_SIZE), identity).expect("a control region");
-        let zones: Vec<SyncZone> = ZONES
-            .iter()
-            .map(|kind| {
-                let (timeout, evict) = (kind.timeout, kind.evict);
-                let matching = if kind.counts { Matching::Counter } else { Matching::Exact };
-                let params = Params { timeout, sync: true, evict, matching, retention, ..Params::new(identity) };
-                let zone = Zone::create_with(region(kind.size), &params, bytes).expect("a zone");
-                SyncZone { name: kind.name.into(), zone }
-            })
-            .collect();
+        let kinds = ZONES.iter().filter(|kind| nodes <= kind.most_nodes);
+        let (zones, mut memory): (Vec<_>, Vec<_>) =
+            kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes)).unzip();
+        let mapping = map(CONTROL_SIZE);
+        let control = Control::create_with(mapping.region(), identity).expect("a control region");
+        memory.push(mapping);
         SimNode {
             node: Node { control, zones: Arc::from(zones), limits },
             skew,
@@ -88,7 +103,9 @@ impl SimNode {
             saved: vec![Vec::new(); ZONES.len()],
             tokens: 0,
             seen: Default::default(),
-            _memory: memory,
+            retention,
+            seed: bytes,
+            memory,
         }
     }
 
@@ -110,8 +127,40 @@ impl SimNode {
         self.tokens
     }
 
+    /// A zone's memory is made anew, as after a reload without the zone and another with it. No session lives.
+    pub fn make_anew(&mut self, zone: usize, now: Millis) {
+        let params = Params { retention: self.retention, born: Some(now), ..Params::new(self.node.control.identity()) };
+        let (made, memory) = ZONES[zone].make(&params, self.seed);
+        let mut zones = self.node.zones.to_vec();
+        zones[zone] = made;
+        self.node.zones = Arc::from(zones);
+        self.memory[zone] = memory;
+        self.seen[zone].take();
+    }
+
     pub fn zone(&self, zone: usize) -> Zone {
         self.node.zones[zone].zone
+    }
+
+    /// The version of a key's record, if there is one.
+    pub fn version(&self, zone: usize, key: &[u8], now: Millis) -> Option<Version> {
+        let found = self.zone(zone).get(key, now, &mut Vec::new()).ok().flatten();
+        found.map(|found| self.zone(zone).version(&found))
+    }
+
+    /// About how many bytes all records of a zone are on the wire.
+    pub fn size_of_state(&self, zone: usize) -> u64 {
+        let (mut cursor, mut size) = (self.zone(zone).feed_open(self.owner).expect("a walker"), 0);
+        for shard in 0..self.zone(zone).all_shards().count_ones() {
+            let mut add = |record: &Record<'_>| {
+                size += 12 + record.key.len() + record.value.map_or(0, |value| 2 + value.len());
+                size += if record.expires.is_some() { 6 } else { 0 };
+                true
+            };
+            while self.zone(zone).feed(&mut cursor, shard, &mut add) == Ok(FeedEnd::More) {}
+        }
+        self.zone(zone).feed_close(cursor);
+        size as u64
     }
 
     /// Writes its state files.
@@ -134,15 +183,18 @@ impl SimNode {
 
     /// Begins with what the state files of another life hold.
     pub fn load(&mut self, saved: Vec<Vec<Saved>>, now: Millis) {
-        for ((zone, records), kind) in self.node.zones.iter().zip(&saved).zip(&ZONES) {
-            let kind = if kind.counts { Kind::Counter } else { Kind::Register };
-            for (version, key, value, expires, shortened) in records {
-                let (value, shortened, version) = (value.as_deref(), *shortened, *version);
-                let record = Record { kind, version, key, value, expires: *expires, shortened };
-                zone.zone.apply(&record, now, Millis::MAX).expect("a saved record");
-            }
-        }
         self.saved = saved;
+        (0..self.node.zones.len()).for_each(|zone| self.load_zone(zone, now));
+    }
+
+    /// The same of one zone.
+    pub fn load_zone(&self, zone: usize, now: Millis) {
+        let kind = if ZONES[zone].counts { Kind::Counter } else { Kind::Register };
+        for (version, key, value, expires, shortened) in &self.saved[zone] {
+            let (value, shortened, version) = (value.as_deref(), *shortened, *version);
+            let record = Record { kind, version, key, value, expires: *expires, shortened };
+            self.zone(zone).apply(&record, now, Millis::MAX).expect("a saved record");
+        }
     }
 
     /// Another agent takes the lease: walkers of the old one are swept.

@@ -1,13 +1,14 @@
 //! One cluster, from a seed: operations, faults, quiet, and what must hold then.
 
+use crate::Broken;
 use crate::check::{Act, History, agreed, contents};
 use crate::faults::FAULT_NAMES;
 use crate::lies::Lie;
 use crate::link::{Link, Moved};
-use crate::node::{EPOCH, SimNode, ZONES};
+use crate::node::{EPOCH, SCARCE, SimNode, ZONES};
 use crate::rng::Rng;
 use zonemesh::record::{Millis, Version};
-use zonemesh::store::{Condition, Counted, Life, Missing, StoreError, Written};
+use zonemesh::store::{Condition, Counted, Life, Missing, Rule, StoreError, Written};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
 /// Operations and faults that every seed has at least.
@@ -15,7 +16,15 @@ pub const OPERATIONS: u64 = 200;
 pub const FAULTS: u64 = 3;
 /// True time that a quiet cluster may take to agree.
 const PATIENCE: Millis = 180_000;
+/// One of so many seeds, this one of them, is hard: what is over is forgotten soon, and more goes wrong.
+pub const HARD: (u64, u64) = (4, 3);
 const KEYS: u64 = 24;
+const SCARCE_KEYS: u64 = 48;
+const MOST_KEYS: u64 = 10 * KEYS;
+/// No record is as long as this.
+const LARGEST_RECORD: usize = 8 * 1024;
+/// Bytes of frames of records that tell no record.
+const JOIN_EXTRA: u64 = 200;
 
 /// Counts of one seed, or of all.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +36,10 @@ pub struct Counts {
     pub moved: Moved,
     /// Records that comparing brought or took away.
     pub mended: u64,
+    /// How often room was made, for what had found none.
+    pub recovered: u64,
+    /// A copy of the data, and what a node that joined was sent; bytes.
+    pub joined: (u64, u64),
     /// Milliseconds from the last operation or fault until all agreed.
     pub settled: Millis,
 }
@@ -54,14 +67,29 @@ pub struct World {
     /// How wrong clocks are.
     pub reach: i64,
     lie: Option<Lie>,
+    /// Nodes that there were, each life counted.
+    pub identities: usize,
     pub history: History,
     pub counts: Counts,
+    hard: bool,
     trace: bool,
 }
 
 impl World {
     /// Runs the cluster of a seed to its end.
-    pub fn run(seed: u64, lie: Option<Lie>, trace: bool) -> Result<Counts, String> {
+    pub fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<Counts, String> {
+        let (lie, rule) = match broken {
+            Some(Broken::Wire(lie)) => (Some(lie), None),
+            Some(Broken::Rule(rule)) => (None, Some(rule)),
+            None => (None, None),
+        };
+        Rule::break_only(rule);
+        let result = World::new(seed, lie, trace).live();
+        Rule::break_only(None);
+        result
+    }
+
+    fn new(seed: u64, lie: Option<Lie>, trace: bool) -> World {
         let mut rng = Rng::new(seed);
         // A quarter have five nodes or more, one in a hundred fifty.
         let size = match rng.below(40) {
@@ -70,7 +98,12 @@ impl World {
             1..10 => rng.between(5, 9),
             _ => rng.between(2, 4),
         } as usize;
-        let retention = if rng.one_in(3) { rng.between(2_000, 10_000) } else { 3_600_000 };
+        let hard = seed % HARD.0 == HARD.1;
+        let retention = match hard {
+            true => rng.between(1_000, 3_000),
+            false if rng.one_in(3) => rng.between(2_000, 10_000),
+            false => 3_600_000,
+        };
         let limits = Limits {
             // Signs of life in proportion to how many there are to give them.
             timeout: rng.between(1_000, 3_000) * (size as u64).div_ceil(10),
@@ -84,9 +117,9 @@ impl World {
         let reach = if rng.one_in(2) { 4_000 } else { 200 };
         let nodes = (0..size).map(|_| {
             let skew = rng.around(reach);
-            SimNode::new(&mut rng, skew, limits, retention)
+            SimNode::new(&mut rng, skew, limits, retention, size)
         });
-        let mut world = World {
+        World {
             nodes: nodes.collect(),
             now: EPOCH,
             links: Vec::new(),
@@ -104,17 +137,27 @@ impl World {
             lie,
             history: History::new(retention),
             counts: Counts::default(),
+            identities: size,
+            hard,
             trace,
             rng,
-        };
-        world.storm()?;
-        world.quiet()?;
-        Ok(world.counts)
+        }
+    }
+
+    fn live(mut self) -> Result<Counts, String> {
+        self.storm()?;
+        self.quiet()?;
+        Ok(self.counts)
+    }
+
+    /// How many zones each node has.
+    pub fn zones(&self) -> usize {
+        self.nodes[0].node.zones.len()
     }
 
     /// Operations and faults, in a random order, with time between them.
     fn storm(&mut self) -> Result<(), String> {
-        let mut faults = FAULTS + self.rng.below(8);
+        let mut faults = FAULTS + self.rng.below(8) + if self.hard { 15 } else { 0 };
         let mut operations = OPERATIONS + self.rng.below(60);
         while faults + operations > 0 {
             if self.rng.below(faults + operations) < faults {
@@ -137,9 +180,10 @@ impl World {
     }
 
     /// The agents' part: what is over goes.
-    fn keep_up(&self) {
+    fn keep_up(&mut self) {
         for node in self.nodes.iter().filter(|node| node.has_agent(self.now)) {
-            (0..ZONES.len()).for_each(|zone| _ = node.zone(zone).upkeep(node.clock(self.now), 100));
+            node.node.zones.iter().for_each(|zone| _ = zone.zone.upkeep(node.clock(self.now), 100));
+            self.history.note_given_up(node);
         }
     }
 
@@ -152,29 +196,84 @@ impl World {
             node.down_until = node.down_until.min(begun + 500);
             node.no_agent_until = node.no_agent_until.min(begun + 500);
         }
-        let mut agreed_since: Option<Millis> = None;
+        self.counts.settled = self.until(World::holds)? - begun;
+        self.counts.mended = self.mended();
+        self.recovers()?;
+        if self.is_well() && self.nodes.len() < 10 {
+            match self.rng.below(5) {
+                0 => self.stays_well()?,
+                1 => self.joins()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until something has held for a while; returns since when.
+    fn until(&mut self, holds: impl Fn(&World) -> Result<(), String>) -> Result<Millis, String> {
+        let begun = self.now;
+        let mut since: Option<Millis> = None;
         loop {
             self.pass(250)?;
             self.keep_up();
-            let clock = self.nodes.iter().map(|node| node.clock(self.now)).max().unwrap_or(self.now);
-            match self.holds(clock) {
+            match holds(self) {
                 Ok(()) => {
-                    let since = *agreed_since.get_or_insert(self.now);
+                    let since = *since.get_or_insert(self.now);
                     if self.now >= since + 2_000 {
-                        self.counts.settled = since - begun;
-                        self.counts.mended = self.mended();
-                        return if self.is_well() && self.nodes.len() < 10 && self.rng.one_in(5) {
-                            self.stays_well()
-                        } else {
-                            Ok(())
-                        };
+                        return Ok(since);
                     }
                 }
                 // After a while of agreement there is nothing left that could end it.
                 Err(wrong) if self.now > begun + PATIENCE.max(40 * self.limits.timeout) => return Err(wrong),
-                Err(_) => agreed_since = None,
+                Err(_) => since = None,
             }
         }
+    }
+
+    /// Where something found no room, room is made. Then all must have all of it, and show nothing as missing.
+    fn recovers(&mut self) -> Result<(), String> {
+        let lacks = |node: &SimNode| node.zone(SCARCE).stats().incomplete > 0;
+        if self.zones() <= SCARCE || !self.nodes.iter().any(lacks) {
+            return Ok(());
+        }
+        self.trace(|| "room is made".into());
+        self.counts.recovered += 1;
+        for at in 0..self.nodes.len() {
+            let now = self.nodes[at].clock(self.now);
+            self.written[at] = true;
+            for number in (0..SCARCE_KEYS).filter(|number| number % 8 != 0) {
+                let key = format!("key {number}").into_bytes();
+                let replaced = self.nodes[at].version(SCARCE, &key, now);
+                let deleted = self.nodes[at].zone(SCARCE).delete(&key, now);
+                self.note(at, SCARCE, &key, deleted, true, now, replaced);
+            }
+        }
+        self.until(World::holds_all)?;
+        Ok(())
+    }
+
+    /// A node that joins a settled cluster costs one copy of the data, and then has it.
+    fn joins(&mut self) -> Result<(), String> {
+        self.pass(self.limits.timeout * 3)?;
+        let at = self.rng.below(self.nodes.len() as u64) as usize;
+        self.trace(|| format!("node {at} begins anew"));
+        let copy: u64 =
+            (0..SCARCE).map(|zone| self.nodes.iter().map(|node| node.size_of_state(zone)).max().unwrap_or(0)).sum();
+        self.counts.moved.data_to = Some(at);
+        self.replace(at, 0, false);
+        self.until(|world| {
+            let joins = (0..world.zones()).any(|zone| !world.nodes[at].zone(zone).joined());
+            if joins { Err(format!("node {at} doesn't join")) } else { world.holds() }
+        })?;
+        // Long enough for all others to have offered what they know of the node that it replaces.
+        self.pass(self.limits.timeout * 5)?;
+        let moved = self.counts.moved.data;
+        self.counts.joined = (copy, moved);
+        // What is to be said besides counts where there is little data.
+        if moved > copy * 6 / 5 + JOIN_EXTRA {
+            return Err(format!("a node that joined was sent {moved} bytes of records, where {copy} are a copy"));
+        }
+        Ok(())
     }
 
     /// Whether clocks agree so well that nobody takes new writes for old ones.
@@ -204,8 +303,10 @@ impl World {
         Ok(())
     }
 
+    /// Of zones that have room.
     fn mended(&self) -> u64 {
-        let stats = self.nodes.iter().flat_map(|node| (0..ZONES.len()).map(|zone| node.zone(zone).stats()));
+        let stats =
+            self.nodes.iter().flat_map(|node| node.node.zones.iter().take(SCARCE).map(|zone| zone.zone.stats()));
         stats.map(|stats| stats.mended + stats.retired).sum()
     }
 
@@ -213,9 +314,12 @@ impl World {
     fn look_at_one(&mut self) -> Result<(), String> {
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let clock = self.nodes[at].clock(self.now);
-        for zone in 0..ZONES.len() {
+        self.is_bounded(at)?;
+        self.history.note_given_up(&self.nodes[at]);
+        for zone in 0..self.zones() {
             let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
             self.history.check_now(at, zone, &live, clock)?;
+            self.history.learn(at, zone, &self.nodes[at], clock);
         }
         if self.rng.one_in(4) {
             self.nodes[at].save();
@@ -223,20 +327,52 @@ impl World {
         Ok(())
     }
 
-    fn holds(&self, clock: Millis) -> Result<(), String> {
-        for (at, node) in self.nodes.iter().enumerate() {
-            for (zone, kind) in ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict) {
-                if node.zone(zone).stats().incomplete > 0 {
-                    return Err(format!(
-                        "zone {} of node {at} had no room for a record: the simulator's zones are too small",
-                        kind.name
-                    ));
+    /// Whether nodes agree; on a zone that is too small, those that show nothing as missing.
+    fn holds(&self) -> Result<(), String> {
+        self.agrees(|node| node.zone(SCARCE).stats().incomplete == 0)
+    }
+
+    /// Whether all nodes agree on everything.
+    fn holds_all(&self) -> Result<(), String> {
+        self.agrees(|_| true)
+    }
+
+    fn agrees(&self, scarce: impl Fn(&SimNode) -> bool) -> Result<(), String> {
+        let clock = self.nodes.iter().map(|node| node.clock(self.now)).max().unwrap_or(self.now);
+        for (zone, kind) in ZONES.iter().enumerate().take(self.zones()).filter(|(_, kind)| !kind.evict) {
+            let all = self.nodes.iter().enumerate();
+            let nodes: Vec<_> = all.filter(|(_, node)| zone != SCARCE || scarce(node)).collect();
+            if let Some((at, _)) = nodes.iter().find(|(_, node)| node.zone(zone).stats().incomplete > 0) {
+                let lacks = self.nodes[*at].zone(zone).lacks();
+                return Err(format!("zone {} of node {at} shows records as missing: {lacks:?}", kind.name));
+            }
+            if let Some(live) = agreed(&nodes, zone, clock)? {
+                self.history.check(zone, &live, clock)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what sessions of a node hold is bounded by what there is to know, however long they live.
+    fn is_bounded(&self, at: usize) -> Result<(), String> {
+        let (zones, origins) = (self.zones(), self.identities);
+        let mut walkers = 0;
+        for link in &self.links {
+            let push = link.push.as_ref().filter(|_| link.from == at).map(Push::held);
+            let pull = link.pull.as_ref().filter(|_| link.to == at).map(Pull::held);
+            walkers += push.map_or(0, |held| held.walkers);
+            for held in [push, pull].into_iter().flatten() {
+                let input = self.limits.recv_buffer + 4 + LARGEST_RECORD;
+                let compared = zones * 2 * (MOST_KEYS as usize + 64);
+                if held.bytes > input || held.origins > (3 * zones + 1) * origins || held.compared > compared {
+                    let (from, to) = (link.from, link.to);
+                    return Err(format!("node {at} holds too much for the session from {from} to {to}: {held:?}"));
                 }
             }
         }
-        let kept = ZONES.iter().enumerate().filter(|(_, kind)| !kind.evict).map(|(zone, _)| zone);
-        for (zone, live) in kept.zip(agreed(&self.nodes, clock)?) {
-            self.history.check(zone, &live, clock)?;
+        let taken: usize = (0..zones).map(|zone| self.nodes[at].zone(zone).walkers()).sum();
+        if taken != walkers {
+            return Err(format!("{taken} walkers are in zones of node {at}, of which sessions have {walkers}"));
         }
         Ok(())
     }
@@ -270,7 +406,7 @@ impl World {
         for from in 0..self.nodes.len() {
             self.announce_changes(from);
         }
-        let (mut moved, mut dead) = (Moved::default(), false);
+        let (mut moved, mut dead) = (Moved { data_to: self.counts.moved.data_to, ..Moved::default() }, false);
         for (link, due) in self.links.iter_mut().zip(&mut self.due).filter(|(_, due)| **due <= self.now) {
             let pushes = link.push.is_some();
             let clocks = (self.nodes[link.from].clock(self.now), self.nodes[link.to].clock(self.now));
@@ -291,6 +427,11 @@ impl World {
             self.trace(|| format!("node {at} logs: {text}"));
         }
         self.counts.moved.add(&moved);
+        // A frame is begun while there is room, and what goes with it follows.
+        let most = self.limits.frame_size + 200 + 60 * self.identities;
+        if moved.beyond > most {
+            return Err(format!("a session made {} bytes more at once than it was asked for", moved.beyond));
+        }
         if dead {
             let mut links = self.links.iter();
             self.due.retain(|_| links.next().is_some_and(|link| !link.dead()));
@@ -305,7 +446,7 @@ impl World {
             return;
         }
         self.written[from] = false;
-        for zone in 0..ZONES.len() {
+        for zone in 0..self.zones() {
             let mask = self.nodes[from].zone(zone).take_dirty();
             if mask == 0 {
                 continue;
@@ -379,7 +520,7 @@ impl World {
         }
         self.counts.operations += 1;
         self.written[at] = true;
-        let zone_at = self.rng.below(ZONES.len() as u64) as usize;
+        let zone_at = self.rng.below(self.zones() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
         if ZONES[zone_at].counts {
@@ -387,7 +528,11 @@ impl World {
             return true;
         }
         // More keys than the zone that evicts has room for.
-        let keys = if ZONES[zone_at].evict { 10 * KEYS } else { KEYS };
+        let keys = match zone_at {
+            SCARCE => SCARCE_KEYS,
+            _ if ZONES[zone_at].evict => MOST_KEYS,
+            _ => KEYS,
+        };
         let key = format!("key {}", self.rng.below(keys)).into_bytes();
         let life = match self.rng.below(6) {
             0 => Life::For(self.rng.between(50, 3_000)),
@@ -395,9 +540,7 @@ impl World {
             2 => Life::Keep,
             _ => Life::Default,
         };
-        let mut found = Vec::new();
-        let met = zone.get(&key, now, &mut found);
-        let replaced = met.ok().flatten().map(|found| zone.version(&found));
+        let replaced = self.nodes[at].version(zone_at, &key, now);
         let what = self.rng.below(100);
         let written = match what {
             0..=1 => match zone.clear(now) {
@@ -458,6 +601,7 @@ impl World {
     fn value(&mut self, zone: usize) -> Vec<u8> {
         let length = match (zone, self.rng.below(20)) {
             (0, _) => self.rng.between(100, 400),
+            (SCARCE, _) => self.rng.between(600, 1_400),
             (1, 0) => self.rng.between(4_000, 6_000),
             _ => self.rng.below(150),
         };
@@ -485,13 +629,7 @@ impl World {
             }
             found => panic!("node {at} acknowledged {version:?} for {key:?} and then found {found:?}"),
         };
-        self.trace(|| {
-            let what = match &act {
-                Act::Delete => "delete".into(),
-                Act::Put { value, expires } => format!("{} bytes until {expires:?}", value.len()),
-            };
-            format!("node {at} zone {zone_at} {}: {what} {version:?}", String::from_utf8_lossy(key))
-        });
+        self.trace(|| format!("node {at} zone {zone_at} {}: {act:?} {version:?}", String::from_utf8_lossy(key)));
         self.counts.acknowledged += 1;
         self.history.act(at, &self.nodes[at], zone_at, key, version, act, now, replaced);
     }

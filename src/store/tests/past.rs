@@ -3,7 +3,7 @@
 use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
-use crate::store::{Applied, Condition, Life};
+use crate::store::{Applied, Condition, Lacks, Life};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -49,10 +49,10 @@ fn what_found_no_room_may_come_again() {
     assert_eq!(apply(record(Some(b"a"), 6, 7)), Applied::Newer);
     // What is left out meanwhile keeps it from being made up for.
     zone.count_lacked(stamp(8));
-    zone.made_up(stamp(6));
-    assert_eq!(zone.lacked(), stamp(8));
-    zone.made_up(stamp(8));
-    assert_eq!((zone.lacked(), zone.stats().incomplete, zone.stats().left_out), (Stamp::ZERO, 0, 2));
+    zone.made_up(&Lacks { any: stamp(6), count: 1, ..Lacks::default() });
+    assert_eq!(zone.lacks(), Lacks { any: stamp(8), count: 2, ..Lacks::default() });
+    zone.made_up(&zone.lacks());
+    assert_eq!((zone.is_lacking(), zone.stats().incomplete, zone.stats().left_out), (false, 0, 2));
 }
 
 #[test]
@@ -87,14 +87,24 @@ fn memory_made_anew_takes_its_nodes_older_writes_back() {
     assert_eq!(zone.apply(&record(Some(b"mine"), 5, 1), START + 2000, DRIFT), Ok(Applied::Newer));
     // The clock was set back: stamps come after the beginning all the same.
     zone.set(b"new", b"v", Life::Default, Condition::Always, START).expect("room");
-    let mut found = Vec::new();
-    let version = zone.get(b"new", START, &mut found).expect("a look-up").map(|found| zone.version(&found));
-    assert!(version.is_some_and(|version| version.stamp > Stamp::at(START + 1000)));
-    zone.close(START);
-    zone.delete(b"new", START).expect("deleted");
-    zone.upkeep(START + 2 * HOUR, 1000);
-    let again = Record { key: b"new", version: version.expect("found"), ..record(Some(b"v"), 0, 1) };
-    assert_eq!(zone.apply(&again, START + 2 * HOUR, DRIFT), Ok(Applied::Stale), "that was written and deleted here");
+    let version_of = |key: &[u8], now| {
+        let found = zone.get(key, now, &mut Vec::new()).expect("a look-up").expect("a record");
+        zone.version(&found)
+    };
+    assert!(version_of(b"new", START).stamp > Stamp::at(START + 1000));
+    // A peer's clock was ahead, and pulled along what this node wrote before. That comes back although it is closed since.
+    zone.close(START + DRIFT);
+    let ahead = Version { stamp: Stamp::at(START + DRIFT - 1), origin: identity(1) };
+    let before = Record { key: b"ahead", version: ahead, ..record(Some(b"v"), 0, 1) };
+    assert_eq!(zone.apply(&before, START + DRIFT, DRIFT), Ok(Applied::Newer));
+
+    let later = START + HOUR;
+    zone.set(b"new", b"w", Life::Default, Condition::Always, later).expect("room");
+    let again = Record { key: b"new", version: version_of(b"new", later), ..record(Some(b"w"), 0, 1) };
+    zone.close(later);
+    zone.delete(b"new", later).expect("deleted");
+    zone.upkeep(later + 2 * HOUR, 1000);
+    assert_eq!(zone.apply(&again, later + 2 * HOUR, DRIFT), Ok(Applied::Stale), "that was written and deleted here");
 }
 
 #[test]

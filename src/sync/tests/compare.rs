@@ -166,7 +166,7 @@ fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
     together(&a, &b, after + LONG);
     assert_eq!(keys(&a, after).len(), 100);
     assert_eq!(keys(&a, after), keys(&b, after));
-    assert_eq!((zone(&b).stats().incomplete, zone(&b).lacked()), (0, crate::record::Stamp::ZERO), "nothing is missing");
+    assert_eq!((zone(&b).stats().incomplete, zone(&b).is_lacking()), (0, false), "nothing is missing");
     assert!(zone(&b).stats().left_out > 0);
 }
 
@@ -214,6 +214,29 @@ fn what_a_node_evicted_before_it_was_sent_is_not_taken_for_deleted() {
         let before = zone(&b).position(Identity([1; 16]));
         zone(&b).doubt(Identity([1; 16]), Stamp::at(later + 1), before);
         assert_eq!(zone(&b).doubted(), doubted);
+    }
+}
+
+#[test]
+fn nodes_that_each_found_no_room_for_the_others_records_become_complete() {
+    let nodes = [joined(1, 64 << 10), joined(2, 64 << 10), joined(3, 64 << 10)];
+    let all = |now| {
+        for (a, b) in [(0, 1), (1, 2), (2, 0)] {
+            together(&nodes[a], &nodes[b], now);
+        }
+    };
+    for (node, name) in nodes.iter().zip(["a", "b", "c"]) {
+        (0..200).for_each(|number| set(&zone(node), &format!("{name} {number}"), &[1; 100], NOW));
+    }
+    all(NOW);
+    assert!(nodes.iter().all(|node| zone(node).stats().incomplete > 0), "each lacks something of the others");
+    for (node, name) in nodes.iter().zip(["a", "b", "c"]) {
+        (50..200).for_each(|number| _ = zone(node).delete(format!("{name} {number}").as_bytes(), NOW + LONG).unwrap());
+    }
+    (2..6).for_each(|times| all(NOW + times * LONG));
+    for node in &nodes {
+        assert_eq!(keys(node, NOW + 6 * LONG).len(), 150);
+        assert_eq!((zone(node).stats().incomplete, zone(node).is_lacking()), (0, false), "nothing is missing");
     }
 }
 

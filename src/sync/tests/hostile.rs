@@ -62,7 +62,8 @@ const STAMP: u64 = NOW << 16;
 #[test]
 fn a_flood_of_origins_costs_little() {
     let (_, mut pull) = open();
-    let entry = |n: u128| message::Entry { identity: Identity(n.to_be_bytes()), stamp: Stamp(1), gone: true };
+    let entry =
+        |n: u128| message::Entry { identity: Identity(n.to_be_bytes()), stamp: Stamp(1), gone: true, anew: false };
     let entries: Vec<_> = (1..=65_536).rev().map(entry).collect();
     let flood = written(|out| write::have(out, 32_768, 0, &entries));
     let began = std::time::Instant::now();
@@ -263,7 +264,7 @@ fn open() -> (Node, Pull) {
 fn a_position_from_the_future_is_believed_up_to_the_allowed_drift() {
     let (node, mut pull) = open();
     let third = Identity([7; 16]);
-    let entry = |identity, millis| message::Entry { identity, stamp: Stamp::at(millis), gone: false };
+    let entry = |identity, millis| message::Entry { identity, stamp: Stamp::at(millis), gone: false, anew: false };
     let latest = NOW + limits().max_drift;
     let told = [entry(PEER, NOW * 2), entry(third, latest + 1)];
     pull.handle(&written(|out| write::position(out, 1024, 0, 1, false, &told, Stamp(u64::MAX))), &mut Vec::new(), NOW)
@@ -279,8 +280,12 @@ fn a_position_from_the_future_is_believed_up_to_the_allowed_drift() {
 fn origins_that_are_made_up_push_out_few_that_are_there() {
     let (node, mut pull) = open();
     let zone = &node.zones[0].zone;
-    let entry =
-        |n: u128| message::Entry { identity: Identity((n + 1).to_be_bytes()), stamp: Stamp(STAMP), gone: false };
+    let entry = |n: u128| message::Entry {
+        identity: Identity((n + 1).to_be_bytes()),
+        stamp: Stamp(STAMP),
+        gone: false,
+        anew: false,
+    };
     let flood = |from, to| {
         let entries: Vec<_> = (from..to).map(entry).collect();
         written(|out| write::position(out, 32_768, 0, 1, false, &entries, Stamp::ZERO))
@@ -458,7 +463,7 @@ proptest! {
         talk.extend(written(|out| write::chunk(out, 0, 1, true, false, 7_000, &large)));
         talk.extend(written(|out| write::clear(out, 0, Stamp(STAMP - 9))));
         talk.extend(written(|out| {
-            let entry = message::Entry { identity: PEER, stamp: Stamp(STAMP + 1), gone: true };
+            let entry = message::Entry { identity: PEER, stamp: Stamp(STAMP + 1), gone: true, anew: false };
             write::position(out, 1024, 0, 1, true, &[entry], Stamp(STAMP));
             write::have(out, 1024, 0, &[entry]);
         }));

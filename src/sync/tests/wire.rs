@@ -13,7 +13,8 @@ fn identity() -> impl Strategy<Value = Identity> {
 
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let entry = (identity(), any::<u64>(), any::<bool>());
-    let entry = entry.prop_map(|(identity, stamp, gone)| Entry { identity, stamp: Stamp(stamp), gone });
+    let entry =
+        entry.prop_map(|(identity, stamp, gone)| Entry { identity, stamp: Stamp(stamp), gone, anew: stamp % 2 == 0 });
     proptest::collection::vec(entry, 0..120)
 }
 

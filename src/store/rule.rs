@@ -1,0 +1,83 @@
+//! Rules that the simulator breaks, one at a time, to see that it would notice.
+//!
+//! In builds without debug assertions all rules hold, and nothing of this is left in the code.
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// What holds unless somebody breaks it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Rule {
+            $($(#[$doc])* $name),*
+        }
+
+        impl Rule {
+            /// All of them.
+            pub const ALL: &[Rule] = &[$(Rule::$name),*];
+        }
+    };
+}
+
+rules! {
+    /// What was left out for want of room isn't held for past.
+    LeftOut,
+    /// Nor what this node wrote to other memory.
+    Born,
+    /// Nobody vouches for what a node wrote whose memory was made anew.
+    OwnClaims,
+    /// Nor holds it for past.
+    Anew,
+    /// What won over something that may come again is kept while that may come.
+    Unsettled,
+    /// What is missing for want of room is shown.
+    Shown,
+    /// What was left out counts as missing until comparing has brought it.
+    MadeUp,
+    /// When that has brought it, nothing is missing any more.
+    Complete,
+    /// One session at a time takes the full state.
+    OneDonor,
+    /// Who has the state of one node asks others only for what that doesn't cover.
+    Filtered,
+    /// A session that ends gives its walkers back.
+    Walkers,
+    /// What a peer says of an origin takes the place of what it said before.
+    OneEntry,
+    /// No more frames are made than the caller asks for.
+    Budget,
+}
+
+#[cfg(debug_assertions)]
+mod breaking {
+    use super::Rule;
+    use std::cell::Cell;
+
+    thread_local! {
+        static BROKEN: Cell<Option<Rule>> = const { Cell::new(None) };
+    }
+
+    impl Rule {
+        /// Breaks this rule in what the calling thread does from now on, or none any more. `false`: this build breaks none.
+        pub fn break_only(rule: Option<Rule>) -> bool {
+            BROKEN.set(rule);
+            true
+        }
+
+        /// Whether it isn't broken.
+        pub(crate) fn holds(self) -> bool {
+            BROKEN.get() != Some(self)
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+impl Rule {
+    /// Would break this rule; this build breaks none.
+    pub const fn break_only(_: Option<Rule>) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    pub(crate) const fn holds(self) -> bool {
+        true
+    }
+}
