@@ -168,8 +168,7 @@ unsafe fn make(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -> Resul
         let base = block(pool, size)?;
         let region = Region::new(base, size);
         // A reload may bring a zone back that there was before, and that this node wrote to.
-        let born = (control.generation() > 0).then(ffi::now);
-        let params = Params { born, ..zone.params(control) };
+        let params = Params { born: control.born(ffi::now()), ..zone.params(control) };
         let made = match zone.state.as_deref().and_then(state_file::seed) {
             Some(seed) => Zone::create_seeded(region, &params, seed),
             None => Zone::create(region, &params),

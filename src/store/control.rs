@@ -9,13 +9,13 @@ use super::heard::{HEARD, HEARD_LEN};
 use super::links::{LINK_LEN, LINKS};
 use super::lock::{is_dead, lock, this_thread, unlock};
 use super::{AttachError, Region};
-use crate::record::{Identity, Millis};
+use crate::record::{Identity, Millis, Stamp};
 
 /// Bytes that a control region has at least.
 pub const CONTROL_SIZE: usize = 288 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -25,6 +25,8 @@ const GENERATION: usize = 32;
 const EVENTFD: usize = 40;
 /// The same of the one that wakes watchers.
 const WATCH_EVENTFD: usize = 48;
+/// The greatest stamp in zones of earlier configurations.
+const LEFT_BEHIND: usize = 56;
 /// Guards the lease and the tables of workers and of other nodes.
 const LOCK: usize = 64;
 const LEASE_NUMBER: usize = 72;
@@ -44,6 +46,8 @@ const BASE_COUNT: usize = 64;
 const WORKERS: usize = 1024;
 const WORKER_COUNT: usize = 1024;
 const WORKER_LEN: usize = 16;
+/// How far workers that are ending may get beyond the stamps that were noted, milliseconds.
+const ENDING: Millis = 1_000;
 const HEARD_AT: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
 const DRIFTS_AT: usize = (HEARD_AT + HEARD * HEARD_LEN).next_multiple_of(64);
 const LINKS_AT: usize = DRIFTS_AT + DRIFTS * DRIFT_LEN;
@@ -138,6 +142,20 @@ impl Control {
     /// A new configuration comes into force; returns its generation. For the master.
     pub fn next_generation(&self) -> u64 {
         self.word(GENERATION).map_or(0, |word| word.fetch_add(1, SeqCst) + 1)
+    }
+
+    /// A zone's memory, with stamps up to this, may be gone with the next configuration. For the master.
+    pub fn leave_behind(&self, stamp: Stamp) {
+        if let Some(word) = self.word(LEFT_BEHIND) {
+            word.fetch_max(stamp.0, SeqCst);
+        }
+    }
+
+    /// When a zone begins whose memory is made now: after every stamp that this node may have given in other memory of it, of
+    /// which some may be ahead of the clock. `None`: it has given none.
+    pub fn born(&self, now: Millis) -> Option<Millis> {
+        let left = Stamp(self.get(LEFT_BEHIND)).millis();
+        (self.generation() > 0).then(|| if left > 0 { now.max(left.saturating_add(ENDING)) } else { now })
     }
 
     /// The descriptor of the eventfd that wakes the agent, -1 while there is none.

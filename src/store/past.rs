@@ -19,10 +19,6 @@ use super::shard::{Met, Shard};
 use super::{Rule, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 
-/// How far stamps of this node may have been ahead of its clock, milliseconds: those of others pull them along, up to
-/// zone_sync_max_drift, which is a minute unless set.
-pub const STAMPS_AHEAD: Millis = 600_000;
-
 impl Zone {
     /// Whether all that this node ever wrote to this zone was written to this memory.
     fn has_all_own(&self) -> bool {

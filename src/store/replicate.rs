@@ -282,6 +282,12 @@ impl Zone {
         Stamp(self.region.load64(header::CLOSED, SeqCst))
     }
 
+    /// No stamp was given here, or met, that is greater.
+    pub fn last_stamp(&self) -> Stamp {
+        let last = (0..self.geometry.shards).map(|index| Stamp(self.shard_unlocked(index).get(shard::LAST)));
+        last.chain([self.closed(), self.cleared()]).max().unwrap_or_default()
+    }
+
     /// Closes a stamp: every write of this node that begins after this gets a greater one. Those that began before are in
     /// the feeds once the shards of the returned mask have been walked to their end, besides those that the agent took
     /// with [`Zone::take_dirty`] before and hasn't walked yet.

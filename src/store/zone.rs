@@ -6,7 +6,6 @@ use super::hash::Hasher;
 use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::{MAX_SPELLINGS, Matching};
 use super::parts::MAX_PARTS;
-use super::past::STAMPS_AHEAD;
 use super::upkeep::RETENTION;
 use super::{Region, Rule};
 use crate::record::{Identity, Millis, Stamp};
@@ -38,7 +37,8 @@ pub struct Params {
     pub rate: u64,
     /// How long tombstones are kept.
     pub retention: Millis,
-    /// When a zone's memory is made and this node may have written to other memory of it before: now.
+    /// When a zone's memory is made and this node may have written to other memory of it before: a time after all of that,
+    /// as [`super::Control::born`] knows it.
     pub born: Option<Millis>,
 }
 
@@ -235,9 +235,9 @@ impl Zone {
         }
         zone.set_params(params)?;
         if let Some(born) = params.born {
-            // Every stamp that is given here comes after it; some that were given before may, too.
+            // Every stamp that is given here comes after it.
             region.store64(header::CLOSED, Stamp::at(born).0, Relaxed);
-            region.store64(header::BORN, Stamp::at(born.saturating_add(STAMPS_AHEAD)).0, Relaxed);
+            region.store64(header::BORN, Stamp::at(born).0, Relaxed);
         }
         region.store64(header::MARK, zone.hash(b"zonemesh watch"), Relaxed);
         let born = params.born.unwrap_or(0).to_le_bytes();

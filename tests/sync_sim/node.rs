@@ -129,7 +129,10 @@ impl SimNode {
 
     /// A zone's memory is made anew, as after a reload without the zone and another with it. No session lives.
     pub fn make_anew(&mut self, zone: usize, now: Millis) {
-        let params = Params { retention: self.retention, born: Some(now), ..Params::new(self.node.control.identity()) };
+        let control = &self.node.control;
+        control.leave_behind(self.zone(zone).last_stamp());
+        control.next_generation();
+        let params = Params { retention: self.retention, born: control.born(now), ..Params::new(control.identity()) };
         let (made, memory) = ZONES[zone].make(&params, self.seed);
         let mut zones = self.node.zones.to_vec();
         zones[zone] = made;

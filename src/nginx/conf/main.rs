@@ -288,7 +288,10 @@ impl MainConf {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { resize::commit(&mut self.zones, &control) }?;
+        unsafe {
+            resize::note_stamps(&control);
+            resize::commit(&mut self.zones, &control)
+        }?;
         self.status_zones.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
         for zone in &self.zones {
             if let Some(store) = &zone.zone {

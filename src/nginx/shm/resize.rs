@@ -143,6 +143,24 @@ pub unsafe fn prepare(shared: *mut sys::ngx_shm_zone_t, zone: &mut KeyvalZone) -
     Ok(())
 }
 
+/// Notes which stamps the zones of the last configuration have: what isn't in the new one is gone, and a later one that has it
+/// again begins after them.
+///
+/// # Safety
+/// In `init_module`: the last cycle is still live.
+pub unsafe fn note_stamps(control: &Control) {
+    // SAFETY: as in `of_last_cycle`; zones with our tag carry a `KeyvalZone`.
+    unsafe {
+        let Some(cycle) = sys::ngx_cycle.as_ref() else { return };
+        let zones = ffi::list::<sys::ngx_shm_zone_t>(&cycle.shared_memory).filter(|zone| !(**zone).shm.addr.is_null());
+        zones
+            .filter_map(|zone| super::keyval_of(&*zone))
+            .filter(|zone| zone.sync && zone.region.is_some_and(|region| Zone::check(&region).is_ok()))
+            .filter_map(|zone| zone.zone)
+            .for_each(|zone| control.leave_behind(zone.last_stamp()));
+    }
+}
+
 /// Moves the records of zones that have another size now.
 ///
 /// # Safety

@@ -3,7 +3,8 @@
 use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
-use crate::store::{Applied, Condition, Lacks, Life};
+use crate::store::control::CONTROL_SIZE;
+use crate::store::{Applied, Condition, Control, Lacks, Life, Written};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -80,6 +81,34 @@ fn a_delete_of_what_is_not_promised_yet_is_remembered_until_it_is() {
 }
 
 #[test]
+fn memory_made_anew_begins_after_all_stamps_of_the_memory_before() {
+    let mapping = Region::private(CONTROL_SIZE).expect("memory");
+    let control = Control::create_with(mapping.region(), identity(1)).expect("a control region");
+    assert_eq!(control.born(START), None, "in the first configuration there was nothing before");
+    control.next_generation();
+    assert_eq!(control.born(START), Some(START));
+
+    // A peer whose clock is ahead pulls the stamps along.
+    let before = Fixture::new(64 << 10, None, true);
+    let ahead = Version { stamp: Stamp::at(START + DRIFT), origin: identity(2) };
+    assert_eq!(before.apply(&Record { version: ahead, ..record(Some(b"v"), 0, 2) }, START, DRIFT), Ok(Applied::Newer));
+    let write = |zone: &Zone| match zone.set(b"k", b"w", Life::Default, Condition::Always, START) {
+        Ok(Written::Done(version)) => version.stamp,
+        other => panic!("{other:?}"),
+    };
+    let given = write(&before);
+    assert!(given > ahead.stamp);
+    control.leave_behind(before.last_stamp());
+    let born = control.born(START);
+    let anew = Fixture::with(64 << 10, Params { sync: true, born, ..Params::new(identity(1)) });
+    assert!(write(&anew) > given);
+    // What was closed there counts as well: peers are sent only what is above it.
+    let (closed, _) = before.close(START + HOUR);
+    control.leave_behind(before.last_stamp());
+    assert!(control.born(START).is_some_and(|born| Stamp::at(born) > closed));
+}
+
+#[test]
 fn memory_made_anew_takes_its_nodes_older_writes_back() {
     let born = Some(START + 1000);
     let zone = Fixture::with(64 << 10, Params { sync: true, born, ..Params::new(identity(1)) });
@@ -92,12 +121,6 @@ fn memory_made_anew_takes_its_nodes_older_writes_back() {
         zone.version(&found)
     };
     assert!(version_of(b"new", START).stamp > Stamp::at(START + 1000));
-    // A peer's clock was ahead, and pulled along what this node wrote before. That comes back although it is closed since.
-    zone.close(START + DRIFT);
-    let ahead = Version { stamp: Stamp::at(START + DRIFT - 1), origin: identity(1) };
-    let before = Record { key: b"ahead", version: ahead, ..record(Some(b"v"), 0, 1) };
-    assert_eq!(zone.apply(&before, START + DRIFT, DRIFT), Ok(Applied::Newer));
-
     let later = START + HOUR;
     zone.set(b"new", b"w", Life::Default, Condition::Always, later).expect("room");
     let again = Record { key: b"new", version: version_of(b"new", later), ..record(Some(b"w"), 0, 1) };

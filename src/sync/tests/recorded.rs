@@ -95,9 +95,12 @@ fn what_the_dialer_said_then_is_understood() {
     let (mut out, mut now) = (Vec::new(), NOW);
     // All but the answers to questions that were asked under another seed, or that are no longer asked: then a node took the
     // full state again, in a second epoch, to see what an origin had left that is gone.
-    let asked =
-        |frame: &&Vec<u8>| !(0x81..0x90).contains(&frame[4]) && !(matches!(frame[4], 9 | 10 | 12) && frame[6] == 2);
-    for bytes in recorded("dialer").iter().filter(asked) {
+    let is_unasked = |frame: &[u8]| match frame[4] {
+        0x81..0x90 => true,
+        9 | 10 | 12 => frame[6] == 2,
+        _ => false,
+    };
+    for bytes in recorded("dialer").iter().filter(|frame| !is_unasked(frame)) {
         // Slowly, as time passes between what a peer says.
         for _ in 0..200 {
             now += 10;
