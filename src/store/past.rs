@@ -123,8 +123,10 @@ impl Zone {
 
     /// Whether some version of an origin was here once, or something newer of its key. Not if it may have been left out.
     pub(super) fn is_past(&self, origin: u16, stamp: Stamp) -> bool {
-        // What this node has not closed yet, it can't have sent to anybody.
-        let known = origin != self.own_origin() || stamp <= self.closed();
+        // What this node has not closed yet, it can't have sent to anybody. Of what it wrote when it has had other memory,
+        // nobody vouches for anything, so that it must not know better than others.
+        let own_known = self.has_all_own() || !Rule::Born.holds();
+        let known = origin != self.own_origin() || (own_known && stamp <= self.closed());
         let lacked = Rule::LeftOut.holds() && stamp <= self.lacked_of(origin);
         let known = known && stamp > self.doubted();
         let anew = self.is_flagged(origin, ANEW) && Rule::Anew.holds();
@@ -175,7 +177,7 @@ impl Zone {
         }
         // What moves between memory of this node isn't all here yet.
         let whole = self.region.load64(header::LIMIT, Relaxed) == 0;
-        whole && (stamp.0 > self.region.load64(header::BORN, Relaxed) || !Rule::Born.holds())
+        whole && stamp.0 > self.region.load64(header::BORN, Relaxed)
     }
 }
 

@@ -20,7 +20,7 @@ macro_rules! rules {
 rules! {
     /// What was left out for want of room isn't held for past.
     LeftOut,
-    /// Nor what this node wrote to other memory.
+    /// Nor what this node wrote, if it has had other memory.
     Born,
     /// Nobody vouches for what a node wrote whose memory was made anew.
     OwnClaims,

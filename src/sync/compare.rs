@@ -431,8 +431,10 @@ impl Round {
                     }
                     return;
                 }
+                // The peer may have both ended: this record was past for it, and took with it what it once won over.
+                let is_over = told.tombstone && !record.tombstone;
                 // In a zone that evicts, the writer may have given its newer record up before it was sent to the peer.
-                if told.version == record.version || (evicts && !told.tombstone) {
+                if (told.version == record.version && !is_over) || (evicts && !told.tombstone) {
                     return;
                 }
             }

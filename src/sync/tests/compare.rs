@@ -101,6 +101,29 @@ fn nodes_apart_for_longer_than_tombstones_live_bring_nothing_back_and_drop_nothi
 }
 
 #[test]
+fn what_was_past_on_one_node_and_is_its_tombstone_since_is_taken_away_on_the_other() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    let record = |count, node| {
+        let version = Version { stamp: Stamp(Stamp::at(NOW).0 + count), origin: Identity([node; 16]) };
+        Record { kind: Kind::Register, version, key: b"k", value: Some(b"v"), expires: None, shortened: false }
+    };
+    let apply = |node: &Node, record: Record<'_>, now| zone(node).apply(&record, now, 60_000).unwrap();
+    apply(&a, record(5, 9), NOW);
+    zone(&a).advance(Identity([9; 16]), Stamp::at(NOW + 1));
+    zone(&a).delete(b"k", NOW).unwrap();
+    forget(&[&a], NOW + LONG);
+    // Something older that it hadn't heard of, and then what had won over that: both are over.
+    apply(&a, record(3, 8), NOW + LONG);
+    assert_eq!(apply(&a, record(5, 9), NOW + LONG), Applied::Newer);
+    assert_eq!((keys(&a, NOW + LONG), zone(&a).stats().tombstones), (vec![], 1));
+    // As from a state file.
+    apply(&b, record(5, 9), NOW + LONG);
+    together(&a, &b, NOW + LONG);
+    assert_eq!(keys(&b, NOW + LONG), Vec::<String>::new());
+    assert_eq!(zone(&b).stats().retired, 1);
+}
+
+#[test]
 fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
     for number in 0..2_000u32 {
