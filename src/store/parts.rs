@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::arena::Need;
 use super::block::{Block, Fields};
 use super::keys::Grave;
 use super::layout::header;
@@ -160,6 +161,34 @@ impl Shard<'_> {
             }
         });
         ended
+    }
+
+    /// A part that came is over, as its key was deleted. Others may hold it that have never heard of that, and of a part they don't
+    /// know from a base's tombstone alone that it is over: so there is one of it, too, if there is room for that.
+    pub(super) fn note_cut(&self, place: Place, record: &Record<'_>, origin: u16, now: Millis) {
+        let base = Role::split(record.key).and_then(|(key, _)| self.zone.find(place, &Role::Base.of(key)));
+        if !base.is_some_and(|base| base.fields.tombstone)
+            || self.zone.find(place, record.key).is_some()
+            || !self.zone.has_room_for_part(place, record.key)
+        {
+            return;
+        }
+        if let Ok(at) = self.make(record.key, &[], Need::Growth) {
+            let fields = Fields {
+                stamp: record.version.stamp,
+                origin,
+                kind: record.kind as u8,
+                expires: Some(now.saturating_add(self.zone.retention())),
+                tombstone: true,
+                shortened: false,
+                lapsed: false,
+                unsettled: false,
+                key_len: record.key.len(),
+                value_len: 0,
+                tag: place.tag,
+            };
+            self.publish(place, at, &fields, None);
+        }
     }
 
     /// A base with this key was put in: takes away the parts that it ends.

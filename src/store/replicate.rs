@@ -149,6 +149,9 @@ impl Zone {
             || Wish { place, key: record.key, payload },
             || {
                 if self.matching.has_parts() && shard.is_cut(place, record, origin) {
+                    if via.is_peer() && !self.is_past(origin, record.version.stamp) {
+                        shard.note_cut(place, record, origin, now);
+                    }
                     return Ok(Applied::Stale);
                 }
                 let met = self.find(place, record.key);

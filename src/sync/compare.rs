@@ -30,6 +30,8 @@ const PATIENCE: u64 = 20;
 /// Records in the parts whose versions are asked for at once, about; versions that are kept.
 const ASKED: u64 = 16_384;
 const MAX_LISTED: usize = 65_536;
+/// Records that are looked at again in the next comparison.
+const MAX_SUSPECTS: usize = 1_024;
 /// Records in a part, about.
 const RECORDS_A_RANGE: u64 = 32;
 
@@ -49,6 +51,8 @@ pub struct Compare {
     most: usize,
     /// Bits of the number of a part at least: one part had more versions than are kept.
     finer: u8,
+    /// Records here of which the peer had a tombstone of the same version, in the last comparison.
+    suspects: HashSet<Vec<u8>>,
     under_way: Option<Round>,
 }
 
@@ -73,6 +77,8 @@ struct Round {
     trusted: bool,
     evicted: Stamp,
     wanted: HashSet<u64>,
+    /// For the next comparison.
+    suspects: HashSet<Vec<u8>>,
     brought: u64,
     retired: u64,
 }
@@ -101,8 +107,9 @@ struct Told {
 
 impl Compare {
     /// Of a zone by its index in `Node::zones`. Nothing is compared before [`Compare::rest`] says so.
-    pub const fn new(index: usize) -> Compare {
-        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, finer: 0, under_way: None }
+    pub fn new(index: usize) -> Compare {
+        let suspects = HashSet::new();
+        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, finer: 0, suspects, under_way: None }
     }
 
     /// When something is due next.
@@ -114,7 +121,7 @@ impl Compare {
     pub fn held(&self) -> usize {
         self.under_way.as_ref().map_or(0, |round| {
             round.digests.all.len() + round.theirs.len() + round.asked.len() + round.listed.len() + round.wanted.len()
-        })
+        }) + self.suspects.len()
     }
 
     /// Nothing is compared for now, and what is under way is given up.
@@ -162,7 +169,8 @@ impl Compare {
                 }
             }
             Phase::Matching { .. } => {
-                if let Ok(true) = round.match_some(&zone.zone, cx.now) {
+                if let Ok(true) = round.match_some(&zone.zone, &self.suspects, cx.now) {
+                    self.suspects = std::mem::take(&mut round.suspects);
                     self.ask_for_records(cx, zone, out);
                 }
             }
@@ -197,6 +205,7 @@ impl Compare {
             trusted: false,
             evicted: Stamp::ZERO,
             wanted: HashSet::new(),
+            suspects: HashSet::new(),
             brought: 0,
             retired: 0,
         });
@@ -413,9 +422,10 @@ impl Compare {
 
 impl Round {
     /// Looks at some of this node's records; `true`: that was all.
-    fn match_some(&mut self, zone: &Zone, now: Millis) -> Result<bool, StoreError> {
+    fn match_some(&mut self, zone: &Zone, suspects: &HashSet<Vec<u8>>, now: Millis) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
+        let next = &mut self.suspects;
         let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
         let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
         let complete = pass.walk(zone, HOLDS, |record| {
@@ -431,10 +441,21 @@ impl Round {
                     }
                     return;
                 }
-                // The peer may have both ended: this record was past for it, and took with it what it once won over.
-                let is_over = told.tombstone && !record.tombstone;
                 // In a zone that evicts, the writer may have given its newer record up before it was sent to the peer.
-                if (told.version == record.version && !is_over) || (evicts && !told.tombstone) {
+                if evicts && !told.tombstone {
+                    return;
+                }
+                if told.version == record.version {
+                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
+                    if told.tombstone
+                        && trusted
+                        && terms.settled(record)
+                        && next.len() < MAX_SUSPECTS
+                        && next.insert(record.key.to_vec())
+                        && suspects.contains(record.key)
+                    {
+                        gone.push((record.key.to_vec(), record.version));
+                    }
                     return;
                 }
             }

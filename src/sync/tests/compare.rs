@@ -4,9 +4,9 @@ use super::super::message::kind;
 use super::super::{Node, Pull};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, region, set};
-use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
+use crate::record::{Count, Identity, Kind, Millis, PartId, Record, Role, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Life, Params, Traffic, Zone};
+use crate::store::{Applied, Condition, Control, Counted, Life, Matching, Missing, Params, Traffic, Zone};
 
 /// How long the nodes of these tests keep tombstones.
 const RETENTION: Millis = 1_000;
@@ -121,6 +121,31 @@ fn what_was_past_on_one_node_and_is_its_tombstone_since_is_taken_away_on_the_oth
     together(&a, &b, NOW + LONG);
     assert_eq!(keys(&b, NOW + LONG), Vec::<String>::new());
     assert_eq!(zone(&b).stats().retired, 1);
+}
+
+#[test]
+fn what_was_added_to_a_counter_before_it_was_deleted_is_taken_away_where_nobody_heard_of_that() {
+    let counters = |number| Params {
+        sync: true,
+        matching: Matching::Counter,
+        retention: 10 * LONG,
+        ..Params::new(Identity([number; 16]))
+    };
+    let (a, b) = (joined_with(1 << 20, counters(1)), joined_with(1 << 20, counters(2)));
+    let counted = zone(&a).count(b"k", 1, Missing::Begin(0, Life::Default), NOW + 1_000).unwrap();
+    assert!(matches!(counted, Counted::Done { sum: 1, .. }));
+    zone(&a).delete(b"k", NOW + 2_000).unwrap();
+    // Of a node that is gone, and never promised it.
+    let key = Role::Part(PartId([7; 8])).of(b"k");
+    let value = Count { begun: Stamp::ZERO, amount: 5 }.encode();
+    let version = Version { stamp: Stamp::at(NOW), origin: Identity([9; 16]) };
+    let part = Record { kind: Kind::Counter, version, key: &key, value: Some(&value), expires: None, shortened: false };
+    assert_eq!(zone(&b).apply(&part, NOW + 3_000, 60_000), Ok(Applied::Newer));
+    assert_eq!(keys(&b, NOW + 3_000), ["k"]);
+    zone(&b).advance(Identity([1; 16]), Stamp::at(NOW + 2_500));
+    together(&a, &b, NOW + LONG);
+    assert_eq!((keys(&a, NOW + LONG), keys(&b, NOW + LONG)), (vec![], vec![]));
+    assert_eq!(together(&a, &b, NOW + 3 * LONG), Vec::<String>::new(), "once mended, all is well");
 }
 
 #[test]
