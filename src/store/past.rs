@@ -109,7 +109,7 @@ impl Zone {
     /// The positions that tell what is past: of nodes that never had other memory.
     pub fn claims(&self) -> Vec<(Identity, Stamp)> {
         let claims = self.positions().into_iter();
-        claims.filter(|(identity, _)| self.is_whole(*identity) || !Rule::OwnClaims.holds()).collect()
+        claims.filter(|(identity, _)| self.is_whole(*identity)).collect()
     }
 
     /// Whether all that this origin ever wrote was written to the memory that it has now, as far as is known.

@@ -1,5 +1,8 @@
 //! Rules that the simulator breaks, one at a time, to see that it would notice.
 //!
+//! One rule isn't among them: that nobody vouches for what a node wrote whose memory was made anew. What such a node has
+//! acknowledged binds nobody in the simulator's eyes, so it doesn't miss what others take away for that.
+//!
 //! In builds without debug assertions all rules hold, and nothing of this is left in the code.
 
 macro_rules! rules {
@@ -22,9 +25,7 @@ rules! {
     LeftOut,
     /// Nor what this node wrote, if it has had other memory.
     Born,
-    /// Nobody vouches for what a node wrote whose memory was made anew.
-    OwnClaims,
-    /// Nor holds it for past.
+    /// What a node wrote whose memory was made anew isn't held for past.
     Anew,
     /// What won over something that may come again is kept while that may come.
     Unsettled,
