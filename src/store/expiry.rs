@@ -18,6 +18,9 @@ const TICK_SHIFT: u32 = 6;
 const LEVEL_BITS: u32 = 6;
 /// The last tick that the wheel can tell from later ones: 139 years from its beginning.
 const MAX_AHEAD: u64 = (1 << (LEVEL_BITS * shard::LEVELS as u32)) - 1;
+/// A wheel that was turned further ahead than so many ticks has the clock behind it: half a minute, that was set back. So often
+/// it is looked through for what ends before the time at which it stands.
+const SET_BACK: u64 = 512;
 /// `NEXT_DUE` of a wheel with nothing in it.
 pub const NEVER: u64 = u64::MAX;
 
@@ -31,9 +34,19 @@ pub const fn begins(tick: u64) -> Millis {
     tick << TICK_SHIFT
 }
 
+/// The tick of a time.
+pub const fn tick(now: Millis) -> u64 {
+    now >> TICK_SHIFT
+}
+
 /// Whether a wheel whose `NEXT_DUE` is `next_due` has something to do at `now`.
 pub fn is_due(next_due: u64, now: Millis) -> bool {
     next_due <= now >> TICK_SHIFT
+}
+
+/// Whether a wheel that was turned to `tick` still has to be looked at, as the clock was set back. `next_due`: its `NEXT_DUE`.
+pub fn is_set_back(tick: u64, next_due: u64, now: Millis) -> bool {
+    tick.min(next_due) > (now >> TICK_SHIFT) + SET_BACK
 }
 
 /// For how many milliseconds a wheel whose `NEXT_DUE` is `next_due` has nothing to do.
@@ -124,18 +137,22 @@ impl Shard<'_> {
     /// `budget` steps. Returns whether all is done.
     pub fn turn(&self, now: Millis, budget: &mut usize, mut expire: impl FnMut(usize, Fields)) -> bool {
         let now_tick = now >> TICK_SHIFT;
+        // What ends before the time at which it stands is all in one slot. That is gone through once, if the last time is over.
+        let next_due = self.get(shard::NEXT_DUE);
+        let is_time = next_due <= now_tick || is_set_back(self.get(shard::TICK), next_due, now);
+        let mut through = self.load(self.field(shard::DRAINING)) != 0 || !is_time;
         loop {
             if !self.drain(now, budget, &mut expire) {
                 return false;
             }
             let Some((level, slot, starts)) = self.next_slot() else {
-                self.set(shard::TICK, self.get(shard::TICK).max(now_tick));
-                self.set(shard::NEXT_DUE, NEVER);
+                self.rest_until(NEVER, now_tick);
                 return true;
             };
-            if starts > now_tick {
-                self.set(shard::TICK, self.get(shard::TICK).max(now_tick));
-                self.set(shard::NEXT_DUE, starts);
+            let tick = self.get(shard::TICK);
+            let early = starts == tick && tick > now_tick + SET_BACK && !std::mem::replace(&mut through, true);
+            if starts > now_tick && !early {
+                self.rest_until(starts, now_tick);
                 return true;
             }
             // The slot's list becomes the one that is drained; then the wheel stands at the slot's beginning.
@@ -147,6 +164,13 @@ impl Shard<'_> {
             let occupied = shard::OCCUPIED + level * 8;
             self.set(occupied, self.get(occupied) & !(1 << slot));
         }
+    }
+
+    /// Nothing is to be done before this tick.
+    fn rest_until(&self, starts: u64, now_tick: u64) {
+        let tick = self.get(shard::TICK).max(now_tick);
+        self.set(shard::TICK, tick);
+        self.set(shard::NEXT_DUE, if tick > now_tick + SET_BACK { now_tick + SET_BACK } else { starts });
     }
 
     /// Up to `count` of the records that will end soonest, as far as the wheel tells without being turned.

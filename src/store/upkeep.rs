@@ -42,7 +42,7 @@ impl Zone {
     pub fn upkeep(&self, now: Millis, budget: usize) -> usize {
         self.end_watch(now);
         let cleared = self.cleared().0;
-        if self.is_quiet(now) && (cleared == 0 || self.purged() >= cleared) {
+        if self.is_quiet(now) && !self.is_set_back(now) && (cleared == 0 || self.purged() >= cleared) {
             return 0;
         }
         let Some(sweeper) = self.region.word64(header::SWEEPER) else { return 0 };
@@ -68,7 +68,9 @@ impl Zone {
                 left += hold;
                 stuck = shard.pool_stuck.get();
             }
-            self.due_at(self.shard_unlocked(index).get(shard::NEXT_DUE));
+            // One that wasn't come to has to be looked at, too.
+            let is_late = self.is_shard_set_back(index, now);
+            self.due_at(if is_late { expiry::tick(now) } else { self.shard_unlocked(index).get(shard::NEXT_DUE) });
         }
         budget - left
     }
@@ -112,6 +114,17 @@ impl Zone {
         !expiry::is_due(self.next_due(), until) && self.region.load64(header::SWEEPER, SeqCst) == 0
     }
 
+    /// Whether wheels have to be looked at as the clock was set back.
+    fn is_set_back(&self, now: Millis) -> bool {
+        expiry::is_set_back(u64::MAX, self.next_due(), now)
+            && (0..self.geometry.shards).any(|index| self.is_shard_set_back(index, now))
+    }
+
+    fn is_shard_set_back(&self, index: u32, now: Millis) -> bool {
+        let shard = self.shard_unlocked(index);
+        expiry::is_set_back(shard.get(shard::TICK), shard.get(shard::NEXT_DUE), now)
+    }
+
     /// Something ends at this tick.
     pub(super) fn due_at(&self, tick: u64) {
         if let Some(word) = self.region.word64(header::NEXT_DUE)
@@ -133,7 +146,9 @@ impl Zone {
 
     fn has_work(&self, index: u32, now: Millis) -> bool {
         let shard = self.shard_unlocked(index);
-        expiry::is_due(shard.get(shard::NEXT_DUE), now) || shard.get(shard::PURGED) < self.cleared().0
+        expiry::is_due(shard.get(shard::NEXT_DUE), now)
+            || shard.get(shard::PURGED) < self.cleared().0
+            || self.is_shard_set_back(index, now)
     }
 }
 

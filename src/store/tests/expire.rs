@@ -46,3 +46,41 @@ fn a_clock_that_goes_back_and_forth_harms_nothing() {
         check(&zone);
     }
 }
+
+#[test]
+fn what_ends_goes_while_the_clock_is_behind_where_it_was() {
+    const HOUR: Millis = 3_600_000;
+    for size in [64 << 10, 4 << 20] {
+        let zone = Fixture::new(size, Some(1_000), false);
+        let set = |n: u64, now| zone.set(&n.to_be_bytes(), b"v", Life::Default, Condition::Always, now).expect("room");
+        (0..100).for_each(|n| _ = set(n, START + HOUR));
+        while zone.upkeep(START + HOUR + 2_000, 100) > 0 {}
+        // Set back by an hour.
+        (0..100).for_each(|n| _ = set(n, START));
+        zone.set(b"for ever", b"v", Life::For(10 * HOUR), Condition::Always, START).expect("room");
+        check(&zone);
+        let sweep = |now| {
+            for turns in 0.. {
+                assert!(turns < 1_000, "it comes to an end");
+                let done = zone.upkeep(now, 7);
+                check(&zone);
+                if done < 7 {
+                    return;
+                }
+            }
+        };
+        sweep(START + 500);
+        assert_eq!(zone.stats().records, 101, "nothing goes early");
+        sweep(START + 40_000);
+        assert_eq!(zone.stats().records, 1);
+        (0..100).for_each(|n| _ = set(n, START + 40_000));
+        sweep(START + 80_000);
+        assert_eq!(zone.stats().records, 1, "time and again");
+        assert_eq!(zone.upkeep(START + 80_100, 100), 0, "and not all the time");
+        // The clock catches up.
+        set(1, START + HOUR + 1_900);
+        sweep(START + HOUR + 10_000);
+        sweep(START + 11 * HOUR);
+        assert_eq!(zone.stats().records, 0);
+    }
+}
