@@ -63,7 +63,11 @@ impl Dial {
         let mut teller = Teller::new(Instant::now());
         let mut tries = 0;
         let over = |hub: &Hub| hub.ending() || link.is_over();
-        while !over(&self.hub) {
+        loop {
+            self.hub.until(|hub| over(hub) || !hub.renewing()).await;
+            if over(&self.hub) {
+                return;
+            }
             let (began, greetings) = (Instant::now(), self.hub.greetings());
             let connected = tokio::select! {
                 connected = self.connect() => connected,
@@ -101,7 +105,7 @@ impl Dial {
                             pause = jittered(if tries <= MANY { OTHER_BINARY.0 } else { OTHER_BINARY.1 });
                         }
                         End::Told => return,
-                        End::Lost { greeted: true, level, why } => {
+                        End::Lost { greeted: true, level, why, .. } => {
                             tries = 0;
                             self.tell(teller.event(format!("lost: {why}"), Instant::now()), level);
                             // A peer that reloads is there again at once.
@@ -109,8 +113,8 @@ impl Dial {
                                 pause = pause.min(jittered(SOON));
                             }
                         }
-                        End::Lost { greeted: false, why, .. } => {
-                            let why = format!("{why}{}", self.hint());
+                        End::Lost { greeted: false, answered, why, .. } => {
+                            let why = if answered { why } else { format!("{why}{}", self.hint()) };
                             self.failed(&mut teller, format!("connected, but no session came about: {why}"));
                         }
                     }

@@ -39,6 +39,8 @@ pub(super) struct Hub {
     finishing: Cell<bool>,
     ending: Cell<bool>,
     upgrade: Cell<Upgrade>,
+    /// Records are stamped anew: nobody is dialled.
+    renewing: Cell<bool>,
     /// Nodes that have said hello here while no session leads to them, and when that was noticed.
     newcomers: RefCell<BTreeMap<Identity, Instant>>,
     /// How often there was one.
@@ -56,6 +58,7 @@ impl Hub {
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
         let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
         let changed = Notify::new();
+        let renewing = Cell::new(control.is_renewing());
         Hub {
             control,
             lease,
@@ -67,6 +70,7 @@ impl Hub {
             finishing,
             ending,
             upgrade,
+            renewing,
             newcomers,
             greetings,
             changed,
@@ -260,6 +264,27 @@ impl Hub {
         self.upgrade.get() != Upgrade::None
     }
 
+    /// Records are stamped anew, which ends all sessions, or that is over.
+    pub(super) fn set_renewing(&self, renewing: bool) {
+        self.renewing.set(renewing);
+        self.tell_all();
+    }
+
+    pub(super) fn renewing(&self) -> bool {
+        self.renewing.get()
+    }
+
+    /// The clocks of the nodes that this one has a session to, whatever its own says.
+    pub(super) fn clocks(&self) -> Vec<Millis> {
+        let mut clocks = BTreeMap::new();
+        for link in self.links.borrow().iter() {
+            if let (Some(peer), Some((clock, at))) = (link.peer.get(), link.clock.get()) {
+                clocks.insert(peer, clock.saturating_add(at.elapsed().as_millis() as Millis));
+            }
+        }
+        clocks.into_values().collect()
+    }
+
     /// Waits until `condition` holds, which must depend on the hub and its links only.
     pub(super) async fn until(&self, condition: impl Fn(&Self) -> bool) {
         loop {
@@ -335,6 +360,8 @@ pub(super) struct Link {
     pub(super) flushed: Cell<bool>,
     /// Who it is, while connected.
     pub(super) peer: Cell<Option<Identity>>,
+    /// What its clock said, and when that came: of use also when this node's own clock is set.
+    pub(super) clock: Cell<Option<(Millis, Instant)>>,
     /// The address is this node's own.
     pub(super) own: Cell<bool>,
     /// The peer says that another node listens on the same address.
@@ -361,6 +388,7 @@ impl Link {
             beside,
             state: Cell::new(state),
             removed: Cell::new(false),
+            clock: Cell::new(None),
             unreachable: Cell::new(false),
             flushed: Cell::new(false),
             peer: Cell::new(None),
@@ -468,6 +496,7 @@ impl Link {
         self.state.set(state);
         self.peer.set(None);
         self.shared.set(false);
+        self.clock.set(None);
         self.figures.borrow_mut().pulse = None;
         self.pending.borrow_mut().fill(0);
         self.waker.set(None);

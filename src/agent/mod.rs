@@ -9,8 +9,8 @@
 //!
 //! `thread` starts it and catches its panics, `node` is its main loop, `dial` keeps one connection to each peer,
 //! `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what workers of the last configuration still
-//! write to the memory of a zone that has another size now, `state_file` writes what zones hold to files. Nothing here knows
-//! of nginx.
+//! write to the memory of a zone that has another size now, `renew` stamps anew what a clock that was ahead has written,
+//! `state_file` writes what zones hold to files. Nothing here knows of nginx.
 
 mod apart;
 mod dial;
@@ -18,6 +18,7 @@ mod hub;
 mod log;
 mod moving;
 mod node;
+mod renew;
 mod retry;
 mod session;
 pub mod state_file;

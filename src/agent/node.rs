@@ -3,6 +3,7 @@
 use super::dial::Dial;
 use super::hub::{Hub, Link};
 use super::log::Log;
+use super::renew::Renewing;
 use super::state_file::Keeper;
 use super::thread::Order;
 use super::upgrade::{PidFiles, Upgrade};
@@ -59,6 +60,7 @@ async fn live(
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control)));
     let mut keeper = Keeper::new(config, hub.log.clone());
+    let mut renewing = Renewing::new(config.cluster.as_ref(), &hub);
     // With an interval, changes that come before this wait for it.
     let mut quiet = Instant::now();
     let mut looked: Option<Instant> = None;
@@ -84,12 +86,13 @@ async fn live(
             if order == Order::Run {
                 hub.tell_of_limits();
             }
+            renewing.look();
             looked = Some(Instant::now());
         }
         match order {
             Order::Run => {}
             Order::Finish { peers, states } => {
-                let sent = finish(config, &hub, dials.tasks, peers);
+                let sent = finish(config, &hub, dials.tasks, &mut renewing, peers);
                 let ended = async { tokio::join!(sent, keeper.finish(states)).0 };
                 return tokio::select! { ended = ended => ended, never = alive(config) => never };
             }
@@ -119,6 +122,7 @@ async fn live(
             () = &mut upkeep => {}
             () = &mut moving => {}
             () = keeper.run() => {}
+            () = renewing.run() => {}
             () = tokio::time::sleep(BEAT) => {}
         }
     }
@@ -203,7 +207,15 @@ impl Dials<'_> {
 }
 
 /// Lets the sessions send what was accepted; no more is coming.
-async fn finish(config: &Config, hub: &Rc<Hub>, mut dials: JoinSet<()>, until: Instant) -> io::Result<()> {
+async fn finish(
+    config: &Config,
+    hub: &Rc<Hub>,
+    mut dials: JoinSet<()>,
+    renewing: &mut Renewing<'_>,
+    until: Instant,
+) -> io::Result<()> {
+    // What isn't done in time the next agent does.
+    let _ = tokio::time::timeout_at(until.into(), renewing.finish()).await;
     let reach = Instant::now() + REACH;
     hub.distribute();
     hub.finish();

@@ -34,6 +34,8 @@ pub(super) enum End {
     Lost {
         /// The peer had said who it is.
         greeted: bool,
+        /// It said why there is no session.
+        answered: bool,
         level: NoteLevel,
         why: String,
     },
@@ -104,7 +106,9 @@ impl<'a> Session<'a> {
     /// Until its end. `tell` is called with what is worth a line about the peer.
     pub(super) async fn run(mut self, tell: &mut dyn FnMut(String)) -> End {
         let stop = poll_fn(|cx| self.poll(cx, tell)).await;
-        let greeted = self.push.peer().is_some();
+        // What this node ends itself is no failure of the peer.
+        let greeted = self.push.peer().is_some() || matches!(stop, Stop::Session(SessionError::Renewed));
+        let answered = matches!(stop, Stop::Session(SessionError::Bye(_)));
         let bye = match &stop {
             Stop::Told(why) => (*why).into(),
             Stop::Twin => "another session leads to this node".into(),
@@ -121,13 +125,15 @@ impl<'a> Session<'a> {
             Stop::Told(_) => return End::Told,
             Stop::Twin => return End::Twin,
             Stop::Session(SessionError::Itself) => return End::Itself,
-            Stop::Session(error @ SessionError::Bye(_)) => (NoteLevel::Notice, error.to_string()),
+            Stop::Session(error @ (SessionError::Bye(_) | SessionError::Renewed)) => {
+                (NoteLevel::Notice, error.to_string())
+            }
             Stop::Session(error @ SessionError::Silent(_)) => (NoteLevel::Warn, error.to_string()),
             Stop::Session(error) => (NoteLevel::Error, error.to_string()),
             Stop::Closed => (NoteLevel::Notice, "the peer closed the connection".into()),
             Stop::Io(what, error) => (NoteLevel::Warn, super::tls::explain_io(what, &error)),
         };
-        End::Lost { greeted, level, why }
+        End::Lost { greeted, answered, level, why }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, tell: &mut dyn FnMut(String)) -> Poll<Stop> {
@@ -205,7 +211,9 @@ impl<'a> Session<'a> {
     fn answered(&mut self, pong: &Pong, now: Millis) {
         if let Some(pinged) = self.pinged.take() {
             let took = pinged.elapsed();
-            let then = now.saturating_sub((took / 2).as_millis() as Millis);
+            let half = (took / 2).as_millis() as Millis;
+            self.link.clock.set(Some((pong.clock.saturating_add(half), std::time::Instant::now())));
+            let then = now.saturating_sub(half);
             let ahead = pong.clock.cast_signed().saturating_sub(then.cast_signed());
             self.pulses.truncate(PULSES - 1);
             self.pulses.push_front((took, ahead));

@@ -15,11 +15,13 @@ use crate::record::{Identity, Millis, Stamp};
 pub const CONTROL_SIZE: usize = 288 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 5;
+const LAYOUT: u64 = 6;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
-const IDENTITY: usize = 16;
+/// Two places for the identity, which take turns when the node takes another one; `INCARNATION` says which is in force.
+const IDENTITIES: [usize; 2] = [16, 160];
+const INCARNATION: usize = 152;
 const GENERATION: usize = 32;
 /// The descriptor + 1.
 const EVENTFD: usize = 40;
@@ -90,9 +92,18 @@ impl Control {
     ///
     /// The region is too small, or the system gives no random bytes.
     pub fn create(region: Region) -> Result<Control, AttachError> {
+        Control::create_with(region, Control::random_identity()?)
+    }
+
+    /// An identity unlike that of every other node that ever was.
+    ///
+    /// # Errors
+    ///
+    /// The system gives no random bytes.
+    pub fn random_identity() -> Result<Identity, AttachError> {
         let mut identity = [0; 16];
         getrandom::fill(&mut identity).map_err(|_| AttachError::NoRandom)?;
-        Control::create_with(region, Identity(identity))
+        Ok(Identity(identity))
     }
 
     /// Makes it for a given identity, which must be unlike that of every other node that ever was.
@@ -105,7 +116,7 @@ impl Control {
             return Err(AttachError::TooSmall(region.len()));
         }
         region.zero(0, CONTROL_SIZE);
-        region.write(IDENTITY, &identity.0);
+        region.write(IDENTITIES[0], &identity.0);
         region.store64(LAYOUT_AT, LAYOUT, Relaxed);
         region.store64(MAGIC_AT, MAGIC, Release);
         Ok(Control { region })
@@ -131,7 +142,50 @@ impl Control {
 
     /// This node, and this life of it.
     pub fn identity(&self) -> Identity {
-        self.identity_at(IDENTITY)
+        loop {
+            let incarnation = self.incarnation();
+            let identity = self.identity_at(IDENTITIES[incarnation.div_ceil(2) as usize % 2]);
+            if self.incarnation() == incarnation {
+                return identity;
+            }
+        }
+    }
+
+    /// Counts how often the node has taken another identity, twice each time: while it is odd the zones' records are stamped
+    /// anew (see [`super::Renewal`]), and there are no sessions.
+    pub fn incarnation(&self) -> u64 {
+        self.get(INCARNATION)
+    }
+
+    /// Whether records are stamped anew, or somebody died while doing that.
+    pub fn is_renewing(&self) -> bool {
+        self.incarnation() % 2 == 1
+    }
+
+    /// The one before, if there was one.
+    pub fn last_identity(&self) -> Identity {
+        match self.incarnation().div_ceil(2) {
+            0 => self.identity(),
+            count => self.identity_at(IDENTITIES[(count - 1) as usize % 2]),
+        }
+    }
+
+    /// The node takes another identity, unless it has just begun to; returns the one that is in force now. For the agent.
+    pub fn begin_renewal(&self, identity: Identity) -> Identity {
+        let incarnation = self.incarnation();
+        if incarnation.is_multiple_of(2) {
+            self.write(IDENTITIES[(incarnation / 2 + 1) as usize % 2], &identity.0);
+            // As this one it has given none.
+            self.put(LEFT_BEHIND, 0);
+            self.put(INCARNATION, incarnation + 1);
+        }
+        self.identity()
+    }
+
+    /// All records have their new stamps.
+    pub fn end_renewal(&self) {
+        let incarnation = self.incarnation();
+        self.put(INCARNATION, incarnation.next_multiple_of(2));
     }
 
     /// The configuration's generation: how many came into force.

@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 17;
+pub const VERSION: u32 = 18;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -243,8 +243,8 @@ pub const DESCRIPTOR_LEN: usize = 16;
 /// Bytes of a walker: its owner, 0 if it is free; a bit for each shard in which it missed something.
 pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
-/// Bytes of an origin: identity, position, state, flags, greatest stamp met.
-pub const ORIGIN_LEN: usize = 40;
+/// Bytes of an origin: identity, position, state, flags, greatest stamp met, position when the zone was emptied last.
+pub const ORIGIN_LEN: usize = 48;
 
 /// Sizes and places, worked out from the region's size alone and kept in the handle: damage can't move them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

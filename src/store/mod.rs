@@ -9,8 +9,8 @@
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
-//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict`, `survey`:
-//!   what a zone does. `session`: which server a client stays with.
+//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict`, `survey`: what a zone does. `session`:
+//!   which server a client stays with. `renew`: stamping anew what was written by a clock that was ahead.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
 //! - `failpoint`, `rule`: what tests stop at, and what the simulator breaks.
@@ -40,6 +40,7 @@ mod past;
 mod pledge;
 mod pool;
 pub mod region;
+mod renew;
 mod repair;
 mod replicate;
 mod resize;
@@ -71,6 +72,7 @@ pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
 pub use past::Lacks;
 pub use region::{Mapping, Region};
+pub use renew::{Renewal, Renewed};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
 pub use rule::Rule;

@@ -15,6 +15,8 @@ const STATE: usize = 24;
 const FLAGS: usize = 28;
 /// The greatest stamp of a record of it that was met; see `past`.
 pub const MET: usize = 32;
+/// Its position when the zone was emptied last: what it covers is over since then.
+const EMPTIED: usize = 40;
 
 /// Its memory was made anew, and its position tells nothing of what it wrote before.
 pub const ANEW: u32 = 1;
@@ -60,6 +62,15 @@ impl Zone {
             word.fetch_max(stamp.0, SeqCst);
         }
         true
+    }
+
+    /// The same of what was asked for when the position was `base`. `None`: it is less since, as somebody has promised too much.
+    /// Then what comes doesn't go on from it.
+    pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp) -> Option<bool> {
+        let Ok(index) = self.origin_for(origin) else { return Some(false) };
+        let word = self.region.word64(self.geometry.origin(index as usize) + POSITION)?;
+        let raised = |had: u64| (had >= base.0).then_some(had.max(stamp.0));
+        word.fetch_update(SeqCst, SeqCst, raised).ok().map(|_| true)
     }
 
     /// The memory of an origin was made anew: it promises what it has, and not what it wrote before.
@@ -116,6 +127,7 @@ impl Zone {
             done(Step::OriginHalf);
             self.region.store64(at + POSITION, 0, Relaxed);
             self.region.store64(at + MET, 0, Relaxed);
+            self.region.store64(at + EMPTIED, 0, Relaxed);
             self.region.store32(at + FLAGS, 0, Relaxed);
             self.set_state(index, USED);
             Ok(index as u16)
@@ -164,7 +176,7 @@ impl Zone {
         chosen.ok_or(StoreError::NoMemory)
     }
 
-    fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+    pub(super) fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::ORIGINS_LOCK).ok_or(StoreError::Busy)?;
         let obtained = lock::lock(word)?;
         let _held = lock::Held::new(word);
@@ -205,11 +217,43 @@ impl Zone {
         for index in (0..other.geometry.origins).filter(|index| other.state(*index) == USED) {
             if let Ok(here) = self.origin_for(other.identity_at(index)) {
                 self.note_met(here, other.met_of(index));
+                let emptied = other.region.load64(other.geometry.origin(index) + EMPTIED, SeqCst);
+                self.region.store64(self.geometry.origin(here.into()) + EMPTIED, emptied, SeqCst);
                 for flag in [ANEW, LACKING] {
                     self.flag(here, flag, other.is_flagged(index as u16, flag));
                 }
             }
         }
+    }
+
+    /// The greatest stamp that is known of an origin.
+    pub(super) fn last_of(&self, index: usize) -> Stamp {
+        if self.state(index) == USED { self.position_at(index).max(self.met_of(index)) } else { Stamp::ZERO }
+    }
+
+    /// The zone is about to be emptied: what it has of others by now is over with that.
+    pub(super) fn note_emptied(&self) {
+        for index in (0..self.geometry.origins).filter(|index| self.state(*index) == USED) {
+            self.region.store64(self.geometry.origin(index) + EMPTIED, self.position_at(index).0, SeqCst);
+        }
+    }
+
+    /// The position of an origin when the zone was emptied last.
+    pub(super) fn position_emptied(&self, index: usize) -> Stamp {
+        Stamp(self.region.load64(self.geometry.origin(index) + EMPTIED, SeqCst))
+    }
+
+    /// Sets what is known of an origin, also to less than that was.
+    pub(super) fn set_promise(&self, index: usize, position: Stamp, met: Stamp) {
+        let at = self.geometry.origin(index);
+        // First what makes that unsettled which was promised, and isn't any more.
+        self.region.store64(at + MET, met.0, SeqCst);
+        self.region.store64(at + POSITION, position.0, SeqCst);
+    }
+
+    /// This node goes by another index from now on.
+    pub(super) fn set_own_origin(&self, index: u16) {
+        self.region.store32(header::SELF, index.into(), SeqCst);
     }
 
     pub(super) fn met_of(&self, index: usize) -> Stamp {

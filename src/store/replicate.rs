@@ -244,6 +244,8 @@ impl Zone {
     pub fn clear(&self, now: Millis) -> Result<Stamp, StoreError> {
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
         let stamp = shards.iter().map(|shard| shard.stamp(now)).max().unwrap_or_default();
+        // What comes from now on, and is older, goes unseen, and isn't covered by this.
+        self.note_emptied();
         self.region.store64(header::CLEARED, stamp.0, SeqCst);
         done(Step::Cleared);
         for shard in &shards {
@@ -271,8 +273,18 @@ impl Zone {
         if stamp.millis() > now.saturating_add(max_drift) {
             return Ok(Applied::Future);
         }
-        let before = self.region.word64(header::CLEARED).map_or(u64::MAX, |word| word.fetch_max(stamp.0, SeqCst));
-        if before >= stamp.0 {
+        if stamp <= self.cleared() {
+            return Ok(Applied::Stale);
+        }
+        let raise = || self.region.word64(header::CLEARED).map_or(u64::MAX, |word| word.fetch_max(stamp.0, SeqCst));
+        // One at a time: who comes second with the same has nothing to note any more.
+        let noted = self.with_origins(|| {
+            if stamp > self.cleared() {
+                self.note_emptied();
+            }
+            raise()
+        });
+        if noted.unwrap_or_else(|_| raise()) >= stamp.0 {
             return Ok(Applied::Stale);
         }
         // What it removes is out of sight. Upkeep takes it away: that is a walk over the zone, and peers may send any number

@@ -149,6 +149,13 @@ impl Zone {
         }
     }
 
+    /// The same, also for files that are being written now.
+    pub(super) fn miss_all(&self) {
+        if let Some(word) = self.region.word64(header::TRAIL_MISSES) {
+            word.fetch_add(1, SeqCst);
+        }
+    }
+
     /// Whether the state files follow changes, and may lack this one of a record that goes now.
     pub(super) fn trail_may_lack(&self, fields: &Fields) -> bool {
         self.trail_stands() && fields.stamp > self.trail_closed()

@@ -132,7 +132,7 @@ pub struct Stats {
     pub deletes: u64,
     /// How often this node emptied the zone.
     pub clears: u64,
-    /// Records and deletes of other nodes that were merged, and what was loaded.
+    /// Records and deletes of other nodes that were merged, what was loaded, and what was stamped anew.
     pub merged: u64,
     /// Records that this zone lacked, and that comparing with another node brought.
     pub mended: u64,

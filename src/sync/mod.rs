@@ -92,6 +92,9 @@ pub enum SessionError {
     /// Nothing came for this long.
     #[error("no sign of life for {0} ms")]
     Silent(Millis),
+    /// This node becomes another one.
+    #[error("this node goes on under another identity, as its clock was ahead and was mended")]
+    Renewed,
     /// The peer said goodbye and why.
     #[error("the peer ended the session: {0}")]
     Bye(String),

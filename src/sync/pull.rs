@@ -34,6 +34,8 @@ const KEPT_BUFFER: usize = 64 * 1024;
 pub struct Pull {
     node: Node,
     own: Identity,
+    /// That of this node when the session began.
+    incarnation: u64,
     token: u64,
     pace: Pace,
     input: Input,
@@ -75,6 +77,8 @@ impl Pull {
     /// `token`: not 0, unlike that of every other session of the node.
     pub fn new(node: Node, token: u64, now: Millis) -> Pull {
         Pull {
+            // Read first: if the identity changes between, the session ends.
+            incarnation: node.control.incarnation(),
             own: node.control.identity(),
             token,
             pace: Pace::new(now),
@@ -207,7 +211,9 @@ impl Pull {
 
     fn check(&self) -> Result<(), SessionError> {
         match self.ended {
-            None => Ok(()),
+            // Who says hello is told why there is no session.
+            None if self.peer.is_none() => Ok(()),
+            None => session::check_incarnation(&self.node, self.incarnation),
             Some(_) => Err(SessionError::Protocol("the session has ended".into())),
         }
     }
@@ -217,7 +223,8 @@ impl Pull {
         self.release();
         self.ended = Some(ending.code);
         let told_already = matches!(ending.error, SessionError::Bye(_));
-        let greeted = matches!(ending.code, message::BYE_ITSELF | message::BYE_VERSION);
+        let greeted = matches!(ending.code, message::BYE_ITSELF | message::BYE_VERSION)
+            || matches!(ending.error, SessionError::Renewed);
         if !told_already && (self.peer.is_some() || greeted) {
             write::bye(out, ending.code, &ending.error.to_string());
         }
@@ -367,6 +374,8 @@ impl Pull {
     }
 
     fn greet(&mut self, hello: &message::Hello, out: &mut Vec<u8>, now: Millis) -> Result<(), Ending> {
+        let renewed = session::check_incarnation(&self.node, self.incarnation);
+        renewed.map_err(|error| Ending { code: message::BYE_END, error })?;
         // Also to who is sent away: it learns our version and identity from it.
         write::hello(out, &own_hello(&self.node, now));
         let accepted = session::check_hello(hello, self.own)?;

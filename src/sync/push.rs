@@ -20,6 +20,8 @@ use crate::store::{Drift, Rule, ShardMask, Side, Zone};
 pub struct Push {
     node: Node,
     own: Identity,
+    /// That of this node when the session began.
+    incarnation: u64,
     owner: u64,
     pace: Pace,
     input: Input,
@@ -63,6 +65,8 @@ impl Push {
     /// `owner`: the lease's number, for feed cursors.
     pub fn new(node: Node, owner: u64, now: Millis) -> Push {
         Push {
+            // Read first: if the identity changes between, the session ends.
+            incarnation: node.control.incarnation(),
             own: node.control.identity(),
             owner,
             pace: Pace::new(now),
@@ -262,7 +266,7 @@ impl Push {
 
     fn check(&self) -> Result<(), SessionError> {
         match self.ended {
-            None => Ok(()),
+            None => session::check_incarnation(&self.node, self.incarnation),
             Some(_) => Err(SessionError::Protocol("the session has ended".into())),
         }
     }

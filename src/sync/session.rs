@@ -148,6 +148,11 @@ impl From<Malformed> for Ending {
     }
 }
 
+/// Whether this node is still what it was when the session began, and isn't about to become another one.
+pub fn check_incarnation(node: &Node, then: u64) -> Result<(), SessionError> {
+    if node.control.incarnation() == then && !node.control.is_renewing() { Ok(()) } else { Err(SessionError::Renewed) }
+}
+
 /// Checks a peer's hello against this node. The returned bound is that of frames sent to it.
 pub fn check_hello(hello: &Hello, own: Identity) -> Result<usize, Ending> {
     if hello.identity == own {
@@ -205,6 +210,7 @@ impl Heard {
     pub fn gone(&self, origin: Identity) -> bool {
         let at = self.all.binary_search_by_key(&origin, |(identity, _)| *identity).ok();
         let heard = at.and_then(|at| self.all.get(at)).map_or(0, |(_, heard)| *heard);
-        self.now.saturating_sub(heard) > self.patience
+        // Heard of in the future: by a clock that was ahead, and not since it was mended.
+        self.now.abs_diff(heard) > self.patience
     }
 }

@@ -1,6 +1,7 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
+use crate::clocks::Versions;
 use crate::counts::Ledger;
 use crate::node::{SimNode, ZONES};
 use std::collections::BTreeMap;
@@ -48,10 +49,16 @@ impl fmt::Debug for Act {
 /// The node of an act that binds nobody, as its node has lost its memory. It may still be around.
 const NOBODY: usize = usize::MAX;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Acknowledged {
     version: Version,
+    /// In the order of all.
+    number: u64,
+    /// The version that it had before its node's clock was mended.
+    was: Option<Version>,
     by: usize,
+    /// The same, also when it binds nobody any more.
+    author: usize,
     act: Act,
     /// The node's clock.
     at: Millis,
@@ -68,12 +75,59 @@ impl Acknowledged {
             || self.positions.iter().any(|(origin, stamp)| *origin == version.origin && *stamp >= version.stamp)
     }
 
+    /// Whether it was stamped anew, and its node knew of `older` when it acted, which now seems to be newer.
+    fn was_after(&self, older: &Acknowledged) -> bool {
+        let knew = |was: Version| {
+            older.version.origin == was.origin
+                || self.replaced == Some(older.version)
+                || self
+                    .positions
+                    .iter()
+                    .any(|(origin, stamp)| *origin == older.version.origin && *stamp >= older.version.stamp)
+        };
+        self.number > older.number && self.was.is_some_and(knew)
+    }
+
+    /// Its node holds nothing for over any more but what these positions cover.
+    fn forget_but(&mut self, known: &[(Identity, Stamp)]) {
+        let of = |origin: Identity| known.iter().find(|(other, _)| *other == origin).map_or(Stamp::ZERO, |(_, at)| *at);
+        self.positions = self.positions.iter().map(|(origin, at)| (*origin, (*at).min(of(*origin)))).collect();
+        self.replaced = self.replaced.filter(|version| of(version.origin) >= version.stamp);
+    }
+
     /// When what it did was over, if it is: a delete at once, a record at its end.
     fn over_since(&self, now: Millis) -> Option<Millis> {
         match self.act {
             Act::Delete => Some(self.at),
             Act::Put { expires, .. } => expires.filter(|at| *at <= now).map(|at| at.max(self.at)),
         }
+    }
+}
+
+/// An emptying that a node acknowledged.
+#[derive(Debug)]
+struct Emptied {
+    zone: usize,
+    stamp: Stamp,
+    number: u64,
+    by: usize,
+    /// Who did it, and what that had of others then.
+    author: usize,
+    positions: Rc<[(Identity, Stamp)]>,
+    /// It was of the future, and another entry has the stamp that it got instead: what its author had by then is over.
+    mended: bool,
+    /// Another node took it that was ahead as well, and mended it. It holds for over what it had when it came.
+    taken: bool,
+    /// Another node has it, or a later one, and so may have taken along what its author didn't know of.
+    spread: bool,
+}
+
+impl Emptied {
+    /// Whether this is over with it.
+    fn covers(&self, act: &Acknowledged) -> bool {
+        let known = |(origin, stamp): &(Identity, Stamp)| *origin == act.version.origin && *stamp >= act.version.stamp;
+        let was_there = || act.author == self.author && act.number < self.number || self.positions.iter().any(known);
+        self.stamp >= act.version.stamp && (!self.mended || self.taken || self.spread || was_there())
     }
 }
 
@@ -93,21 +147,35 @@ struct Past {
 pub struct History {
     /// By zone and key.
     acts: BTreeMap<(usize, Vec<u8>), Vec<Acknowledged>>,
-    /// By zone: stamp and node.
-    clears: Vec<(usize, Stamp, usize)>,
+    clears: Vec<Emptied>,
     /// By zone.
     past: [Past; ZONES.len()],
     /// How long tombstones live.
     retention: Millis,
+    /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
+    latest: Millis,
     pub count: u64,
+    /// Whether zones that may count do.
+    counters: bool,
+    /// Whether at most one clock was ever off by minutes.
+    one_ahead: bool,
     /// What was added in zones of counters.
     pub ledger: Ledger,
 }
 
 impl History {
-    pub fn new(retention: Millis) -> History {
-        let (past, ledger) = (Default::default(), Ledger::default());
-        History { acts: BTreeMap::new(), clears: Vec::new(), past, retention, count: 0, ledger }
+    pub fn new(retention: Millis, counters: bool, one_ahead: bool) -> History {
+        History {
+            acts: BTreeMap::new(),
+            clears: Vec::new(),
+            past: Default::default(),
+            retention,
+            latest: 0,
+            count: 0,
+            counters,
+            one_ahead,
+            ledger: Ledger::default(),
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one for each thing to remember")]
@@ -123,13 +191,18 @@ impl History {
         replaced: Option<Version>,
     ) {
         let positions = node.zone(zone).positions().into();
-        let acknowledged = Acknowledged { version, by, act, at, positions, replaced };
+        let number = self.count;
+        let acknowledged = Acknowledged { version, number, was: None, by, author: by, act, at, positions, replaced };
         self.acts.entry((zone, key.to_vec())).or_default().push(acknowledged);
         self.count += 1;
     }
 
-    pub fn cleared(&mut self, node: usize, zone: usize, stamp: Stamp) {
-        self.clears.push((zone, stamp, node));
+    pub fn cleared(&mut self, by: usize, node: &SimNode, zone: usize, stamp: Stamp) {
+        let positions = node.zone(zone).positions().into();
+        let (number, author) = (self.count, by);
+        let emptied =
+            Emptied { zone, stamp, number, by, author, positions, mended: false, taken: false, spread: false };
+        self.clears.push(emptied);
         self.count += 1;
     }
 
@@ -142,13 +215,76 @@ impl History {
         }
         let lost = |at: usize| zone.is_none_or(|zone| zone == at);
         let acts = self.acts.iter_mut().filter(|((at, _), _)| lost(*at)).flat_map(|(_, acts)| acts);
-        let clears = self.clears.iter_mut().filter(|(at, _, _)| lost(*at)).map(|(_, _, by)| by);
+        let clears = self.clears.iter_mut().filter(|emptied| lost(emptied.zone)).map(|emptied| &mut emptied.by);
         acts.map(|act| &mut act.by).chain(clears).filter(|by| **by == node).for_each(|by| *by = NOBODY);
     }
 
     /// A node's memory of a zone was made anew: of what it wrote before, tombstones alone tell that it is over.
     pub fn made_anew(&mut self, zone: usize, node: Identity) {
         self.past[zone].anew.push(node);
+    }
+
+    /// A clock that is off has shown this time.
+    pub fn clock_ran_to(&mut self, clock: Millis) {
+        self.latest = self.latest.max(clock);
+    }
+
+    /// A node has stamped anew what was later than `latest`, its own and what it had of others: versions before and after. What
+    /// it wrote itself and isn't there any more had made way for something later. The same of emptyings, up to which stamp.
+    pub fn renewed(
+        &mut self,
+        node: usize,
+        zone: usize,
+        latest: Stamp,
+        (before, after): (&Versions, &Versions),
+        (emptied, cleared): (Stamp, Stamp),
+    ) {
+        for ((_, key), acts) in self.acts.iter_mut().filter(|((z, _), _)| *z == zone) {
+            let (old, new) = (before.get(key), after.get(key));
+            let known =
+                old.filter(|old| old.stamp > latest).and_then(|old| acts.iter().find(|act| act.version == *old));
+            let again = known.zip(new).map(|(act, version)| Acknowledged {
+                version: *version,
+                was: Some(act.version),
+                by: if act.by == node { node } else { NOBODY },
+                ..act.clone()
+            });
+            acts.iter_mut().filter(|act| act.by == node && act.version.stamp > latest).for_each(|act| act.by = NOBODY);
+            acts.extend(again);
+        }
+        if emptied <= latest {
+            return;
+        }
+        // A zone knows of its last emptying only: that stands for those before it, too, of which some weren't quite so far ahead.
+        let mut mended = Vec::new();
+        for one in self.clears.iter_mut().filter(|one| one.zone == zone && one.stamp > cleared && one.stamp <= emptied)
+        {
+            if one.by == node {
+                one.mended = true;
+                mended.push(Emptied {
+                    stamp: cleared,
+                    mended: false,
+                    spread: false,
+                    positions: one.positions.clone(),
+                    ..*one
+                });
+                one.by = NOBODY;
+            } else {
+                one.taken = true;
+            }
+        }
+        // What was told of others after the last one may have come to nothing, and is not held for over any more.
+        let last = self.clears.iter().find(|one| one.zone == zone && one.stamp == emptied && one.author == node);
+        let known: Rc<[(Identity, Stamp)]> = match last {
+            Some(one) => one.positions.clone(),
+            None => Rc::new([]),
+        };
+        for act in self.acts.range_mut((zone, Vec::new())..(zone + 1, Vec::new())).flat_map(|(_, acts)| acts) {
+            if act.by == node {
+                act.forget_but(&known);
+            }
+        }
+        self.clears.extend(mended);
     }
 
     /// Whether what `node` shows now can be true.
@@ -159,14 +295,16 @@ impl History {
         live: &BTreeMap<Vec<u8>, Live>,
         now: Millis,
     ) -> Result<(), String> {
-        if ZONES[zone].counts {
+        if self.counters && ZONES[zone].counts {
             return self.ledger.check_now(node, zone, live);
         }
         self.check_true(zone, live)?;
         for (key, record) in live {
             let own = |by: &usize| *by == node;
-            let emptied =
-                self.clears.iter().any(|(z, stamp, by)| *z == zone && own(by) && *stamp >= record.version.stamp);
+            let emptied = self
+                .clears
+                .iter()
+                .any(|emptied| emptied.zone == zone && own(&emptied.by) && emptied.stamp >= record.version.stamp);
             let acts = self.acts.get(&(zone, key.clone())).map_or(&[][..], Vec::as_slice);
             let last =
                 acts.iter().filter(|act| own(&act.by) && act.version > record.version).map(|act| act.version).max();
@@ -179,21 +317,27 @@ impl History {
 
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
-        if ZONES[zone].counts {
+        if self.counters && ZONES[zone].counts {
             return self.ledger.check(zone, live);
         }
         self.check_true(zone, live)?;
         for (key, record) in live {
-            if let Some((_, stamp, _)) =
-                self.clears.iter().find(|(z, stamp, by)| *z == zone && *by != NOBODY && *stamp >= record.version.stamp)
-            {
-                return Err(format!("key {key:?} holds {record:?}, older than the emptying at {stamp:?}"));
+            let older = |emptied: &&Emptied| emptied.by != NOBODY && emptied.stamp >= record.version.stamp;
+            if let Some(emptied) = self.clears_of(zone).find(older) {
+                return Err(format!("key {key:?} holds {record:?}, older than an emptying: {emptied:?}"));
             }
         }
         for ((_, key), acts) in self.acts.iter().filter(|((z, _), _)| *z == zone) {
             let Some(last) = acts.iter().filter(|act| act.by != NOBODY).max_by_key(|act| act.version) else { continue };
             match live.get(key) {
-                Some(record) if record.version >= last.version => {}
+                Some(record) if record.version >= last.version => {
+                    let held = acts.iter().find(|act| act.version == record.version);
+                    let binds = |act: &&Acknowledged| act.by != NOBODY && act.over_since(now).is_none();
+                    let lost = |held: &Acknowledged| acts.iter().filter(binds).find(|act| act.was_after(held));
+                    if let Some(act) = held.and_then(lost).filter(|_| self.one_ahead) {
+                        return Err(format!("key {key:?}: {act:?} was acknowledged after {record:?}, which is there"));
+                    }
+                }
                 Some(record) if self.forgotten(zone, acts, last.version, record.version, now) => {}
                 Some(record) => {
                     return Err(format!("key {key:?}: {last:?} was acknowledged, and {record:?} is there"));
@@ -225,13 +369,22 @@ impl History {
     /// says: the node's memory was lost; the older one's writer has had other memory since; the zone gave up, or left out,
     /// something of that age for want of room, and then its writer alone can tell.
     fn forgotten(&self, zone: usize, acts: &[Acknowledged], last: Version, older: Version, now: Millis) -> bool {
+        let now = now.max(self.latest);
         let past = &self.past[zone];
         let nobody_tells = past.anew.contains(&older.origin)
             || older.stamp <= past.left_out
             || (older.stamp <= past.evicted && !self.author_lives(acts, older));
+        let held = acts.iter().find(|act| act.version == older);
+        // What an emptying of the future took along tells of nothing any more, and the emptying only of what was known then.
+        let went_along = |act: &Acknowledged| {
+            self.clears_of(zone).any(|emptied| {
+                let knew = held.is_some_and(|held| emptied.covers(held)) && !emptied.taken;
+                (emptied.mended || emptied.taken) && emptied.covers(act) && !knew
+            })
+        };
         acts.iter().filter(|act| act.version >= last).any(|act| {
             let over = self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
-            over && (nobody_tells || !act.knew(older) || act.by == NOBODY)
+            over && (nobody_tells || !act.knew(older) || act.by == NOBODY) || went_along(act)
         })
     }
 
@@ -250,6 +403,8 @@ impl History {
     /// Notes what a node knows at its time `now`. What it is told of while it remembers an act can't come back later.
     pub fn learn(&mut self, node: usize, zone: usize, of: &SimNode, now: Millis) {
         let positions: Rc<[_]> = of.zone(zone).positions().into();
+        // What a clock that was off let go isn't remembered.
+        let now = now.max(self.latest);
         let (retention, past) = (self.retention, self.past[zone].given_up);
         for act in self.acts.range_mut((zone, Vec::new())..(zone + 1, Vec::new())).flat_map(|(_, acts)| acts) {
             let remembered = act.over_since(now).is_none_or(|since| now + 100 < since + retention.min(60_000));
@@ -259,8 +414,11 @@ impl History {
         }
     }
 
-    /// Notes what zones gave up for want of room.
-    pub fn note_given_up(&mut self, node: &SimNode) {
+    /// Notes which emptyings a node has, and what its zones gave up for want of room.
+    pub fn note_given_up(&mut self, at: usize, node: &SimNode) {
+        for emptied in self.clears.iter_mut().filter(|emptied| emptied.author != at) {
+            emptied.spread |= node.zone(emptied.zone).cleared() >= emptied.stamp;
+        }
         for (past, zone) in self.past.iter_mut().zip(node.node.zones.iter().map(|zone| zone.zone)) {
             past.given_up = past.given_up.max(zone.purge_floor());
             past.evicted = past.evicted.max(zone.may_lack());
@@ -276,8 +434,13 @@ impl History {
 
     /// Whether something at or after `version` says that the record is gone.
     fn explained(&self, zone: usize, acts: &[Acknowledged], version: Version, now: Millis) -> bool {
+        let now = now.max(self.latest);
         acts.iter().any(|act| act.version >= version && act.over_since(now).is_some())
-            || self.clears.iter().any(|(z, stamp, _)| *z == zone && *stamp >= version.stamp)
+            || acts.iter().any(|act| act.version == version && self.clears_of(zone).any(|emptied| emptied.covers(act)))
+    }
+
+    fn clears_of(&self, zone: usize) -> impl Iterator<Item = &Emptied> {
+        self.clears.iter().filter(move |emptied| emptied.zone == zone)
     }
 }
 

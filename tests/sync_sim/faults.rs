@@ -5,7 +5,7 @@ use crate::world::World;
 use zonemesh::record::Millis;
 
 /// By the index in the counts.
-pub const FAULT_NAMES: [&str; 15] = [
+pub const FAULT_NAMES: [&str; 16] = [
     "connection lost",
     "connection lost at one end",
     "second connection",
@@ -21,12 +21,15 @@ pub const FAULT_NAMES: [&str; 15] = [
     "slow peer",
     "memory lost but for files",
     "memory of a zone made anew",
+    "clock set by minutes",
 ];
 
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
-        let kind = self.rng.below(FAULT_NAMES.len() as u64) as usize;
+        // The last isn't for worlds with counters.
+        let kinds = FAULT_NAMES.len() - usize::from(self.counters);
+        let kind = self.rng.below(kinds as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
         let long = self.rng.between(50, 3 * self.limits.timeout);
@@ -35,7 +38,7 @@ impl World {
             2 => self.nodes[at].has_agent(now) && self.nodes[other].up(now),
             5 | 7 | 8 | 13 | 14 => self.nodes[at].up(now),
             6 => self.links.iter().any(|link| link.to == at && link.pull.is_some()),
-            9..=12 => true,
+            9..=12 | 15 => true,
             _ => self.links.iter().any(|link| link.from == at && link.to == other),
         };
         if !hit {
@@ -66,6 +69,7 @@ impl World {
             12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
             13 => self.lose_memory(at, long, true),
             14 => self.make_anew(at),
+            15 => self.set_clock(at),
             _ => {
                 for link in self.links.iter_mut().filter(|link| link.from == at && link.to == other) {
                     match kind {
@@ -121,7 +125,8 @@ impl World {
         let now = self.now;
         let skew = self.nodes[at].skew;
         let saved = std::mem::take(&mut self.nodes[at].saved);
-        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.nodes.len());
+        self.nodes[at] =
+            SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.nodes.len(), self.counters);
         self.identities += 1;
         if files {
             let clock = self.nodes[at].clock(now);
@@ -147,7 +152,7 @@ impl World {
 
     /// All sessions of a node end.
     fn leave(&mut self, at: usize, tidy: bool) {
-        self.history.note_given_up(&self.nodes[at]);
+        self.history.note_given_up(at, &self.nodes[at]);
         let now = self.now;
         for link in &mut self.links {
             if link.from == at {

@@ -12,6 +12,7 @@
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 
 mod check;
+mod clocks;
 mod counts;
 mod faults;
 mod lies;
@@ -95,6 +96,7 @@ fn simulate(from: u64, seeds: u64) -> bool {
                 total.recovered += counts.recovered;
                 total.joined.0 += counts.joined.0;
                 total.joined.1 += counts.joined.1;
+                total.renewals += counts.renewals;
                 total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
                 settled.push(counts.settled);
             }
@@ -110,14 +112,15 @@ fn simulate(from: u64, seeds: u64) -> bool {
     settled.sort_unstable();
     println!(
         "simulator: {seeds} seeds in {:.1} s, {failed} failed, {open} are open; {} operations, {} writes acknowledged, {} sessions, \
-         {} bytes in {} pieces, {} records mended",
+         {} bytes in {} pieces, {} records mended, {} nodes mended their stamps",
         begun.elapsed().as_secs_f64(),
         total.operations,
         total.acknowledged,
         total.sessions,
         total.moved.bytes,
         total.moved.pieces,
-        total.mended
+        total.mended,
+        total.renewals
     );
     println!(
         "simulator: zones that had found no room were whole again in {} seeds; nodes that joined were sent {} bytes of \

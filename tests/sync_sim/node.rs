@@ -15,7 +15,7 @@ pub struct ZoneKind {
     size: usize,
     timeout: Option<Millis>,
     pub evict: bool,
-    /// Nodes add to what it holds.
+    /// Nodes add to what it holds, in most worlds.
     pub counts: bool,
     /// Its table of origins is too small for more nodes than this and their incarnations.
     most_nodes: usize,
@@ -41,9 +41,9 @@ pub const ZONES: [ZoneKind; 5] = [
 pub const SCARCE: usize = ZONES.len() - 1;
 
 impl ZoneKind {
-    fn make(&self, params: &Params, seed: [u8; 16]) -> (SyncZone, Mapping) {
+    fn make(&self, params: &Params, seed: [u8; 16], counters: bool) -> (SyncZone, Mapping) {
         let memory = map(self.size);
-        let matching = if self.counts { Matching::Counter } else { Matching::Exact };
+        let matching = if self.counts && counters { Matching::Counter } else { Matching::Exact };
         let params = Params { timeout: self.timeout, sync: true, evict: self.evict, matching, ..*params };
         let zone = Zone::create_with(memory.region(), &params, seed).expect("a zone");
         (SyncZone { name: self.name.into(), zone }, memory)
@@ -76,6 +76,7 @@ pub struct SimNode {
     /// What checks have seen, by zone.
     pub seen: [RefCell<Seen>; ZONES.len()],
     retention: Millis,
+    counters: bool,
     seed: [u8; 16],
     // Unmapped after the handles above are gone: of the zones, and of the control region.
     memory: Vec<Mapping>,
@@ -83,14 +84,14 @@ pub struct SimNode {
 
 impl SimNode {
     /// One of a cluster of so many.
-    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, nodes: usize) -> SimNode {
+    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, nodes: usize, counters: bool) -> SimNode {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
         let identity = Identity(bytes);
         let kinds = ZONES.iter().filter(|kind| nodes <= kind.most_nodes);
         let (zones, mut memory): (Vec<_>, Vec<_>) =
-            kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes)).unzip();
+            kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes, counters)).unzip();
         let mapping = map(CONTROL_SIZE);
         let control = Control::create_with(mapping.region(), identity).expect("a control region");
         memory.push(mapping);
@@ -104,6 +105,7 @@ impl SimNode {
             tokens: 0,
             seen: Default::default(),
             retention,
+            counters,
             seed: bytes,
             memory,
         }
@@ -133,7 +135,7 @@ impl SimNode {
         control.leave_behind(self.zone(zone).last_stamp());
         control.next_generation();
         let params = Params { retention: self.retention, born: control.born(now), ..Params::new(control.identity()) };
-        let (made, memory) = ZONES[zone].make(&params, self.seed);
+        let (made, memory) = ZONES[zone].make(&params, self.seed, self.counters);
         let mut zones = self.node.zones.to_vec();
         zones[zone] = made;
         self.node.zones = Arc::from(zones);
@@ -192,7 +194,7 @@ impl SimNode {
 
     /// The same of one zone.
     pub fn load_zone(&self, zone: usize, now: Millis) {
-        let kind = if ZONES[zone].counts { Kind::Counter } else { Kind::Register };
+        let kind = if ZONES[zone].counts && self.counters { Kind::Counter } else { Kind::Register };
         for (version, key, value, expires, shortened) in &self.saved[zone] {
             let (value, shortened, version) = (value.as_deref(), *shortened, *version);
             let record = Record { kind, version, key, value, expires: *expires, shortened };

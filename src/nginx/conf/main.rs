@@ -278,13 +278,16 @@ impl MainConf {
     /// In `init_module`.
     pub unsafe fn complete(&mut self) -> Result<(), String> {
         let control = self.control.ok_or("the control zone is missing")?;
-        for zone in &mut self.zones {
-            let region = zone.region.ok_or_else(|| format!("{} has no memory", zone.title()))?;
-            if zone.inherited {
-                zone.zone = Some(
-                    Zone::attach(region, &zone.params(&control))
-                        .map_err(|error| format!("{}: {error}", zone.title()))?,
-                );
+        // The agent of the last configuration may just now give the node another identity: see `agent/renew.rs`.
+        let mut incarnation = None;
+        while incarnation != Some(control.incarnation()) {
+            incarnation = Some(control.incarnation());
+            for zone in &mut self.zones {
+                let region = zone.region.ok_or_else(|| format!("{} has no memory", zone.title()))?;
+                if zone.inherited {
+                    let attached = Zone::attach(region, &zone.params(&control));
+                    zone.zone = Some(attached.map_err(|error| format!("{}: {error}", zone.title()))?);
+                }
             }
         }
         // SAFETY: the caller's promise.

@@ -18,6 +18,7 @@ mod model;
 mod past;
 mod processes;
 mod read_model;
+mod renew;
 mod replicate;
 mod resize;
 mod session;

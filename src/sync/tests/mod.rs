@@ -4,6 +4,7 @@ mod compare;
 mod hostile;
 mod pair;
 mod recorded;
+mod renew;
 mod wire;
 
 use super::{Limits, Node, SyncZone};

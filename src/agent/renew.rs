@@ -1,0 +1,207 @@
+//! Notices that the node's clock was ahead of its peers' and has been mended, and has what it wrote stamped anew.
+//!
+//! A clock that jumps back may be right now or wrong: the peers' clocks tell. As long as more of them hold with the stamps than
+//! with the clock nothing is done, and stamps go on from where they are. So they do where a zone has counters or limits (see
+//! [`Zone::can_renew`]): a node has one identity in all its zones.
+
+use super::hub::Hub;
+use super::{Cluster, now};
+use crate::record::Millis;
+use crate::store::{Control, Renewal, StoreError, Zone};
+use crate::sync::{NoteLevel, SyncZone};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// A step ends after this time; what else the thread has to do comes before the next.
+const STEP: Duration = Duration::from_micros(500);
+/// After something that can't be done now.
+const PAUSE: Duration = Duration::from_millis(20);
+/// So often in a row the clock has to be behind.
+const LOOKS: u32 = 2;
+
+/// The node's stamps, looked after.
+pub(super) struct Renewing<'a> {
+    cluster: Option<&'a Cluster>,
+    hub: Rc<Hub>,
+    /// How often in a row the clock was behind.
+    seen: u32,
+    /// That the peers hold with the stamps was said.
+    told: bool,
+    /// Why it goes on as it is was said, and nothing is tried until the clock has caught up.
+    stays: bool,
+    work: Option<Work>,
+}
+
+struct Work {
+    began: Instant,
+    /// Zones that aren't done, the present one last.
+    left: Vec<(String, Renewal)>,
+    next: Instant,
+}
+
+impl<'a> Renewing<'a> {
+    pub(super) fn new(cluster: Option<&'a Cluster>, hub: &Rc<Hub>) -> Renewing<'a> {
+        Renewing { cluster, hub: hub.clone(), seen: 0, told: false, stays: false, work: None }
+    }
+
+    /// Looks whether something is to be done; called now and then.
+    pub(super) fn look(&mut self) {
+        let Some(cluster) = self.cluster.filter(|_| self.work.is_none() && self.hub.holds()) else { return };
+        let (control, zones) = (&self.hub.control, &cluster.node.zones);
+        if zones.iter().any(|sync| sync.zone.is_moving()) {
+            return;
+        }
+        let identity = control.identity();
+        // Somebody died in the midst of it.
+        let is_half_done = control.is_renewing() || zones.iter().any(|sync| !sync.zone.is_of(identity));
+        let now = now();
+        let drift = cluster.node.limits.max_drift;
+        let clocks = self.hub.clocks();
+        // The latest that is right: who has it takes later stamps than others do.
+        let latest = clocks.iter().copied().filter(|clock| *clock <= now.saturating_add(drift)).fold(now, Millis::max);
+        let is_ahead = |zone: &Zone| zone.is_ahead(latest, drift);
+        self.seen = if zones.iter().any(|sync| is_ahead(&sync.zone)) { self.seen + 1 } else { 0 };
+        if self.seen == 0 && !is_half_done {
+            (self.told, self.stays) = (false, false);
+        }
+        let ahead = zones.iter().map(|sync| sync.zone.ahead(now)).max().unwrap_or(0);
+        if self.stays {
+            return;
+        }
+        if is_half_done {
+            self.begin(cluster, latest, ahead);
+        } else if self.seen >= LOOKS && self.is_confirmed(&clocks, now, ahead, drift) {
+            match zones.iter().find(|sync| !sync.zone.can_renew()) {
+                Some(sync) => self.stay(ahead, &format!("zone \"{}\" has counters or limits", sync.name)),
+                None => self.begin(cluster, latest, ahead),
+            }
+        }
+    }
+
+    /// Goes on as before, and says why.
+    fn stay(&mut self, ahead: Millis, why: &str) {
+        self.stays = true;
+        self.hub.log.line(
+            NoteLevel::Warn,
+            format!(
+                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say, but \
+                 {why}: nothing is stamped anew, and what is too far ahead of other nodes' clocks waits until they have caught up"
+            ),
+        );
+    }
+
+    /// Whether the peers' clocks say the same as this node's.
+    fn is_confirmed(&mut self, clocks: &[Millis], now: Millis, ahead: Millis, drift: Millis) -> bool {
+        // Those that are far ahead of this one's don't say that it is right, whatever they say of the stamps.
+        let agrees = |clock: Millis| {
+            clock <= now.saturating_add(drift) && clock.saturating_add(drift) < now.saturating_add(ahead)
+        };
+        let with = clocks.iter().filter(|clock| agrees(**clock)).count();
+        let against = clocks.len() - with;
+        // This node's own clock counts, too. With nobody there, nothing is lost by waiting.
+        let confirmed = with > 0 && with + 1 > against;
+        if !confirmed && against > 0 && !std::mem::replace(&mut self.told, true) {
+            self.hub.log.line(
+                NoteLevel::Warn,
+                format!(
+                    "this node's clock is {ahead} ms behind its own last stamp, and the clocks of {against} peers are not: \
+                     it goes on from that stamp; check the time service"
+                ),
+            );
+        }
+        confirmed
+    }
+
+    /// `clock`: the latest that is right.
+    fn begin(&mut self, cluster: &Cluster, clock: Millis, ahead: Millis) {
+        let control = &self.hub.control;
+        let goes_on = control.is_renewing();
+        let zones = &cluster.node.zones;
+        let Ok(identity) = Control::random_identity() else { return };
+        // Before sessions end for it.
+        let is_full = |sync: &&SyncZone| matches!(sync.zone.expect_identity(identity), Err(StoreError::NoMemory));
+        if let Some(full) = zones.iter().find(is_full).filter(|_| !goes_on) {
+            return self.stay(ahead, &format!("zone \"{}\" has no room to note another identity", full.name));
+        }
+        let identity = control.begin_renewal(identity);
+        let why = if goes_on {
+            "an agent died while it stamped anew what was from the future".into()
+        } else {
+            format!(
+                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say"
+            )
+        };
+        self.hub.log.line(
+            NoteLevel::Warn,
+            format!("{why}: it goes on as node {identity}, and what is from the future gets stamps of the present"),
+        );
+        self.hub.set_renewing(true);
+        let (last, latest) = (control.last_identity(), Renewal::latest(clock, cluster.node.limits.max_drift));
+        let renewal = |zone: &Zone| Renewal::new(*zone, identity, last, latest);
+        // One with parts is among them only if it was made while another agent did this.
+        let concerned = zones.iter().filter(|sync| sync.zone.can_renew() || !sync.zone.is_of(identity));
+        let left = concerned.map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
+        self.work = Some(Work { began: Instant::now(), left, next: Instant::now() });
+        self.seen = 0;
+    }
+
+    /// Works, if there is something to do; then returns. Otherwise it waits until it is dropped.
+    pub(super) async fn run(&mut self) {
+        while let Some(work) = &mut self.work {
+            tokio::time::sleep_until(work.next.into()).await;
+            if !self.hub.holds() {
+                return;
+            }
+            let began = Instant::now();
+            let pause = loop {
+                match work.step(&self.hub) {
+                    Ok(true) if began.elapsed() < STEP => {}
+                    // As long as it took, and so at most half of the thread's time.
+                    Ok(true) => break began.elapsed(),
+                    Ok(false) => {
+                        self.end();
+                        return;
+                    }
+                    Err(_) => break PAUSE,
+                }
+            };
+            work.next = Instant::now() + pause;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// Does what is begun, as the node ends.
+    pub(super) async fn finish(&mut self) {
+        if self.work.is_some() {
+            self.run().await;
+        }
+    }
+
+    fn end(&mut self) {
+        let took = self.work.take().map_or(0, |work| work.began.elapsed().as_millis());
+        let control = &self.hub.control;
+        control.end_renewal();
+        self.hub.log.line(
+            NoteLevel::Notice,
+            format!("this node is node {} now ({took} ms); sessions begin anew", control.identity()),
+        );
+        self.hub.set_renewing(false);
+    }
+}
+
+impl Work {
+    /// `false`: all is done.
+    fn step(&mut self, hub: &Hub) -> Result<bool, StoreError> {
+        let Some((name, renewal)) = self.left.last_mut() else { return Ok(false) };
+        if let Some(done) = renewal.step(now())? {
+            if done.records > 0 || done.cleared {
+                let emptied = if done.cleared { ", and so has the last emptying" } else { "" };
+                let text =
+                    format!("zone \"{name}\": {} records from the future have new stamps{emptied}", done.records);
+                hub.log.line(NoteLevel::Notice, text);
+            }
+            self.left.pop();
+        }
+        Ok(true)
+    }
+}

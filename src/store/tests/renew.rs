@@ -1,0 +1,233 @@
+//! A clock that was ahead and was mended: what it wrote gets stamps of the present, and the node goes on as another one.
+
+use super::check::check;
+use super::*;
+use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::control::CONTROL_SIZE;
+use crate::store::{Applied, Condition, Control, Life, Matching, Missing, Renewal, Renewed, Written};
+
+const DRIFT: Millis = 60_000;
+const HOUR: Millis = 3_600_000;
+
+/// Steps of the work, at most so many; what became of it, if all was done.
+fn renew(zone: &Zone, node: u8, now: Millis, steps: usize) -> Option<Renewed> {
+    let mut renewal = Renewal::new(*zone, identity(node), identity(1), Renewal::latest(now, DRIFT));
+    (0..steps).find_map(|_| renewal.step(now).expect("a step"))
+}
+
+fn write(zone: &Zone, key: &str, now: Millis) -> Version {
+    match zone.set(key.as_bytes(), key.as_bytes(), Life::Default, Condition::Always, now) {
+        Ok(Written::Done(version)) => version,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn version(zone: &Zone, key: &str) -> Version {
+    let mut version = None;
+    zone.show(key.as_bytes(), &mut |record| version = Some(record.version)).expect("the lock");
+    version.expect("a record or a tombstone")
+}
+
+fn remote(key: &'static str, millis: Millis, node: u8) -> Record<'static> {
+    let version = Version { stamp: Stamp::at(millis), origin: identity(node) };
+    Record { kind: Kind::Register, version, key: key.as_bytes(), value: Some(b"r"), expires: None, shortened: false }
+}
+
+#[test]
+fn what_is_from_the_future_gets_stamps_that_peers_take() {
+    for size in [64 << 10, 4 << 20] {
+        let zone = Fixture::new(size, None, true);
+        let before = write(&zone, "before", START);
+        write(&zone, "deleted", START);
+        // The clock jumps, and is mended ten seconds later.
+        let future = START + HOUR;
+        for n in 0..10 {
+            write(&zone, &format!("key {n}"), future + n * 100);
+        }
+        zone.delete(b"deleted", future + 500).expect("deleted");
+        assert_eq!(zone.apply(&remote("theirs", future + 700, 7), future, DRIFT), Ok(Applied::Newer));
+        zone.advance(identity(7), Stamp::at(future + 700));
+        zone.advance(identity(8), Stamp::at(START - 10 * HOUR));
+        let now = START + 10_000;
+        assert!(zone.is_ahead(now, DRIFT) && zone.ahead(now) > HOUR - 11_000);
+        let live = listing(&zone, now);
+
+        assert_eq!(renew(&zone, 2, now, 1_000_000), Some(Renewed { records: 12, cleared: false }));
+        check(&zone);
+        assert!(!zone.is_ahead(now, DRIFT) && zone.is_of(identity(2)));
+        assert_eq!(listing(&zone, now), live, "nothing else has changed");
+        assert_eq!(version(&zone, "before"), before);
+        // Later than whatever peers may have taken, whoever wrote it.
+        let latest = Version { stamp: Stamp::at(now + DRIFT).next(), origin: identity(2) };
+        (0..10).for_each(|n| assert_eq!(version(&zone, &format!("key {n}")), latest));
+        assert_eq!(version(&zone, "deleted"), latest);
+        assert_eq!(version(&zone, "theirs"), latest);
+        // What is promised stays so, but for the future.
+        assert_eq!(zone.position(identity(7)), Stamp::at(now + DRIFT));
+        assert_eq!(zone.position(identity(8)), Stamp::at(START - 10 * HOUR));
+        assert!(zone.position(identity(1)) >= before.stamp && zone.position(identity(1)) <= Stamp::at(now + DRIFT));
+        let next = write(&zone, "next", now);
+        assert!(next.stamp >= Stamp::at(now) && next.stamp.millis() <= now + DRIFT && next.origin == identity(2));
+        assert!(!zone.is_ahead(now, DRIFT), "it is done once");
+        assert!(write(&zone, "key 3", now) > latest, "what is written now wins over what was");
+        assert!(zone.close(now).0 >= next.stamp);
+    }
+}
+
+#[test]
+fn a_write_wins_over_what_stays_from_the_near_future() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let near = remote("k", START + 30_000, 7);
+    assert_eq!(zone.apply(&near, START, DRIFT), Ok(Applied::Newer));
+    write(&zone, "far", START + HOUR);
+    renew(&zone, 2, START, 1_000_000).expect("done");
+    assert_eq!(version(&zone, "k"), near.version, "peers take it as it is");
+    assert!(write(&zone, "k", START).stamp > near.version.stamp);
+}
+
+#[test]
+fn an_emptying_of_the_future_is_one_of_the_present() {
+    let zone = Fixture::new(64 << 10, None, true);
+    (0..200).for_each(|n| _ = write(&zone, &format!("key {n}"), START));
+    zone.clear(START + HOUR).expect("emptied");
+    write(&zone, "after", START + HOUR);
+    assert_eq!(zone.apply(&remote("lost", START + 5_000, 7), START, DRIFT), Ok(Applied::Stale));
+    let now = START + 4_000;
+    let done = renew(&zone, 2, now, 1_000_000).expect("done");
+    assert_eq!(done, Renewed { records: 1, cleared: true });
+    let cleared = zone.cleared();
+    assert!(cleared > Stamp::at(START) && cleared <= Stamp::at(now), "{cleared:?}");
+    assert_eq!(listing(&zone, now).len(), 1);
+    assert!(version(&zone, "after").stamp > cleared);
+    // What was written elsewhere after it is news now; and it can be emptied again.
+    assert_eq!(zone.apply(&remote("lost", START + 5_000, 7), START, DRIFT), Ok(Applied::Newer));
+    zone.clear(now + 10_000).expect("emptied");
+    while zone.upkeep(now + 10_000, 1000) > 0 {}
+    assert_eq!(zone.stats().records, 0);
+    check(&zone);
+}
+
+#[test]
+fn what_an_emptying_of_the_future_took_along_stays_gone() {
+    let zone = Fixture::new(64 << 10, None, true);
+    // A peer took some of what is ahead, and stamps of its own were pulled along.
+    let near = START + DRIFT - 5_000;
+    let known = remote("known", near, 7);
+    let own = write(&zone, "own", near + 1);
+    assert_eq!(zone.apply(&known, near + HOUR, DRIFT), Ok(Applied::Newer));
+    zone.advance(identity(7), Stamp::at(near));
+    zone.clear(START + HOUR).expect("emptied");
+    // What it wrote since is older than that; so it went unseen, although its position says that it came.
+    let later = remote("later", near + 1_000, 7);
+    assert_eq!(zone.apply(&later, START, DRIFT), Ok(Applied::Stale));
+    zone.advance(identity(7), Stamp::at(near + 1_000));
+    assert_eq!(renew(&zone, 2, START, 1_000_000), Some(Renewed { records: 0, cleared: true }));
+    assert!(zone.cleared() <= Stamp::at(START));
+    assert_eq!(zone.position(identity(7)), Stamp::at(near));
+    assert_eq!(zone.apply(&known, START, DRIFT), Ok(Applied::Stale), "it was here, and is over");
+    assert_eq!(zone.apply(&later, START, DRIFT), Ok(Applied::Newer));
+    // So is what the node wrote itself, that peers may still have.
+    assert!(zone.position(identity(1)) >= own.stamp);
+    let own = Record { version: own, ..remote("own", 0, 1) };
+    assert_eq!(zone.apply(&own, START, DRIFT), Ok(Applied::Stale));
+    check(&zone);
+}
+
+#[test]
+fn deletes_of_what_is_not_promised_any_more_are_remembered_until_it_is() {
+    let params = Params { sync: true, retention: 1_000, ..Params::new(identity(1)) };
+    let zone = Fixture::with(64 << 10, params);
+    zone.clear(START + HOUR).expect("emptied");
+    // Went unseen, is promised; and what came after it was deleted.
+    let unseen = remote("k", START + 5_000, 7);
+    assert_eq!(zone.apply(&unseen, START + HOUR, DRIFT), Ok(Applied::Stale));
+    zone.advance(identity(7), Stamp::at(START + 5_000));
+    write(&zone, "k", START + HOUR + 5_000);
+    renew(&zone, 2, START + 6_000, 1_000_000).expect("done");
+    assert!(zone.cleared() < unseen.version.stamp);
+    zone.delete(b"k", START + 6_000).expect("deleted");
+    // Long after the time of its tombstone.
+    let late = START + 10 * HOUR;
+    zone.upkeep(late, 1_000);
+    assert_eq!(zone.apply(&unseen, late, DRIFT), Ok(Applied::Stale), "the delete came later");
+    zone.advance(identity(7), Stamp::at(START + 5_000));
+    while zone.upkeep(late + HOUR, 1_000) > 0 {}
+    assert_eq!(zone.stats().tombstones, 0, "nothing is kept for ever");
+    assert_eq!(zone.apply(&unseen, late, DRIFT), Ok(Applied::Stale), "it is past now");
+    check(&zone);
+}
+
+#[test]
+fn what_the_fastest_of_the_right_clocks_may_have_taken_makes_way() {
+    let zone = Fixture::new(64 << 10, None, true);
+    write(&zone, "k", START + HOUR);
+    let fastest = START + 4_000;
+    let latest = Renewal::latest(fastest, DRIFT);
+    let mut renewal = Renewal::new(*zone, identity(2), identity(1), latest);
+    while renewal.step(START).expect("a step").is_none() {}
+    assert_eq!(version(&zone, "k").stamp, latest.next());
+    assert!(!zone.is_ahead(fastest, DRIFT), "it isn't done again for that");
+}
+
+#[test]
+fn who_dies_in_the_midst_of_it_leaves_what_another_can_go_on_with() {
+    for steps in 0.. {
+        let zone = Fixture::new(256 << 10, None, true);
+        (0..100).for_each(|n| _ = write(&zone, &format!("key {n}"), START));
+        (50..100).for_each(|n| _ = write(&zone, &format!("key {n}"), START + HOUR));
+        let whole = renew(&zone, 2, START, steps).is_some();
+        // Others go on writing meanwhile.
+        write(&zone, "key 7", START + 1);
+        write(&zone, "key 77", START + 1);
+        renew(&zone, 2, START + 2, 1_000_000).expect("done");
+        check(&zone);
+        assert!(!zone.is_ahead(START + 2, DRIFT));
+        assert_eq!(listing(&zone, START).len(), 100);
+        (0..100).for_each(|n| assert!(version(&zone, &format!("key {n}")).stamp < Stamp::at(START + DRIFT + 10)));
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_node_has_one_identity_at_a_time() {
+    let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
+    let control = Control::create_with(memory.region(), identity(1)).expect("a control region");
+    for n in 2..6 {
+        assert_eq!((control.identity(), control.is_renewing()), (identity(n - 1), false));
+        assert_eq!(control.begin_renewal(identity(n)), identity(n));
+        assert_eq!(control.begin_renewal(identity(99)), identity(n), "who goes on with it doesn't begin anew");
+        assert_eq!((control.identity(), control.is_renewing()), (identity(n), true));
+        assert_eq!(control.last_identity(), identity(n - 1));
+        control.end_renewal();
+    }
+    assert_eq!(control.incarnation(), 8);
+}
+
+#[test]
+fn counters_of_the_future_count_on() {
+    let params = Params { sync: true, matching: Matching::Counter, ..Params::new(identity(1)) };
+    let zone = Fixture::with(256 << 10, params);
+    let future = START + HOUR;
+    let add = |key: &str, by, now| {
+        zone.count(key.as_bytes(), by, Missing::Begin(0, Life::Default), now).expect("counted");
+    };
+    for n in 0..20 {
+        let key = format!("key {n}");
+        add(&key, 5, START);
+        zone.set(key.as_bytes(), b"10", Life::Default, Condition::Always, future).expect("set");
+        add(&key, 7, future);
+    }
+    assert!(!zone.can_renew(), "an agent does it only where another one has begun, and died");
+    renew(&zone, 2, START + 1, 1_000_000).expect("done");
+    check(&zone);
+    for n in 0..20 {
+        let key = format!("key {n}");
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"17"[..]), "{key}");
+        add(&key, 1, START + 2);
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"18"[..]));
+        zone.set(key.as_bytes(), b"3", Life::Default, Condition::Always, START + 3).expect("set");
+        assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"3"[..]), "what is set now ends it all");
+    }
+}

@@ -1,0 +1,117 @@
+//! Clocks that are minutes off, and the agents' part when one was mended.
+
+use crate::node::SimNode;
+use crate::world::World;
+use std::collections::BTreeMap;
+use zonemesh::record::{Identity, Millis, Stamp, Version};
+use zonemesh::store::{Renewal, ScanPlace};
+
+/// The version of each key of a zone, tombstones too.
+pub type Versions = BTreeMap<Vec<u8>, Version>;
+
+impl World {
+    /// A clock jumps by minutes, mostly ahead, or one that did is mended.
+    pub fn set_clock(&mut self, mut at: usize) {
+        let far = self.rng.between(61_000, 150_000) as i64;
+        let is_far = |node: &SimNode| node.skew.abs() > self.reach * 2;
+        // In some worlds there is never more than one whose clock is far off.
+        if self.one_ahead {
+            at = *self.ahead.get_or_insert(at);
+        }
+        let far = if self.rng.one_in(4) { -far } else { far };
+        self.history.clock_ran_to(self.nodes[at].clock(self.now));
+        let skew = self.nodes[at].skew;
+        self.nodes[at].skew = if is_far(&self.nodes[at]) { self.rng.around(self.reach) } else { skew + far };
+        self.history.clock_ran_to(self.nodes[at].clock(self.now));
+    }
+
+    /// All clocks are mended.
+    pub fn mend_clocks(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].skew.abs() > self.reach * 2 {
+                self.nodes[at].skew = self.rng.around(self.reach);
+            }
+        }
+    }
+
+    /// The agents' part, where there are no counters: who was ahead, and isn't any more, stamps anew what it wrote.
+    pub fn renew(&mut self) {
+        if self.counters {
+            return;
+        }
+        for at in 0..self.nodes.len() {
+            let (clock, drift) = (self.nodes[at].clock(self.now), self.limits.max_drift);
+            let is_ahead = |by| (0..self.zones()).any(|zone| self.nodes[at].zone(zone).is_ahead(by, drift));
+            if !is_ahead(clock) || !self.nodes[at].has_agent(self.now) {
+                continue;
+            }
+            let clocks = self.clocks_of_peers(at);
+            let latest = clocks.iter().copied().filter(|other| *other <= clock + drift).fold(clock, Millis::max);
+            if is_ahead(latest) && self.is_confirmed(at, &clocks, clock) {
+                self.renew_node(at, clock, Renewal::latest(latest, drift));
+            }
+        }
+    }
+
+    /// The clocks of those that it has sessions to.
+    fn clocks_of_peers(&self, at: usize) -> Vec<Millis> {
+        let reached = |to: &usize| {
+            self.links.iter().any(|link| {
+                let push = link.push.as_ref().filter(|_| link.from == at && link.to == *to);
+                push.is_some_and(|push| push.peer() == Some(self.nodes[*to].node.control.identity()))
+            })
+        };
+        (0..self.nodes.len()).filter(reached).map(|to| self.nodes[to].clock(self.now)).collect()
+    }
+
+    /// As `agent/renew.rs` asks the peers.
+    fn is_confirmed(&self, at: usize, clocks: &[Millis], clock: Millis) -> bool {
+        let ahead = (0..self.zones()).map(|zone| self.nodes[at].zone(zone).ahead(clock)).max().unwrap_or(0);
+        let drift = self.limits.max_drift;
+        let agrees = |other: Millis| other <= clock + drift && other + drift < clock + ahead;
+        let with = clocks.iter().filter(|other| agrees(**other)).count();
+        with > 0 && with + 1 > clocks.len() - with
+    }
+
+    fn renew_node(&mut self, at: usize, clock: Millis, latest: Stamp) {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.rng.next().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.rng.next().to_le_bytes());
+        let before = versions(&self.nodes[at]);
+        let emptied: Vec<Stamp> = (0..self.zones()).map(|zone| self.nodes[at].zone(zone).cleared()).collect();
+        let control = self.nodes[at].node.control;
+        let identity = control.begin_renewal(Identity(bytes));
+        for zone in 0..self.zones() {
+            // Some agents die while they are at it.
+            let patience = if self.rng.one_in(3) { self.rng.below(40) } else { 0 };
+            for steps in [patience, u64::MAX] {
+                let mut renewal = Renewal::new(self.nodes[at].zone(zone), identity, control.last_identity(), latest);
+                let _ = (0..steps).find_map(|_| renewal.step(clock).expect("the lock"));
+            }
+        }
+        control.end_renewal();
+        self.counts.renewals += 1;
+        self.identities += 1;
+        for (zone, (before, after)) in before.iter().zip(versions(&self.nodes[at])).enumerate() {
+            let emptied = (emptied[zone], self.nodes[at].zone(zone).cleared());
+            self.history.renewed(at, zone, latest, (before, &after), emptied);
+        }
+        self.trace(|| format!("node {at} becomes node {identity}"));
+        self.look_at_all_links();
+        self.lost = true;
+    }
+}
+
+fn versions(node: &SimNode) -> Vec<Versions> {
+    let all = |zone| {
+        let (mut versions, mut place) = (BTreeMap::new(), Some(ScanPlace::default()));
+        while let Some(at) = place {
+            let keep = &mut |record: &zonemesh::store::Surveyed<'_>| {
+                versions.insert(record.key.to_vec(), record.version);
+            };
+            place = node.zone(zone).survey(at, keep).expect("the lock");
+        }
+        versions
+    };
+    (0..node.node.zones.len()).map(all).collect()
+}
