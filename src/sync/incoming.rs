@@ -47,6 +47,8 @@ pub struct Incoming {
     number: u64,
     epoch: u64,
     mode: Mode,
+    /// The positions that the peer goes on from: what it was told in this epoch, and has promised since.
+    base: Vec<(Identity, Stamp)>,
     /// A position of this epoch has come: the peer has sent what there was.
     begun: bool,
     /// The full state that this epoch asked for is on its way.
@@ -100,6 +102,7 @@ impl Incoming {
             number,
             epoch: 0,
             mode: Mode::None,
+            base: Vec::new(),
             begun: false,
             filling: false,
             joining: None,
@@ -233,9 +236,19 @@ impl Incoming {
             if anew {
                 zone.mark_anew(identity);
             }
-            if !(self.admits(zone, identity, cx.now) && zone.advance(identity, believed))
-                && let Some(count) = self.origins.happened(cx.t)
-            {
+            let place = self.base.binary_search_by_key(&identity, |(origin, _)| *origin);
+            let base = place.ok().and_then(|at| self.base.get(at)).map_or(Stamp::ZERO, |(_, stamp)| *stamp);
+            let advanced = self.admits(zone, identity, cx.now).then(|| zone.advance_from(identity, base, believed));
+            if advanced == Some(None) {
+                self.hold(cx.t);
+                continue;
+            }
+            if advanced == Some(Some(true)) {
+                match place {
+                    Ok(at) => self.base.get_mut(at).into_iter().for_each(|(_, stamp)| *stamp = believed.max(base)),
+                    Err(at) => self.base.insert(at, (identity, believed)),
+                }
+            } else if let Some(count) = self.origins.happened(cx.t) {
                 let text = format!(
                     "zone \"{name}\" has no room for {count} more origins; their records come again at each reconnect"
                 );
@@ -308,7 +321,7 @@ impl Incoming {
 
     /// Adds what it holds.
     pub fn add_held(&self, held: &mut Held) {
-        held.origins += self.have.len();
+        held.origins += self.have.len() + self.base.len();
         held.compared += self.compare.held();
     }
 
@@ -384,7 +397,7 @@ impl Incoming {
         self.held = false;
         self.again_at = None;
         self.ack = None;
-        let positions: Vec<Entry> = match mode {
+        self.base = match mode {
             Mode::None => Vec::new(),
             Mode::Own => vec![(cx.peer, zone.position(cx.peer))],
             Mode::Full => {
@@ -393,8 +406,10 @@ impl Incoming {
         }
         .into_iter()
         .filter(|(_, stamp)| *stamp > Stamp::ZERO && Rule::Filtered.holds())
-        .map(|(identity, stamp)| Entry { identity, stamp, gone: false, anew: false })
         .collect();
+        self.base.sort_unstable();
+        let entry = |(identity, stamp): &_| Entry { identity: *identity, stamp: *stamp, gone: false, anew: false };
+        let positions: Vec<Entry> = self.base.iter().map(entry).collect();
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
 

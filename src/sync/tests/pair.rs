@@ -4,7 +4,7 @@ use super::super::frame::Input;
 use super::super::message::kind;
 use super::super::{Limits, Node, Pull, Push, SessionError};
 use super::{NOW, contents, limits, node, set};
-use crate::record::Millis;
+use crate::record::{Identity, Millis, Stamp};
 
 /// After so many milliseconds at most what was received is acknowledged.
 const ACKNOWLEDGED: Millis = 5;
@@ -261,6 +261,29 @@ fn a_record_from_the_future_is_offered_again() {
     }
     assert_eq!(contents(&b.zones[0].zone, NOW + 8_000).len(), 1);
     assert!(pair.push.flushed());
+}
+
+#[test]
+fn what_goes_on_from_a_position_that_was_taken_back_promises_nothing() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let (here, there, origin) = (a.zones[0].zone, b.zones[0].zone, Identity([1; 16]));
+    here.set_joined();
+    set(&here, "old", b"1", NOW);
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    assert!(there.position(origin) >= Stamp::at(NOW));
+    // As if it had found no room, and nobody could tell.
+    there.disclaim(origin);
+    set(&here, "new", b"2", NOW + 10);
+    mark(&mut pair.push, &a);
+    pair.run(NOW + 10);
+    assert_eq!(contents(&there, NOW).len(), 2, "records are true all the same");
+    assert_eq!(there.position(origin), Stamp::ZERO);
+    // All of it is asked for again.
+    for at in (NOW + 100..NOW + 3_000).step_by(100) {
+        pair.run(at);
+    }
+    assert!(there.position(origin) >= Stamp::at(NOW + 10));
 }
 
 #[test]
