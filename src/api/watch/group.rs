@@ -165,7 +165,8 @@ impl Group {
                 if !self.has_news() {
                     return Next::Nothing;
                 }
-                if now < self.rest_until {
+                // By a clock that was set back it would rest for long.
+                if (1..=PAUSE).contains(&self.rest_until.saturating_sub(now)) {
                     return Next::At(self.rest_until);
                 }
                 self.begin(now);
@@ -185,7 +186,16 @@ impl Group {
     fn begin(&mut self, now: Millis) {
         self.wanted = false;
         let (own, held) = self.zone.close(now);
-        self.round = Some(Position::of(&self.zone, own, now));
+        let position = Position::of(&self.zone, own, now);
+        // The node's clock was ahead and was mended: it is another node now, and goes on from earlier stamps. An emptying from now on
+        // isn't later than the last one was.
+        if self.position.as_ref().is_some_and(|last| position.cleared < last.cleared) {
+            for watcher in self.watchers.values_mut() {
+                watcher.restart(&self.zone);
+                watcher.poke();
+            }
+        }
+        self.round = Some(position);
         // After the stamp was closed: what is at or below it has been counted, or its writer holds a lock.
         self.todo |= if self.heartbeat { self.zone.all_shards() } else { held | self.changed() };
     }

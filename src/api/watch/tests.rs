@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{NamedZone, Produce, Produced};
 use crate::record::{Identity, Record, Stamp};
-use crate::store::{Condition, Life, Mapping, Params, Region, Zone};
+use crate::store::{Condition, Life, Mapping, Params, Region, Renewal, Zone};
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -177,6 +177,32 @@ fn emptying_is_told_before_what_comes_after_it() {
     for client in [&mut client, &mut again] {
         assert_eq!(client.brief(), ["clear", "set b"]);
     }
+}
+
+#[test]
+fn after_a_clock_was_mended_it_begins_anew_and_emptying_is_told_again() {
+    const HOUR: Millis = 3_600_000;
+    let mut world = World::new(1 << 20, &Params { sync: true, ..Params::new(Identity([1; 16])) });
+    let mut client = world.join("", None);
+    world.now += HOUR;
+    world.zone.zone.clear(world.now).unwrap();
+    world.set("a", b"1");
+    world.settle(&mut [&mut client]);
+    client.text.clear();
+    world.now -= HOUR - 60_000;
+    let latest = Renewal::latest(world.now, 60_000);
+    let mut renewal = Renewal::new(world.zone.zone, Identity([2; 16]), Identity([1; 16]), latest);
+    while renewal.step(world.now).unwrap().is_none() {}
+    world.now += 1_000;
+    world.set("b", b"2");
+    world.settle(&mut [&mut client]);
+    let events = client.brief();
+    assert_eq!(events[0], "reset");
+    assert!(events.contains(&"set a".into()) && events.contains(&"set b".into()), "{events:?}");
+    world.zone.zone.clear(world.now).unwrap();
+    world.set("c", b"3");
+    world.settle(&mut [&mut client]);
+    assert_eq!(client.brief(), ["clear", "set c"]);
 }
 
 #[test]
