@@ -9,17 +9,15 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::block::{Fields, HEAD};
+use super::block::HEAD;
 use super::failpoint::{Step, done};
 use super::feed::End;
 use super::layout::{BUCKET_LINKS, CLASS_SIZES, header, shard};
 use super::shard::{Met, Place, Shard};
-use super::{Matching, Zone};
+use super::Zone;
 
 /// Of how many records the one that ends soonest is chosen, and as many of those that were written longest ago.
 const SAMPLE: usize = 16;
-/// Of how many places at the beginning of the feed, in zones of limits, those are looked at besides.
-const OLDEST: usize = 2 * SAMPLE;
 /// Records given up one by one for one write; after that it isn't their number that hinders but their size, and whole
 /// pages go.
 const SINGLES: usize = 32;
@@ -83,7 +81,6 @@ impl Shard<'_> {
         });
         let soonest = sample
             .into_iter()
-            .chain(self.oldest())
             .filter(|(at, fields)| Some(*at) != keep && !fields.tombstone && self.block_size(*at) == size)
             .filter(|(_, fields)| fields.expires.is_some())
             .min_by_key(|(_, fields)| fields.expires);
@@ -91,19 +88,6 @@ impl Shard<'_> {
             Some((at, _)) => self.give_up(at),
             None => self.evict_unused(size, keep),
         }
-    }
-
-    /// In a zone of limits, those that admitted their last request longest ago. Ends there are minutes ahead, where a slot of
-    /// the wheel is minutes wide: what it shows of such a slot is what came last.
-    fn oldest(&self) -> Vec<(usize, Fields)> {
-        let mut oldest = Vec::new();
-        if self.zone.matching == Matching::Limit {
-            self.feed_some(End::Oldest, OLDEST, |at| {
-                oldest.push((at, self.block(at).fields()));
-                oldest.len() < SAMPLE
-            });
-        }
-        oldest
     }
 
     /// Turns the clock's hand to the first link behind which nobody found anything since it last passed, and gives up what
