@@ -1,0 +1,52 @@
+//! What a full mesh costs: meshes of real stores and sessions in virtual time, settled and without faults (those are
+//! `sync_sim`'s), of which messages and bytes are counted. Small ones show that costs stay what docs/scaling.md says;
+//!
+//!     ZONEMESH_SCALE=255 cargo test --release --no-default-features --test sync_scale
+//!
+//! measures one of so many nodes, and prints the figures as JSON. `scripts/bench scaling` does.
+
+#![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
+
+mod measure;
+mod mesh;
+mod wire;
+
+use measure::{Figures, RECORDS, measure};
+
+/// Bytes of the zone: the smallest usual one.
+const ZONE: usize = 1 << 20;
+
+fn main() {
+    // Asked for a list of tests by a tool: there is one.
+    if std::env::args().any(|arg| arg == "--list") {
+        println!("sync_scale: test");
+        return;
+    }
+    if let Some(nodes) = std::env::var("ZONEMESH_SCALE").ok().and_then(|text| text.parse::<usize>().ok()) {
+        println!("{}", measure(nodes.max(2), ZONE).to_json());
+        return;
+    }
+    let all: Vec<Figures> = [2, 5, 10, 20].map(|nodes| measure(nodes, ZONE)).into();
+    all.iter().for_each(costs_are_those_of_a_mesh);
+    println!("sync_scale: meshes of 2, 5, 10 and 20 nodes cost what they should");
+}
+
+/// Counts, not times: what a change of the protocol makes dearer shows here.
+fn costs_are_those_of_a_mesh(figures: &Figures) {
+    let Figures { nodes, links, .. } = *figures;
+    let peers = nodes - 1;
+    assert_eq!(links, nodes * peers, "each dials each");
+    for kind in ["records", "positions", "acknowledgements"] {
+        assert_eq!(figures.update.of(kind).0, peers, "{nodes} nodes: {kind} for one update");
+    }
+    assert_eq!(figures.visible, mesh::DELAY, "{nodes} nodes: an update goes straight to each");
+    let (have, records) = (figures.idle.of("have").0, figures.idle.of("records").0);
+    assert_eq!((have, records), (0, 0), "{nodes} nodes: nothing is told in a mesh at rest");
+    let per_link = figures.idle.all().1 / links;
+    assert!(per_link < 5_000, "{nodes} nodes: {per_link} bytes on each connection at rest");
+    // A record of 16 + 16 bytes is 46 bytes on the wire.
+    let copy = RECORDS as u64 * 46;
+    let joined = figures.join.of("records").1;
+    assert!(joined < copy * 12 / 10, "{nodes} nodes: {joined} bytes of records to join, where one copy has {copy}");
+    println!("{}", figures.to_json());
+}
