@@ -1,6 +1,7 @@
 //! Drives two servers that replicate, of whichever system: `scripts/bench sync` runs it and reads its lines.
 //!
 //!     cargo bench --no-default-features --bench sync -- latency SYSTEM FROM TO COUNT
+//!     cargo bench --no-default-features --bench sync -- all     SYSTEM COUNT FROM TO...
 //!     cargo bench --no-default-features --bench sync -- fill    SYSTEM TO RECORDS
 //!     cargo bench --no-default-features --bench sync -- bulk    SYSTEM FROM TO RECORDS
 //!     cargo bench --no-default-features --bench sync -- await   SYSTEM TO RECORDS
@@ -37,8 +38,12 @@ fn main() -> Result<()> {
     let words: Vec<&str> = given.iter().map(String::as_str).collect();
     let said = match words[..] {
         ["latency", system, from, to, count] => {
-            let samples = latency(&mut *connect(system, from)?, &mut *connect(system, to)?, count.parse()?)?;
+            let samples = latency(&mut *connect(system, from)?, &mut [connect(system, to)?], count.parse()?)?;
             json!({ "samples": samples })
+        }
+        ["all", system, count, from, ref to @ ..] => {
+            let mut to = to.iter().map(|to| connect(system, to)).collect::<Result<Vec<_>>>()?;
+            json!({ "samples": latency(&mut *connect(system, from)?, &mut to, count.parse()?)? })
         }
         ["fill", system, to, records] => {
             let began = Instant::now();
@@ -69,17 +74,20 @@ fn connect(system: &str, place: &str) -> Result<Box<dyn Server>> {
 }
 
 /// Single updates: microseconds from the write's first byte to the end of the first read on the other server that
-/// shows it. Between two of them both servers have nothing to do for a millisecond or two.
-fn latency(from: &mut dyn Server, to: &mut dyn Server, count: u64) -> Result<Vec<f64>> {
+/// shows it; on the last, of several that are read one after the other. Between two updates the servers have nothing to do for
+/// a millisecond or two.
+fn latency(from: &mut dyn Server, to: &mut [Box<dyn Server>], count: u64) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
     for n in 0..count {
         let (key, value) = (key(n % 1000), 1_000_000 + n);
         thread::sleep(Duration::from_micros(1000 + n * 7919 % 1000));
         let began = Instant::now();
         from.set(&key, value)?;
-        while to.get(&key)? != Some(value) {
-            if began.elapsed() > Duration::from_secs(5) {
-                return Err(format!("update {n} of {key} did not arrive within 5 s").into());
+        for to in &mut *to {
+            while to.get(&key)? != Some(value) {
+                if began.elapsed() > Duration::from_secs(5) {
+                    return Err(format!("update {n} of {key} did not arrive within 5 s").into());
+                }
             }
         }
         samples.push(began.elapsed().as_secs_f64() * 1e6);

@@ -10,8 +10,8 @@ use zonemesh::record::Millis;
 pub const RECORDS: usize = 1_000;
 /// Updates whose time is measured.
 const UPDATES: u64 = 200;
-/// For how long a mesh is watched that has nothing to do, milliseconds of virtual time: two rounds of comparing.
-const IDLE: Millis = 20 * LIMITS.timeout;
+/// For how long a mesh is watched that has nothing to do, milliseconds of virtual time: a round of comparing.
+const IDLE: Millis = 10 * LIMITS.timeout;
 /// And for how long one in which each node writes once a second.
 const BUSY: Millis = 2 * LIMITS.timeout;
 const SECOND: Millis = 1_000;
@@ -43,18 +43,18 @@ pub struct Figures {
 pub fn measure(nodes: usize, zone: usize) -> Figures {
     let before = private_memory();
     let mut mesh = Mesh::new(nodes - 1, zone);
-    settle(&mut mesh);
+    mesh.until(10 * LIMITS.timeout, all_joined);
     for n in 0..RECORDS {
         mesh.write(n % (nodes - 1), &key(n), &value(n));
         mesh.pass(5);
     }
-    settle(&mut mesh);
+    mesh.pass(LIMITS.timeout);
     let (join, joined) = join(&mut mesh);
     let told = settle(&mut mesh);
     let idle = watch(&mut mesh, IDLE, |_| false);
     let (update, visible) = update(&mut mesh);
     let (send, receive) = processor_time(&mut mesh);
-    settle(&mut mesh);
+    mesh.pass(LIMITS.timeout);
     let busy = watch(&mut mesh, BUSY, |_| true);
     let links = mesh.links() as u64;
     let session = private_memory().saturating_sub(before) / links;
@@ -86,6 +86,11 @@ fn value(n: usize) -> String {
     format!("value {n:010}")
 }
 
+/// One alone has nobody to join.
+fn all_joined(mesh: &Mesh) -> bool {
+    mesh.nodes.len() == 1 || mesh.nodes.iter().all(|node| node.zone.joined())
+}
+
 /// Lets time pass until all have joined, and nobody has told anything new for two timeouts; returns how long it took until
 /// the last did.
 fn settle(mesh: &mut Mesh) -> Millis {
@@ -95,9 +100,7 @@ fn settle(mesh: &mut Mesh) -> Millis {
         mesh.pass(LIMITS.timeout / 10);
         let since = mesh.counts.all - before;
         let is_quiet = ["have", "records", "positions"].iter().all(|kind| since.of(kind).0 == 0);
-        // One alone has nobody to join.
-        let all_joined = mesh.nodes.len() == 1 || mesh.nodes.iter().all(|node| node.zone.joined());
-        quiet = if is_quiet && all_joined { quiet + LIMITS.timeout / 10 } else { 0 };
+        quiet = if is_quiet && all_joined(mesh) { quiet + LIMITS.timeout / 10 } else { 0 };
         assert!(mesh.now < began + 100 * LIMITS.timeout, "the mesh doesn't come to rest");
     }
     mesh.now - began - quiet

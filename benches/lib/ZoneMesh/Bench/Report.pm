@@ -115,14 +115,14 @@ sub machine {
 # How much else the machine did: the load average of the last minute.
 sub busy { return (split ' ', slurp('/proc/loadavg'))[0] }
 
-# Puts a mode's part (its title, then text with headings of the third level) into docs/benchmarks.md, in place of what the
-# last run of this mode wrote; the parts of other modes stay.
+# Puts a mode's part (its title, then text with headings of the third level) into docs/benchmarks.md or another page, in place
+# of what the last run of this mode wrote; the parts of other modes stay, and what is written by hand.
 sub publish {
-    my ($mode, $title, $text) = @_;
-    my $path = 'docs/benchmarks.md';
+    my ($mode, $title, $text, $path) = @_;
+    $path //= 'docs/benchmarks.md';
     my $page = slurp($path);
     $page = "# Benchmarks\n\nEach part is written by a mode of `scripts/bench`: don't edit it here. Variants take turns in rounds; a figure is\n"
-        . "the median of the rounds, in parentheses the quartiles. Only ratios within one run count.\n" unless $page =~ /^<!-- /m;
+        . "the median of the rounds, in parentheses the quartiles. Only ratios within one run count.\n" unless $page =~ /\S/;
     my $part = "<!-- $mode -->\n\n## $title\n\n$text\n<!-- end of $mode -->\n";
     $page =~ s/^<!-- \Q$mode\E -->\n.*?^<!-- end of \Q$mode\E -->\n/$part/ms or $page .= "\n$part";
     write_file($path, $page);

@@ -17,7 +17,7 @@ use ZoneMesh::Bench::Sync::Zonemesh;
 
 my @SYSTEMS = map { "ZoneMesh::Bench::Sync::$_" } qw(Zonemesh Haproxy Redis);
 my %LABEL   = (zonemesh => 'zonemesh, mutual TLS', haproxy => 'HAProxy, plain', redis => 'Redis, plain');
-my $driver;
+our $driver;
 
 sub run {
     my (%given) = @_;
@@ -45,7 +45,7 @@ sub run {
 sub alone {
     my (%given) = @_;
     return if $ENV{ZONEMESH_BENCH_ALONE};
-    die "scripts/bench sync counts what goes over a loopback device of its own, and needs root to make it\n" if $>;
+    die "$given{command} counts what goes over a loopback device of its own, and needs root to make it\n" if $>;
     local $ENV{ZONEMESH_BENCH_ALONE} = 1;
     exec qw(unshare -n sh -c), 'ip link set lo up && exec "$@"', 'sh', split ' ', $given{command} or die "unshare: $!\n";
 }

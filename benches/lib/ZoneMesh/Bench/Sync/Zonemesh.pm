@@ -11,11 +11,13 @@ use ZoneMesh::Cluster ();
 
 sub name { return 'zonemesh' }
 
+# `size` is that of the zone.
 sub new {
-    my ($class, $count) = @_;
+    my ($class, $count, $size) = @_;
+    $size //= '112m';
     my @nodes = ZoneMesh::Cluster::cluster(
         $count, not_started => 1, workers => 1, tls => ZoneMesh::authority('benchmark'), sync => '',
-        zones => 'keyval_zone zone=one:112m timeout=1h sync;',
+        zones => "keyval_zone zone=one:$size timeout=1h sync;",
         http  => 'keepalive_requests 1000000000; client_max_body_size 128m;',
     );
     return bless { nodes => [ undef, @nodes ] }, $class;
@@ -33,6 +35,9 @@ sub settle {
     }
     return;
 }
+
+# Waits until each of the first of them is connected to all others.
+sub connected { my ($self, $count) = @_; ZoneMesh::Cluster::connected($count - 1, @{ $self->{nodes} }[ 1 .. $count ]); return }
 
 sub stop { my ($self, $n) = @_; $self->{nodes}[$n]->term(5) if $self->{nodes}[$n]{pid}; return }
 
