@@ -68,6 +68,12 @@ impl Control {
         all
     }
 
+    /// A number that tells which nodes were heard of since then: another one when these are others. It costs less than their list.
+    pub fn heard_mark(&self, since: Millis) -> u64 {
+        let fresh = self.heard_entries().filter(|entry| self.get(entry + AT) >= since);
+        fresh.fold(0, |sum, entry| sum.wrapping_add(mixed(self.get(entry) ^ mixed(self.get(entry + 8)))))
+    }
+
     /// Every node that was heard of.
     pub fn heard_nodes(&self) -> Vec<HeardNode> {
         self.heard_entries()
@@ -88,6 +94,13 @@ impl Control {
     fn heard_entries(&self) -> impl Iterator<Item = usize> {
         (0..HEARD).map(Control::heard_place).take_while(|entry| self.get(entry + AT) != 0)
     }
+}
+
+/// Bits that look as if they were drawn (the last step of SplitMix64).
+pub const fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
 }
 
 #[cfg(test)]
@@ -118,5 +131,23 @@ mod tests {
         assert!(nodes.iter().all(|heard| heard.node != id(1)));
         assert!(nodes.contains(&HeardNode { node: id(9999), at: 6000, traffic: traffic(1) }));
         assert!(control.heard_of().is_sorted());
+    }
+
+    #[test]
+    fn the_mark_changes_with_who_was_heard_of_and_not_with_how_often() {
+        let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
+        let control = Control::create(memory.region()).expect("a control region");
+        let nobody = control.heard_mark(0);
+        let heard = |n, at| control.heard(id(n), at, &Traffic::default());
+        heard(1, 1000);
+        let one = control.heard_mark(500);
+        heard(1, 2000);
+        assert_eq!(control.heard_mark(500), one);
+        heard(2, 2000);
+        let both = control.heard_mark(500);
+        assert!(nobody != one && one != both && nobody != both);
+        heard(1, 3000);
+        assert_eq!(control.heard_mark(2500), one, "the other was silent since");
+        assert_eq!(control.heard_mark(4000), nobody);
     }
 }

@@ -64,7 +64,7 @@ pub use counter::{Counted, Missing};
 pub use drift::{Drift, Side};
 pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
-pub use heard::{HeardNode, Traffic};
+pub use heard::{HeardNode, Traffic, mixed};
 pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
 pub use limit::{Limited, Outcome};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};

@@ -4,6 +4,7 @@
 //! all nodes if its end moved with it. So a session is given more life than asked for, and is written again only when
 //! that surplus is nearly used up.
 
+use super::heard::mixed;
 use super::{Condition, Life, StoreError, Written, Zone};
 use crate::record::Millis;
 
@@ -28,13 +29,6 @@ impl Keeping {
         let chance = mixed(self.salt ^ now) % (self.timeout / 8 + 1);
         expires.is_none_or(|end| end >= now.saturating_add(self.timeout).saturating_add(chance))
     }
-}
-
-/// Bits that look as if they were drawn (the last step of SplitMix64).
-fn mixed(bits: u64) -> u64 {
-    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }
 
 impl Zone {

@@ -61,6 +61,8 @@ pub struct Incoming {
     again_at: Option<u64>,
     again_after: u64,
     have: Vec<Have>,
+    /// Of all these origins somebody was heard when this told who was heard of.
+    all_heard: Option<u64>,
     look_at: u64,
     /// When something of the zone last came.
     moved: u64,
@@ -110,6 +112,7 @@ impl Incoming {
             again_at: None,
             again_after: AGAIN.0,
             have: Vec::new(),
+            all_heard: None,
             look_at: 0,
             moved: 0,
             admitted: None,
@@ -312,6 +315,7 @@ impl Incoming {
                 Ok(at) | Err(at) if *room > 0 && (self.have.len() as u64) < MAX_ORIGINS => {
                     *room -= 1;
                     self.have.insert(at, new);
+                    self.all_heard = None;
                 }
                 _ => {}
             }
@@ -438,7 +442,15 @@ impl Incoming {
             return false;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);
+        let mark = Heard::mark(cx.node, cx.now);
+        if self.all_heard == Some(mark) {
+            return false;
+        }
         let heard = Heard::new(cx.node, cx.now);
+        self.all_heard = self.have.iter().all(|have| !lost(cx, &heard, have.entry.identity)).then_some(mark);
+        if self.all_heard.is_some() {
+            return false;
+        }
         let mut positions = Positions::new(zone.positions().into_iter());
         let mut due = false;
         for have in &mut self.have {

@@ -2,7 +2,7 @@
 
 use super::frame::{Malformed, Reader};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
-use crate::store::{MAX_KEY, MAX_VALUE};
+use crate::store::{MAX_KEY, MAX_VALUE, mixed};
 
 /// First bytes of a hello.
 pub const MAGIC: [u8; 8] = *b"zonemesh";
@@ -257,6 +257,14 @@ pub struct Entry {
     pub gone: bool,
     /// In POSITION: the origin's memory was made anew, so that it may not have what it wrote before.
     pub anew: bool,
+}
+
+impl Entry {
+    /// Another number for another entry, whether it is gone or not.
+    pub fn mark(&self) -> u64 {
+        let bits = u128::from_be_bytes(self.identity.0);
+        mixed((bits >> 64) as u64 ^ mixed(bits as u64 ^ mixed(self.stamp.0 ^ u64::from(self.anew) << 63)))
+    }
 }
 
 /// Bytes of an entry on the wire.

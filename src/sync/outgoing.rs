@@ -96,6 +96,8 @@ pub struct Outgoing {
     told: Vec<Entry>,
     /// Living origins up to this one have had their turn.
     told_to: Option<Identity>,
+    /// There was nothing more to tell when this stood for all that is known.
+    told_all: Option<u64>,
     rest_until: u64,
     no_walker: bool,
     /// Bytes appended in the present call of fill.
@@ -165,6 +167,7 @@ impl Outgoing {
             acked: Stamp::ZERO,
             told: Vec::new(),
             told_to: None,
+            told_all: None,
             rest_until: 0,
             no_walker: false,
             used: 0,
@@ -308,12 +311,26 @@ impl Outgoing {
         }
     }
 
-    /// Appends what this node has of other origins, as far as it has changed since the last time.
-    pub fn have(&mut self, cx: &Context<'_>, peer: Identity, out: &mut Vec<u8>, gone: impl Fn(Identity) -> bool) {
+    /// Appends what this node has of other origins, as far as it has changed since the last time. `mark` is another one when
+    /// `gone` says something else: where neither that nor what is known has changed since there was nothing to tell, there is
+    /// nothing now. In a mesh at rest every node looks as often as it has peers, at as many origins each time.
+    pub fn have(
+        &mut self,
+        cx: &Context<'_>,
+        peer: Identity,
+        out: &mut Vec<u8>,
+        mark: u64,
+        gone: impl Fn(Identity) -> bool,
+    ) {
         if matches!(self.state, State::Refused) {
             return;
         }
-        let others = known(cx.zone, cx.own).into_iter().filter(|entry| entry.identity != peer);
+        let known = known(cx.zone, cx.own);
+        let mark = known.iter().fold(mark, |sum, entry| sum.wrapping_add(entry.mark()));
+        if self.told_all == Some(mark) {
+            return;
+        }
+        let others = known.into_iter().filter(|entry| entry.identity != peer);
         let others = others.map(|entry| Entry { gone: gone(entry.identity), ..entry });
         let changed = others.filter(|entry| self.told_of(entry.identity) != Some(entry));
         // Who is gone, or isn't any more, at once; the others by turns.
@@ -323,6 +340,7 @@ impl Outgoing {
         living.truncate(LIVING_AT_ONCE);
         self.told_to = living.last().map(|entry| entry.identity);
         tell.append(&mut living);
+        self.told_all = tell.is_empty().then_some(mark);
         for entry in &tell {
             match self.told.binary_search_by_key(&entry.identity, |told| told.identity) {
                 Ok(at) => self.told.get_mut(at).into_iter().for_each(|told| *told = *entry),

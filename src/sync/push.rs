@@ -12,6 +12,7 @@ use super::{Held, Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis, Stamp};
 use crate::store::control::Counter;
 use crate::store::{Drift, Rule, ShardMask, Side, Zone};
+use std::cell::OnceCell;
 
 /// One outbound session.
 ///
@@ -420,7 +421,9 @@ impl Push {
     fn tell(&mut self, peer: Identity, out: &mut Vec<u8>, until: usize, now: Millis) {
         // A while after the start everybody seems to be gone.
         let settled = self.pace.t > self.node.limits.timeout.saturating_mul(2);
-        let heard = (settled && self.telling.is_some()).then(|| Heard::new(&self.node, now));
+        let looks = settled && self.telling.is_some();
+        let (mark, heard) = (if looks { Heard::mark(&self.node, now) } else { 0 }, OnceCell::new());
+        let gone = |origin| looks && heard.get_or_init(|| Heard::new(&self.node, now)).gone(origin);
         while let Some(at) = self.telling
             && at < self.announced
             && out.len() < until
@@ -446,7 +449,7 @@ impl Push {
                 now,
                 t: self.pace.t,
             };
-            outgoing.have(&cx, peer, out, |origin| heard.as_ref().is_some_and(|heard| heard.gone(origin)));
+            outgoing.have(&cx, peer, out, mark, gone);
         }
         if self.telling.is_some_and(|at| at >= self.zones.len()) {
             self.telling = None;

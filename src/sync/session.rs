@@ -203,7 +203,16 @@ pub struct Heard {
 impl Heard {
     /// As of now.
     pub fn new(node: &Node, now: Millis) -> Heard {
-        Heard { all: node.control.heard_of(), now, patience: node.limits.timeout.saturating_mul(2) }
+        Heard { all: node.control.heard_of(), now, patience: Heard::patience(node) }
+    }
+
+    fn patience(node: &Node) -> Millis {
+        node.limits.timeout.saturating_mul(2)
+    }
+
+    /// A number that stands for all that [`Heard::gone`] says, and costs less: another one when that is another.
+    pub fn mark(node: &Node, now: Millis) -> u64 {
+        node.control.heard_mark(now.saturating_sub(Heard::patience(node)))
     }
 
     /// Whether nothing was heard of an origin for so long that others may speak for it.
