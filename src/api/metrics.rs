@@ -43,7 +43,7 @@ type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 /// One kind of change: its name, and how many there were.
 type Operation = (&'static str, fn(&Stats) -> u64);
 
-const OF_ZONES: [Metric<Stats>; 10] = [
+const OF_ZONES: [Metric<Stats>; 12] = [
     ("records", "gauge", "Records in the zone, without tombstones.", |stats| stats.records),
     ("tombstones", "gauge", "Deletes and ends that are remembered.", |stats| stats.tombstones),
     ("pending_records", "gauge", "Records not yet sent to some connected node.", |stats| stats.pending),
@@ -51,6 +51,8 @@ const OF_ZONES: [Metric<Stats>; 10] = [
     ("refusals_total", "counter", "Writes refused because the zone was full.", |stats| stats.refused),
     ("expired_total", "counter", "Records whose time was over.", |stats| stats.expired),
     ("incomplete_total", "counter", "Records of other nodes that did not fit.", |stats| stats.left_out),
+    ("origins", "gauge", "Nodes known to have written, each start of nginx another.", |stats| stats.origins),
+    ("origins_room", "gauge", "How many more can be noted.", |stats| stats.origins_room),
     ("future_total", "counter", "Records refused because they came from too far in the future.", |stats| stats.future),
     ("mended_total", "counter", "Records that comparing with other nodes brought.", |stats| stats.mended),
     ("retired_total", "counter", "Records that comparing with other nodes took away.", |stats| stats.retired),

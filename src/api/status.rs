@@ -136,6 +136,9 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             .number("evictions", stats.evicted)
             .number("refusals", stats.refused)
             .number("incomplete", stats.incomplete)
+            .object(b"origins", |origins| {
+                origins.number("known", stats.origins).number("room", stats.origins_room);
+            })
             .number("future", stats.future)
             .number("expired", stats.expired)
             .number("mended", stats.mended)

@@ -64,6 +64,8 @@ steps! {
     Cleared,
     MarkerOut,
     OriginHalf,
+    AnnexOwned,
+    AnnexLinked,
     GivenUpSoon,
     GivenUp,
     Sweeping;

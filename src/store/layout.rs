@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 18;
+pub const VERSION: u32 = 19;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -73,6 +73,9 @@ pub mod header {
     pub const BORROW_LOCK: usize = 336;
     /// Random: another zone, or one made anew, has another.
     pub const MARK: usize = 344;
+    /// The first page (number + 1) in which the table of origins goes on, and how many there are. See `annex`.
+    pub const ANNEX: usize = 352;
+    pub const ANNEXES: usize = 356;
     /// The session that takes the full state, and when it last said so.
     pub const DONOR: usize = 384;
     pub const DONOR_TIME: usize = 392;
@@ -245,6 +248,8 @@ pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
 /// Bytes of an origin: identity, position, state, flags, greatest stamp met, position when the zone was emptied last.
 pub const ORIGIN_LEN: usize = 48;
+/// More origins than this no zone knows.
+pub const MAX_ORIGINS: usize = 1024;
 
 /// Sizes and places, worked out from the region's size alone and kept in the handle: damage can't move them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,7 +304,7 @@ impl Geometry {
         let unit_shift = if size <= FINE_UP_TO { FINE_UNIT } else { COARSE_UNIT };
         let link_bits = usize::BITS - ((size - 1) >> unit_shift).leading_zeros();
         let walkers = if size < 128 * KIB { 64 } else { 256 };
-        let origins = (size / (4 * KIB)).clamp(32, 1024).next_power_of_two();
+        let origins = (size / (4 * KIB)).clamp(32, MAX_ORIGINS).next_power_of_two();
 
         let shards_at = header::LEN;
         let buckets_at = (shards_at + shards as usize * shard::LEN).next_multiple_of(BUCKET_LEN);
@@ -486,7 +491,7 @@ impl Geometry {
         let sound = region.load64(header::SEAL, Relaxed) == self.seal(region)
             && within(header::POOL_HEAD, self.pages)
             && within(header::POOL_FREE, self.pages)
-            && within(header::SELF, self.origins - 1)
+            && within(header::SELF, MAX_ORIGINS - 1)
             && region.load64(header::LARGEST, Relaxed) <= self.pages as u64;
         if sound { Ok(()) } else { Err(AttachError::Foreign("its header is damaged")) }
     }

@@ -15,6 +15,7 @@
 //!   `tally`: figures that many workers count.
 //! - `failpoint`, `rule`: what tests stop at, and what the simulator breaks.
 
+mod annex;
 mod arena;
 mod block;
 pub mod control;

@@ -36,7 +36,7 @@ impl Zone {
     /// of this node itself, the last closed one.
     pub fn positions(&self) -> Vec<(Identity, Stamp)> {
         let own = self.own_origin();
-        (0..self.geometry.origins)
+        (0..self.origin_entries())
             .filter(|index| self.state(*index) == USED)
             .map(|index| {
                 let stamp =
@@ -58,7 +58,7 @@ impl Zone {
     /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
     pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
         let Ok(index) = self.origin_for(origin) else { return false };
-        if let Some(word) = self.region.word64(self.geometry.origin(index as usize) + POSITION) {
+        if let Some(word) = self.region.word64(self.origin_at(index as usize) + POSITION) {
             word.fetch_max(stamp.0, SeqCst);
         }
         true
@@ -68,7 +68,7 @@ impl Zone {
     /// Then what comes doesn't go on from it.
     pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp) -> Option<bool> {
         let Ok(index) = self.origin_for(origin) else { return Some(false) };
-        let word = self.region.word64(self.geometry.origin(index as usize) + POSITION)?;
+        let word = self.region.word64(self.origin_at(index as usize) + POSITION)?;
         let raised = |had: u64| (had >= base.0).then_some(had.max(stamp.0));
         word.fetch_update(SeqCst, SeqCst, raised).ok().map(|_| true)
     }
@@ -81,11 +81,11 @@ impl Zone {
     }
 
     pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {
-        self.region.load32(self.geometry.origin(index.into()) + FLAGS, SeqCst) & flag != 0
+        self.region.load32(self.origin_at(index.into()) + FLAGS, SeqCst) & flag != 0
     }
 
     pub(super) fn flag(&self, index: u16, flag: u32, set: bool) {
-        if let Some(word) = self.region.word32(self.geometry.origin(index.into()) + FLAGS) {
+        if let Some(word) = self.region.word32(self.origin_at(index.into()) + FLAGS) {
             _ = if set { word.fetch_or(flag, SeqCst) } else { word.fetch_and(!flag, SeqCst) };
         }
     }
@@ -93,19 +93,29 @@ impl Zone {
     /// Promises nothing of an origin any more: who has its position covers less than it seemed.
     pub fn disclaim(&self, origin: Identity) {
         if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
-            self.region.store64(self.geometry.origin(index.into()) + POSITION, 0, SeqCst);
+            self.region.store64(self.origin_at(index.into()) + POSITION, 0, SeqCst);
         }
     }
 
-    /// Whether what a peer says of an origin can be noted now. Where the table is full, making room for another one is a
-    /// look at all records, which peers get once a minute: nobody can keep a node busy with origins that it makes up.
+    /// Whether what a peer says of an origin can be noted now. Where the table is full and can't be made longer, making room for
+    /// another one is a look at all records, which peers get once a minute: nobody can keep a node busy with origins that it
+    /// makes up.
     pub fn admits(&self, origin: Identity, now: Millis) -> bool {
-        if self.origin_index(origin).is_some() || (0..self.geometry.origins).any(|index| self.state(index) == FREE) {
+        let is_free = |index| self.state(index) == FREE;
+        let has_room = || (0..self.origin_entries()).any(is_free) || self.origins_to_come() > 0;
+        if self.origin_index(origin).is_some() || has_room() {
             return true;
         }
         let Some(sought) = self.region.word64(header::ORIGINS_SOUGHT) else { return false };
         let last = sought.load(Relaxed);
         now.abs_diff(last) >= SEARCH_PAUSE && sought.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+    }
+
+    /// How many origins are noted, and how many more can be without giving up another.
+    pub(super) fn origins_known(&self) -> (u64, u64) {
+        let entries = self.origin_entries();
+        let free = (0..entries).filter(|index| self.state(*index) == FREE).count();
+        ((entries - free) as u64, (free + self.origins_to_come()) as u64)
     }
 
     /// The index of an origin, a new one if need be.
@@ -118,11 +128,12 @@ impl Zone {
             if let Some(index) = self.origin_index(origin) {
                 return Ok(index);
             }
-            let index = match (0..self.geometry.origins).find(|index| self.state(*index) == FREE) {
+            let free = || (0..self.origin_entries()).find(|index| self.state(*index) == FREE);
+            let index = match free().or_else(|| self.extend_origins().then(free).flatten()) {
                 Some(index) => index,
                 None => self.collect_origin()?,
             };
-            let at = self.geometry.origin(index);
+            let at = self.origin_at(index);
             self.region.write(at, &origin.0);
             done(Step::OriginHalf);
             self.region.store64(at + POSITION, 0, Relaxed);
@@ -136,8 +147,7 @@ impl Zone {
 
     /// Who an index stands for.
     pub(super) fn origin_identity(&self, index: u16) -> Option<Identity> {
-        (usize::from(index) < self.geometry.origins && self.state(index.into()) != FREE)
-            .then(|| self.identity_at(index.into()))
+        (self.state(index.into()) != FREE).then(|| self.identity_at(index.into()))
     }
 
     /// The index of this node.
@@ -146,15 +156,14 @@ impl Zone {
     }
 
     pub(super) fn origin_index(&self, origin: Identity) -> Option<u16> {
-        let found =
-            |index: &usize| self.state(*index) == USED && self.region.equals(self.geometry.origin(*index), &origin.0);
-        (0..self.geometry.origins).find(found).map(|index| index as u16)
+        let found = |index: &usize| self.state(*index) == USED && self.region.equals(self.origin_at(*index), &origin.0);
+        (0..self.origin_entries()).find(found).map(|index| index as u16)
     }
 
     /// Frees the entry that no record uses and that was quiet for longest. The caller holds the table's lock.
     fn collect_origin(&self) -> Result<usize, StoreError> {
         let own = usize::from(self.own_origin());
-        let mut candidates: Vec<usize> = (0..self.geometry.origins).filter(|index| *index != own).collect();
+        let mut candidates: Vec<usize> = (0..self.origin_entries()).filter(|index| *index != own).collect();
         candidates.iter().for_each(|index| self.set_state(*index, LEAVING));
         let mut result = Ok(());
         for index in 0..self.geometry.shards {
@@ -168,7 +177,7 @@ impl Zone {
             }
         }
         let chosen = candidates.into_iter().min_by_key(|index| self.position_at(*index));
-        for index in (0..self.geometry.origins).filter(|index| *index != own) {
+        for index in (0..self.origin_entries()).filter(|index| *index != own) {
             let goes = result.is_ok() && chosen == Some(index);
             self.set_state(index, if goes { FREE } else { USED });
         }
@@ -182,7 +191,7 @@ impl Zone {
         let _held = lock::Held::new(word);
         if obtained == lock::Obtained::FromTheDead {
             // Half an entry is still free; one that was looked at may be in use.
-            (0..self.geometry.origins)
+            (0..self.origin_entries())
                 .filter(|index| self.state(*index) == LEAVING)
                 .for_each(|index| self.set_state(index, USED));
         }
@@ -191,34 +200,34 @@ impl Zone {
 
     pub(super) fn identity_at(&self, index: usize) -> Identity {
         let mut bytes = [0; 16];
-        self.region.read(self.geometry.origin(index), &mut bytes);
+        self.region.read(self.origin_at(index), &mut bytes);
         Identity(bytes)
     }
 
     pub(super) fn position_at(&self, index: usize) -> Stamp {
-        Stamp(self.region.load64(self.geometry.origin(index) + POSITION, Acquire))
+        Stamp(self.region.load64(self.origin_at(index) + POSITION, Acquire))
     }
 
     /// Position and greatest stamp met of all other origins.
     pub(super) fn origins_met(&self) -> impl Iterator<Item = (Stamp, Stamp)> {
         let own = usize::from(self.own_origin());
-        let others = (0..self.geometry.origins).filter(move |index| *index != own && self.state(*index) == USED);
+        let others = (0..self.origin_entries()).filter(move |index| *index != own && self.state(*index) == USED);
         others.map(|index| (self.position_at(index), self.met_of(index)))
     }
 
     /// The origins of which something found no room.
     pub(super) fn origins_lacked(&self) -> impl Iterator<Item = u16> {
-        let used = (0..self.geometry.origins).filter(|index| self.state(*index) == USED);
+        let used = (0..self.origin_entries()).filter(|index| self.state(*index) == USED);
         used.map(|index| index as u16).filter(|index| self.is_flagged(*index, LACKING))
     }
 
     /// Notes what another zone of this node met and lacks, for which all its records are copied here.
     pub(super) fn meet_as(&self, other: &Zone) {
-        for index in (0..other.geometry.origins).filter(|index| other.state(*index) == USED) {
+        for index in (0..other.origin_entries()).filter(|index| other.state(*index) == USED) {
             if let Ok(here) = self.origin_for(other.identity_at(index)) {
                 self.note_met(here, other.met_of(index));
-                let emptied = other.region.load64(other.geometry.origin(index) + EMPTIED, SeqCst);
-                self.region.store64(self.geometry.origin(here.into()) + EMPTIED, emptied, SeqCst);
+                let emptied = other.region.load64(other.origin_at(index) + EMPTIED, SeqCst);
+                self.region.store64(self.origin_at(here.into()) + EMPTIED, emptied, SeqCst);
                 for flag in [ANEW, LACKING] {
                     self.flag(here, flag, other.is_flagged(index as u16, flag));
                 }
@@ -233,19 +242,19 @@ impl Zone {
 
     /// The zone is about to be emptied: what it has of others by now is over with that.
     pub(super) fn note_emptied(&self) {
-        for index in (0..self.geometry.origins).filter(|index| self.state(*index) == USED) {
-            self.region.store64(self.geometry.origin(index) + EMPTIED, self.position_at(index).0, SeqCst);
+        for index in (0..self.origin_entries()).filter(|index| self.state(*index) == USED) {
+            self.region.store64(self.origin_at(index) + EMPTIED, self.position_at(index).0, SeqCst);
         }
     }
 
     /// The position of an origin when the zone was emptied last.
     pub(super) fn position_emptied(&self, index: usize) -> Stamp {
-        Stamp(self.region.load64(self.geometry.origin(index) + EMPTIED, SeqCst))
+        Stamp(self.region.load64(self.origin_at(index) + EMPTIED, SeqCst))
     }
 
     /// Sets what is known of an origin, also to less than that was.
     pub(super) fn set_promise(&self, index: usize, position: Stamp, met: Stamp) {
-        let at = self.geometry.origin(index);
+        let at = self.origin_at(index);
         // First what makes that unsettled which was promised, and isn't any more.
         self.region.store64(at + MET, met.0, SeqCst);
         self.region.store64(at + POSITION, position.0, SeqCst);
@@ -257,14 +266,14 @@ impl Zone {
     }
 
     pub(super) fn met_of(&self, index: usize) -> Stamp {
-        Stamp(self.region.load64(self.geometry.origin(index) + MET, Acquire))
+        Stamp(self.region.load64(self.origin_at(index) + MET, Acquire))
     }
 
     fn state(&self, index: usize) -> u32 {
-        self.region.load32(self.geometry.origin(index) + STATE, Acquire)
+        self.region.load32(self.origin_at(index) + STATE, Acquire)
     }
 
     fn set_state(&self, index: usize, state: u32) {
-        self.region.store32(self.geometry.origin(index) + STATE, state, Release);
+        self.region.store32(self.origin_at(index) + STATE, state, Release);
     }
 }

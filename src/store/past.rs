@@ -158,7 +158,7 @@ impl Zone {
     /// A record of another node was met, whatever becomes of it.
     pub(super) fn note_met(&self, origin: u16, stamp: Stamp) {
         if origin != self.own_origin()
-            && let Some(word) = self.region.word64(self.geometry.origin(origin.into()) + MET)
+            && let Some(word) = self.region.word64(self.origin_at(origin.into()) + MET)
             && word.load(Relaxed) < stamp.0
         {
             word.fetch_max(stamp.0, SeqCst);

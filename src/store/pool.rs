@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::annex::ANNEX;
 use super::arena::{CLASS_SHIFT, NEXT, Need, OWNER};
 use super::failpoint::{Step, done};
 use super::layout::{DESCRIPTOR_LEN, header};
@@ -123,6 +124,24 @@ impl Zone {
     pub(super) fn fill_pool(&self) {
         self.region.zero(self.geometry.descriptor(0), self.geometry.pages * DESCRIPTOR_LEN);
         self.rebuild_pool();
+    }
+
+    /// Takes a page for the table of origins, if one is left that nothing is kept for.
+    pub(super) fn take_for_origins(&self) -> Option<usize> {
+        let taken = self.with_pool(|| {
+            if !self.is_free_page(self.region.load32(header::POOL_HEAD, Relaxed)) {
+                self.rebuild_pool();
+            }
+            let (head, free) = (self.region.load32(header::POOL_HEAD, Relaxed), self.free_pages());
+            let page = (head as usize).checked_sub(1).filter(|_| u64::from(free) > self.withheld(Need::Growth))?;
+            let descriptor = self.geometry.descriptor(page);
+            self.region.store32(descriptor + OWNER, ANNEX, Relaxed);
+            done(Step::AnnexOwned);
+            self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
+            self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
+            Some(page)
+        });
+        taken.ok().flatten()
     }
 
     /// How many pages are in the pool.

@@ -120,6 +120,10 @@ pub struct Stats {
     pub incomplete: u64,
     /// Remote records that did not fit, ever.
     pub left_out: u64,
+    /// Nodes that are known to have written here, by their incarnations, and how many more can be noted.
+    pub origins: u64,
+    /// The same.
+    pub origins_room: u64,
     /// Remote records refused because their stamp was too far ahead of the clock.
     pub future: u64,
     /// Records taken away because their end had come.
@@ -284,6 +288,7 @@ impl Zone {
         let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
         let free = u64::from(self.free_pages());
         let left_out = self.left_out();
+        let (origins, origins_room) = self.origins_known();
         let missing = left_out.saturating_sub(self.region.load64(header::MADE_UP, Relaxed));
         Stats {
             records: sum(shard::RECORDS),
@@ -291,6 +296,8 @@ impl Zone {
             refused: sum(shard::REFUSED),
             incomplete: if Rule::Shown.holds() { missing.max(self.is_lacking().into()) } else { 0 },
             left_out,
+            origins,
+            origins_room,
             future: sum(shard::FUTURE),
             expired: sum(shard::EXPIRED),
             evicted: sum(shard::EVICTED),

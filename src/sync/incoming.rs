@@ -253,7 +253,8 @@ impl Incoming {
                 }
             } else if let Some(count) = self.origins.happened(cx.t) {
                 let text = format!(
-                    "zone \"{name}\" has no room for {count} more origins; their records come again at each reconnect"
+                    "zone \"{name}\" has no room for {count} more origins: what these nodes wrote is left out or comes again at \
+                     each reconnect; give it more memory (keyval_zone zone={name}:SIZE)"
                 );
                 cx.notes.add(NoteLevel::Warn, text);
             }

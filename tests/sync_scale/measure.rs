@@ -11,9 +11,9 @@ pub const RECORDS: usize = 1_000;
 /// Updates whose time is measured.
 const UPDATES: u64 = 200;
 /// For how long a mesh is watched that has nothing to do, milliseconds of virtual time: a round of comparing.
-const IDLE: Millis = 10 * LIMITS.timeout;
+pub const IDLE: Millis = 10 * LIMITS.timeout;
 /// And for how long one in which each node writes once a second.
-const BUSY: Millis = 2 * LIMITS.timeout;
+pub const BUSY: Millis = 2 * LIMITS.timeout;
 const SECOND: Millis = 1_000;
 
 /// Where times are, they are milliseconds of virtual time.

@@ -3,7 +3,8 @@
 use std::ops::Sub;
 
 /// Kinds of messages, as the tables have them.
-pub const KINDS: [&str; 7] = ["records", "positions", "acknowledgements", "signs of life", "have", "comparing", "others"];
+pub const KINDS: [&str; 7] =
+    ["records", "positions", "acknowledgements", "signs of life", "have", "comparing", "others"];
 
 /// Messages and bytes, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

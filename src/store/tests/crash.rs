@@ -104,6 +104,8 @@ pub fn end(pid: libc::pid_t, signal: i32) -> Option<i32> {
 /// After a death: an ordinary call provokes the repair, and then everything must be there, and whole.
 fn examine(zone: &Zone, ledger: &Ledger, what: &str) {
     zone.delete(b"absent", START).unwrap_or_else(|error| panic!("{what}: {error}"));
+    // Nor does the next one that needs a page find the pool half done.
+    zone.with_pool(|| ()).unwrap_or_else(|error| panic!("{what}: {error}"));
     match zone.set(b"alive", b"yes", Life::Default, Condition::Always, START) {
         // The child may have left the zone rightly full; memory that were lost, the checker would miss.
         Ok(_) | Err(StoreError::NoMemory) => {}
@@ -165,6 +167,11 @@ fn live(zone: &Zone, ledger: &Ledger) {
             let _ = zone.clear(START + n);
         }
     }
+    // More nodes than the table has entries for, when there are pages for them again.
+    (0..KEYS).for_each(|key| ledger.note(key, 0));
+    let _ = zone.clear(START + 6000);
+    zone.upkeep(START + 6000, 100_000);
+    (2..82).for_each(|n| _ = zone.advance(identity(n), Stamp(1)));
 }
 
 #[test]

@@ -85,6 +85,8 @@ fn fields_of_the_header_are_apart() {
         (header::ORIGINS_LOCK, 8),
         (header::ORIGINS_SOUGHT, 8),
         (header::MARK, 8),
+        (header::ANNEX, 4),
+        (header::ANNEXES, 4),
         (header::BORROW_LOCK, 8),
         (header::DONOR, 8),
         (header::DONOR_TIME, 8),

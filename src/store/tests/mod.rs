@@ -15,6 +15,7 @@ mod limit;
 mod limit_crash;
 mod matching;
 mod model;
+mod origins;
 mod past;
 mod processes;
 mod read_model;

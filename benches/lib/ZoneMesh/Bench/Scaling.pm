@@ -36,7 +36,7 @@ sub run {
 # What tests/sync_scale counts of meshes of these sizes, each in a process of its own.
 sub simulated {
     my (@sizes) = @_;
-    my $said = qx(cargo test --release --locked --no-default-features --test sync_scale --no-run 2>&1);
+    my $said = qx(cargo test --locked --no-default-features --test sync_scale --no-run 2>&1);
     my ($program) = $said =~ /Executable .*\((\S+)\)/ or die "cargo test --no-run said:\n$said";
     return map {
         print STDERR "bench: $_ nodes in virtual time\n";
