@@ -9,12 +9,12 @@
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
+use super::Zone;
 use super::block::HEAD;
 use super::failpoint::{Step, done};
 use super::feed::End;
 use super::layout::{BUCKET_LINKS, CLASS_SIZES, header, shard};
 use super::shard::{Met, Place, Shard};
-use super::Zone;
 
 /// Of how many records the one that ends soonest is chosen, and as many of those that were written longest ago.
 const SAMPLE: usize = 16;

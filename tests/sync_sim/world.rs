@@ -144,11 +144,15 @@ impl World {
             retention,
             reach,
             counters,
-            one_ahead: seed % 2 == 0,
+            one_ahead: seed.is_multiple_of(2),
             ahead: None,
             lie,
             // Where other clocks are further apart than is allowed, more than one is wrong.
-            history: History::new(retention, counters, seed % 2 == 0 && 2 * reach.unsigned_abs() <= limits.max_drift),
+            history: History::new(
+                retention,
+                counters,
+                seed.is_multiple_of(2) && 2 * reach.unsigned_abs() <= limits.max_drift,
+            ),
             counts: Counts::default(),
             identities: size,
             hard,
