@@ -40,12 +40,12 @@ my $metrics = $last->get('/api/9/zonemesh/metrics')->body;
 is(scalar(() = $metrics =~ /^zonemesh_sync_peer_connected\{/mg), 255, 'and the metrics have a line for each');
 my ($known, $room) = map { $first->get('/api/9/zonemesh/zones/one')->json->{origins}{$_} } qw(known room);
 is($known, 2, 'two have written');
-cmp_ok($known + $room, '>=', 80, '... and a zone of 32k has room for as many as docs/operations.md says');
+cmp_ok($known + $room, '>=', 65, '... and a zone of 32k has room for as many as docs/operations.md says');
 is($metrics =~ /^zonemesh_zone_origins\{zone="one"\} (\d+)$/m && $1, 2, '... which the metrics say as well');
 
 # Fewer, all at once.
 $dns->set('many.test' => @addresses[ 0, 254 ]);
 $first->reload;
-eventually_is { states($first) } { itself => 1, connected => 1 }, 'those that left the name are gone', 20;
+eventually_is { states($first) } { itself => 1, connected => 1 }, 'those that left the name are gone', 60;
 
 done_testing;

@@ -248,6 +248,8 @@ pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
 /// Bytes of an origin: identity, position, state, flags, greatest stamp met, position when the zone was emptied last.
 pub const ORIGIN_LEN: usize = 48;
+/// Entries that the table of a small zone begins with.
+const FEWEST_ORIGINS: usize = 26;
 /// More origins than this no zone knows.
 pub const MAX_ORIGINS: usize = 1024;
 
@@ -304,7 +306,11 @@ impl Geometry {
         let unit_shift = if size <= FINE_UP_TO { FINE_UNIT } else { COARSE_UNIT };
         let link_bits = usize::BITS - ((size - 1) >> unit_shift).leading_zeros();
         let walkers = if size < 128 * KIB { 64 } else { 256 };
-        let origins = (size / (4 * KIB)).clamp(32, MAX_ORIGINS).next_power_of_two();
+        // So many that the smallest zone has room for what users count on; the table goes on in pages where that is too few.
+        let origins = match (size / (4 * KIB)).next_power_of_two() {
+            0..=32 => FEWEST_ORIGINS,
+            many => many.min(MAX_ORIGINS),
+        };
 
         let shards_at = header::LEN;
         let buckets_at = (shards_at + shards as usize * shard::LEN).next_multiple_of(BUCKET_LEN);
