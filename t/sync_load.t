@@ -62,8 +62,8 @@ use ZoneMesh::Cluster;
     is($first->add('one', 'last', 'v'), 201, '... and one is added');
     my $wanted = { %{ $first->keyvals('one') } };
     is(scalar keys %$wanted, 2, '... two are left');
-    everywhere_is(\@nodes, sub { $_[0]->keyvals('one') }, $wanted, 'repair brings what was left out', 40);
-    eventually { $zone->($second)->{incomplete} == 0 } '... and then nothing is shown as missing', 40;
+    everywhere_is(\@nodes, sub { $_[0]->keyvals('one') }, $wanted, 'repair brings what was left out', 120);
+    eventually { $zone->($second)->{incomplete} == 0 } '... and then nothing is shown as missing', 120;
     ok(scalar $second->wait_log(qr/\[notice\].*zone "one" is complete: what had found no room is here, or over/), '... and the log says so');
     $_->stop for @nodes;
 }
