@@ -57,6 +57,13 @@ fn round(state: &mut [u64; 4]) {
     *state = [a, b, c.rotate_left(32), d];
 }
 
+/// Bits that look as if they were drawn (the last step of SplitMix64).
+pub const fn mixed(bits: u64) -> u64 {
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
 #[cfg(test)]
 mod tests {
     use siphasher::sip::SipHasher13;

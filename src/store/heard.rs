@@ -2,6 +2,7 @@
 //! inbound sessions of all workers write.
 
 use super::control::Control;
+use super::hash::mixed;
 use crate::record::{Identity, Millis};
 
 /// Entries.
@@ -94,13 +95,6 @@ impl Control {
     fn heard_entries(&self) -> impl Iterator<Item = usize> {
         (0..HEARD).map(Control::heard_place).take_while(|entry| self.get(entry + AT) != 0)
     }
-}
-
-/// Bits that look as if they were drawn (the last step of SplitMix64).
-pub const fn mixed(bits: u64) -> u64 {
-    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }
 
 #[cfg(test)]

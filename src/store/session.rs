@@ -4,7 +4,7 @@
 //! all nodes if its end moved with it. So a session is given more life than asked for, and is written again only when
 //! that surplus is nearly used up.
 
-use super::heard::mixed;
+use super::hash::mixed;
 use super::{Condition, Life, StoreError, Written, Zone};
 use crate::record::Millis;
 

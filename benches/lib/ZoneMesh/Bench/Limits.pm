@@ -11,6 +11,7 @@ use IO::Select;
 use IO::Socket::INET;
 use Time::HiRes qw(sleep time);
 
+use ZoneMesh::Bench::Cluster;
 use ZoneMesh::Bench::Report;
 use ZoneMesh::Bench::Turns;
 use ZoneMesh::Node;
@@ -39,40 +40,7 @@ LUA
 
 sub run {
     my (%given) = @_;
-    my ($began, $load) = (time, busy());
-    my @all = eval { (cost(%given), space(%given), million(%given), delay(%given), accuracy(%given)) };
-    my $failed = $@;
-    $_->stop for our @nodes;
-    die $failed if $failed;
-    my $machine = circumstances(load => $load, versions => revision(), command => $given{command}, began => $began);
-    my $text = "$machine\n" . join "\n", @all;
-    print $text;
-    publish(limits => 'Limits of requests', $text) unless $given{dry};
-    return;
-}
-
-our @nodes;
-
-# Nodes of a cluster, each with these lines in http.
-sub cluster {
-    my ($count, $http, %more) = @_;
-    my @ports = map { [ free_port(), free_port() ] } 1 .. $count;
-    my $peers = join ' ', map { "zone_sync_server 127.0.0.1:$_->[1];" } @ports;
-    my @made = map {
-        my $node = ZoneMesh::Node->new(
-            name => "node$_", workers => 1, port => $ports[ $_ - 1 ][0], sync => $ports[ $_ - 1 ][1],
-            stream => "server { listen 127.0.0.1:%%SYNC%%; zone_sync; $peers }",
-            http   => "keepalive_requests 1000000000; $http", %more,
-        );
-        $node->write_file('page', "a page\n");
-        $more{measured} ? ZoneMesh::Bench::Turns::measured($node, $more{measured}, $node->write_file('turns', '')) : $node->start;
-    } 1 .. $count;
-    push @nodes, @made;
-    for my $node (@made) {
-        my $until = time + 10;
-        sleep 0.02 until $node->get('/api/9/stream/zone_sync')->json->{status}{nodes_online} == $count - 1 || time > $until;
-    }
-    return @made;
+    return measure(limits => 'Limits of requests', [ \&cost, \&space, \&million, \&delay, \&accuracy ], %given);
 }
 
 # Requests a second and the worker's processor time for each, in rounds that take turns.
@@ -85,11 +53,12 @@ sub cost {
     );
     my $zones = join '', map { "limit_req_zone \$arg_k zone=$_->[0]:16m rate=$_->[1]; limit_req_zone \$arg_k zone=$_->[2]:16m rate=$_->[1] sync;\n" }
         ([ 'own', '1000r/s', 'shared' ], [ 'slow-own', '1r/m', 'slow-shared' ]);
-    my ($node) = cluster(2, "$zones limit_req_log_level info;
+    my @nodes = cluster(2, "$zones limit_req_log_level info;
         server { listen 127.0.0.1:%%PORT%%; location /api { api; } $places }",
         main => 'worker_cpu_affinity 01;', events => 'worker_connections 1024;');
     # nginx writes no line for each request that is refused: that would be what is measured.
     $_->configure(http => "error_log logs/error.log warn; $_->{http}")->reload for @nodes;
+    my $node = $nodes[0];
     my $script = $node->write_file('wrk.lua', $SCRIPT);
     my @pin = -e '/sys/devices/system/cpu/cpu1' ? qw(taskset -c 1) : ();
     my %samples;
@@ -113,8 +82,7 @@ sub cost {
         my $own = $samples{$place};
         $out .= row($label, with_spread($own->{rate}), with_spread($own->{cpu}), $to ? with_spread([ ratio($own->{rate}, $samples{$to}{rate}) ]) : '', $to ? $TARGET : '');
     }
-    $_->stop for @nodes;
-    @nodes = ();
+    end_cluster();
     return $out;
 }
 
@@ -140,8 +108,7 @@ sub space {
         my ($size) = sort { $slots->{$b}{used} <=> $slots->{$a}{used} } keys %$slots;
         $held{$place} = [ $slots->{$size}{used}, $size ];
     }
-    $_->stop for @nodes;
-    @nodes = ();
+    end_cluster();
     my $out = "### Space\n\nA zone of 1 MiB and keys of 4 bytes, as \$binary_remote_addr has them, more than fit. With `sync` a node holds a record for each node that\n"
         . "admits requests of the key; this is one of them.\n\n" . row('zone', 'keys', 'bytes of the block', 'bytes of the zone for each') . row(('---') x 4);
     $out .= row($_->[1], $held{ $_->[0] }[0], $held{ $_->[0] }[1], figure((1 << 20) / ($held{ $_->[0] }[0] || 1))) for [ own => 'nginx\'s own' ], [ shared => 'sync' ];
@@ -187,8 +154,7 @@ sub million {
         $out .= row($label, $size{$place}, figure($kept), @room, @full, @known);
         print STDERR "bench: a million keys, $label: @room, @full, @known\n";
     }
-    $_->stop for @nodes;
-    @nodes = ();
+    end_cluster();
     return $out;
 }
 
@@ -228,8 +194,7 @@ sub delay {
         1 until $held->() > $before || time > $until;
         push @millis, (time - $admitted) * 1000;
     }
-    $_->stop for @nodes;
-    @nodes = ();
+    end_cluster();
     return "### Delay\n\nFrom the answer to a request on one node until the other holds a record of it, asked again and again over HTTP: "
         . with_spread(\@millis) . ' ms, the longest of ' . @millis . ': ' . figure((sort { $b <=> $a } @millis)[0]) . " ms.\n";
 }
@@ -257,8 +222,7 @@ sub accuracy {
         my $allowed = $rate * $took;
         $out .= row($count, $rate, $burst, $way, $offered, sprintf('%.0f', $allowed), $admitted, sprintf('%.0f', 1.05 * $allowed + $burst + $count));
         print STDERR "bench: $count nodes, $rate r/s, $way: $admitted of $offered, $allowed allowed\n";
-        $_->stop for @made;
-        @nodes = ();
+        end_cluster();
     }
     return $out;
 }

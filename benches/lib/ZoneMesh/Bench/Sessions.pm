@@ -9,6 +9,7 @@ use warnings;
 use IO::Socket::INET;
 use Time::HiRes qw(sleep time);
 
+use ZoneMesh::Bench::Cluster;
 use ZoneMesh::Bench::Report;
 use ZoneMesh::Node;
 
@@ -34,40 +35,12 @@ function done(summary)
 end
 LUA
 
+# Both nodes' workers run on one core, and wrk on the other.
+my @ON_ONE_CORE = (main => 'worker_cpu_affinity 01; worker_rlimit_nofile 4096;', events => 'worker_connections 1024;');
+
 sub run {
     my (%given) = @_;
-    my ($began, $load) = (time, busy());
-    my @all = eval { (cost(%given), sums(%given)) };
-    my $failed = $@;
-    $_->stop for our @nodes;
-    die $failed if $failed;
-    my $machine = circumstances(load => $load, versions => revision(), command => $given{command}, began => $began);
-    my $text = "$machine\n" . join "\n", @all;
-    print $text;
-    publish(sessions => 'Sessions and counters', $text) unless $given{dry};
-    return;
-}
-
-our @nodes;
-
-# Two nodes; each has what is measured.
-sub pair {
-    my ($http) = @_;
-    my @ports = map { [ free_port(), free_port() ] } 1, 2;
-    my $peers = join ' ', map { "zone_sync_server 127.0.0.1:$_->[1];" } @ports;
-    @nodes = map {
-        ZoneMesh::Node->new(
-            name => "node$_", workers => 1, port => $ports[ $_ - 1 ][0], sync => $ports[ $_ - 1 ][1],
-            stream => "server { listen 127.0.0.1:%%SYNC%%; zone_sync; $peers }",
-            http   => "keepalive_requests 1000000000; $http",
-            main   => 'worker_cpu_affinity 01; worker_rlimit_nofile 4096;', events => 'worker_connections 1024;',
-        )->start;
-    } 1, 2;
-    for my $node (@nodes) {
-        my $until = time + 10;
-        sleep 0.02 until $node->get('/api/9/stream/zone_sync')->json->{status}{nodes_online} == 1 || time > $until;
-    }
-    return @nodes;
+    return measure(sessions => 'Sessions and counters', [ \&cost, \&sums ], %given);
 }
 
 sub cost {
@@ -98,9 +71,9 @@ sub cost {
         [ count => '`return 200`, `keyval_incr`, one counter a client, sync',     'keyval_incr $arg_k zone=counts;', 'plain' ],
         [ all   => '`return 200`, `keyval_incr`, one counter for all, sync',      'keyval_incr all zone=counts;',    'plain' ],
     );
-    my ($node, $other) = pair($http . 'server { listen 127.0.0.1:%%PORT%%; location /api { api; }'
+    my ($node, $other) = cluster(2, $http . 'server { listen 127.0.0.1:%%PORT%%; location /api { api; }'
         . join('', map { "location /$_->[0]/ { proxy_pass http://$_->[0]/; }\n" } @variants)
-        . join('', map { "location = /$_->[0] { $_->[2] return 200 \"a page\\n\"; }\n" } @counting) . '}');
+        . join('', map { "location = /$_->[0] { $_->[2] return 200 \"a page\\n\"; }\n" } @counting) . '}', @ON_ONE_CORE);
     my $script = $node->write_file('wrk.lua', $SCRIPT);
     my $name   = md5("127.0.0.1:$ports[1]");
     # Sessions begin on the other node: they come by the cluster.
@@ -133,8 +106,8 @@ sub cost {
         my $more = $to ? figure(median(map { $own->{cpu}[$_] - $samples{$to}{cpu}[$_] } 0 .. $#{ $own->{cpu} })) : '';
         $out .= row($label, with_spread($own->{rate}), with_spread($own->{cpu}), $to ? with_spread([ ratio($own->{rate}, $samples{$to}{rate}) ]) : '', $more);
     }
-    $_->stop for @nodes, $servers;
-    @nodes = ();
+    end_cluster();
+    $servers->stop;
     return $out;
 }
 
@@ -153,8 +126,8 @@ sub begin_sessions {
 sub sums {
     my (%given) = @_;
     my $seconds = $given{quick} ? 1 : 4;
-    my @made = pair('keyval_zone zone=counts:4m type=counter sync;
-        server { listen 127.0.0.1:%%PORT%%; location /api { api; } location /count { keyval_incr all zone=counts; keyval_incr $arg_k zone=counts; return 204; } }');
+    my @made = cluster(2, 'keyval_zone zone=counts:4m type=counter sync;
+        server { listen 127.0.0.1:%%PORT%%; location /api { api; } location /count { keyval_incr all zone=counts; keyval_incr $arg_k zone=counts; return 204; } }', @ON_ONE_CORE);
     my @running = map {
         my $script = $_->write_file('wrk.lua', $SCRIPT);
         open my $out, '-|', "wrk -t1 -c8 -d${seconds}s -s $script http://127.0.0.1:@{[ $_->port ]} -- /count 100 none 2>&1" or die "wrk: $!\n";
@@ -176,8 +149,7 @@ sub sums {
         last if $all[0] == $all[1] && $parts[0] == $all[0] && $parts[1] == $all[0] || time > $until;
         sleep 0.05;
     }
-    $_->stop for @made;
-    @nodes = ();
+    end_cluster();
     my $same = $all[0] == $all[1] && $parts[0] == $all[0] && $parts[1] == $all[0] ? 'the same on both, and the sum of a hundred others that were counted beside it'
         : "not the same: @all, the others @parts";
     return "### Two nodes that count\n\nBoth under load from a wrk of its own for $seconds s, each request counted in one counter of all and in one of a hundred: $answered requests\n"
