@@ -42,21 +42,25 @@ sub start {
         open STDERR, '>&', \*STDOUT;
         exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local-ttl=1),
             (map { "--local=/$_/" } @{ $self->{domains} }), @{ $self->{services} // [] },
-            '--user=' . getpwuid($>), '--pid-file', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
+            '--user=' . getpwuid($>), '--pid-file', '--log-facility=-', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
             "--addn-hosts=$self->{folder}/hosts"
             or POSIX::_exit(127);
     }
     $self->{pid} = $pid;
-    my $up = ZoneMesh::wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) }, 5);
-    die 'dnsmasq does not listen: ' . do { local (@ARGV, $/) = "$self->{folder}/log"; <> } unless $up;
+    my $up = ZoneMesh::wait_for(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port}) && $self->times_read }, 5);
+    die 'dnsmasq does not listen: ' . $self->log unless $up;
     return $self;
 }
 
+# Returns once the server answers so: who asks earlier would keep the old answer for as long as it believes it.
 sub set {
     my ($self, $name, @addresses) = @_;
     $self->{records}{$name} = \@addresses;
     $self->write;
-    kill HUP => $self->{pid} if $self->{pid};
+    return $self unless $self->{pid};
+    my $before = $self->times_read;
+    kill HUP => $self->{pid};
+    ZoneMesh::wait_for(sub { $self->times_read > $before }, 20) or die 'dnsmasq does not read its names again: ' . $self->log;
     return $self;
 }
 
@@ -77,6 +81,19 @@ sub stop {
     kill KILL => $pid;
     waitpid $pid, 0;
     return;
+}
+
+# What it has said.
+sub log {
+    my ($self) = @_;
+    open my $file, '<', "$self->{folder}/log" or return '';
+    return do { local $/; <$file> };
+}
+
+# How often it has read the file of names.
+sub times_read {
+    my ($self) = @_;
+    return scalar(() = $self->log =~ m{\bread \Q$self->{folder}\E/hosts\b}g);
 }
 
 sub write {
