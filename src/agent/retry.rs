@@ -42,8 +42,10 @@ impl Teller {
         if self.failure.as_ref() == Some(&text) {
             return None;
         }
-        self.failure = Some(text.clone());
-        self.allow(text, now)
+        // One that wasn't told for want of allowance is told as soon as there is some: a peer that is gone stays so.
+        let told = self.allow(text.clone(), now);
+        self.failure = told.is_some().then_some(text);
+        told
     }
 
     fn allow(&mut self, mut text: String, now: Instant) -> Option<String> {
@@ -84,6 +86,18 @@ mod tests {
         assert!(teller.failure("timed out".into(), now).is_some());
         assert!(teller.event("connected".into(), now).is_some());
         assert!(teller.failure("timed out".into(), now).is_some());
+    }
+
+    #[test]
+    fn a_flapping_peer_that_stays_away_at_last_is_told_of() {
+        let start = Instant::now();
+        let mut teller = Teller::new(start);
+        (0..100).for_each(|_| _ = teller.event("lost".into(), start));
+        assert_eq!(teller.failure("refused".into(), start), None);
+        assert_eq!(teller.failure("refused".into(), start + REFILL / 2), None);
+        let told: Vec<_> =
+            (2..100).filter_map(|half| teller.failure("refused".into(), start + REFILL / 2 * half)).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
     }
 
     #[test]
