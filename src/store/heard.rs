@@ -5,8 +5,10 @@ use super::control::Control;
 use super::hash::mixed;
 use crate::record::{Identity, Millis};
 
-/// Entries.
+/// Entries: several times as many as a cluster has nodes.
 pub(super) const HEARD: usize = 1024;
+/// Where a node's entry may be: in one of so many, so that who makes nodes up doesn't have all entries looked at for each.
+const SET: usize = 16;
 /// Bytes of an entry: identity, when, traffic.
 pub(super) const HEARD_LEN: usize = 16 + 8 + 4 * 8;
 
@@ -46,7 +48,7 @@ impl Control {
                     return Some(entry);
                 }
                 // A free place, or that of whoever was silent for longest.
-                let entry = (0..HEARD).map(Control::heard_place).min_by_key(|entry| self.get(entry + AT))?;
+                let entry = set_of(node).min_by_key(|entry| self.get(entry + AT))?;
                 self.write(entry, &node.0);
                 (0..4).for_each(|n| self.put(entry + TRAFFIC + 8 * n, 0));
                 // The last store makes it valid.
@@ -88,13 +90,18 @@ impl Control {
     }
 
     fn heard_entry(&self, node: Identity) -> Option<usize> {
-        self.heard_entries().find(|entry| self.identity_at(*entry) == node)
+        set_of(node).find(|entry| self.get(entry + AT) != 0 && self.identity_at(*entry) == node)
     }
 
-    /// They are filled from the first on.
     fn heard_entries(&self) -> impl Iterator<Item = usize> {
-        (0..HEARD).map(Control::heard_place).take_while(|entry| self.get(entry + AT) != 0)
+        (0..HEARD).map(Control::heard_place).filter(|entry| self.get(entry + AT) != 0)
     }
+}
+
+fn set_of(Identity(bytes): Identity) -> impl Iterator<Item = usize> {
+    let (low, high) = (u128::from_le_bytes(bytes) as u64, (u128::from_le_bytes(bytes) >> 64) as u64);
+    let set = mixed(low ^ mixed(high)) as usize % (HEARD / SET);
+    (set * SET..(set + 1) * SET).map(Control::heard_place)
 }
 
 #[cfg(test)]
@@ -114,16 +121,22 @@ mod tests {
         let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
         let control = Control::create(memory.region()).expect("a control region");
         let traffic = |n| Traffic { bytes_in: n, bytes_out: 2 * n, msgs_in: 3 * n, msgs_out: 4 * n };
-        (0..HEARD as u64).for_each(|n| control.heard(id(n), 1000 + n, &traffic(n)));
+        (0..300).for_each(|n| control.heard(id(n), 1000 + n, &traffic(n)));
         control.heard(id(0), 5000, &traffic(7));
-        let nodes = control.heard_nodes();
-        assert_eq!(nodes.len(), HEARD);
+        let mut nodes = control.heard_nodes();
+        nodes.sort_unstable_by_key(|heard| heard.node);
+        assert_eq!(nodes.len(), 300, "all nodes of a large cluster fit");
         assert_eq!(nodes[0], HeardNode { node: id(0), at: 5000, traffic: traffic(7) });
         assert_eq!(nodes[9], HeardNode { node: id(9), at: 1009, traffic: traffic(9) });
-        control.heard(id(9999), 6000, &traffic(1));
+        for n in 1000..20_000 {
+            control.heard(id(n), 5000 + n, &traffic(1));
+            control.heard(id(0), 5000 + n, &traffic(1));
+        }
         let nodes = control.heard_nodes();
+        assert_eq!(nodes.len(), HEARD);
         assert!(nodes.iter().all(|heard| heard.node != id(1)));
-        assert!(nodes.contains(&HeardNode { node: id(9999), at: 6000, traffic: traffic(1) }));
+        assert!(nodes.contains(&HeardNode { node: id(19_999), at: 24_999, traffic: traffic(1) }));
+        assert!(nodes.contains(&HeardNode { node: id(0), at: 24_999, traffic: traffic(19_007) }));
         assert!(control.heard_of().is_sorted());
     }
 
