@@ -12,10 +12,10 @@ use super::{AttachError, Region};
 use crate::record::{Identity, Millis, Stamp};
 
 /// Bytes that a control region has at least.
-pub const CONTROL_SIZE: usize = 288 * 1024;
+pub const CONTROL_SIZE: usize = 320 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 6;
+const LAYOUT: u64 = 7;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;

@@ -12,10 +12,11 @@ use crate::record::{Identity, Millis};
 /// Entries.
 pub const LINKS: usize = 256;
 /// Bytes of an entry: sequence, length and text of each of four, node, numbers.
-pub const LINK_LEN: usize = 704;
+pub const LINK_LEN: usize = 808;
 
-/// Room for server, address, name in the certificate and error. What is longer is cut off.
-const TEXTS: [usize; 4] = [128, 112, 64, 192];
+/// Room for server, address, name in the certificate and error. What is longer is cut off; the longest name in DNS fits, with
+/// its port and what is said of it.
+const TEXTS: [usize; 4] = [280, 112, 64, 192];
 const TEXTS_AT: usize = 8;
 const NODE: usize = TEXTS_AT + 8 * TEXTS.len() + TEXTS[0] + TEXTS[1] + TEXTS[2] + TEXTS[3];
 const NUMBERS_AT: usize = NODE + 16;
@@ -280,7 +281,7 @@ mod tests {
         };
         control.show_link(3, &figures);
         let shown = LinkFigures {
-            server: cut(128),
+            server: cut(280),
             address: format!("x{}", cut(110)),
             certificate: Some(Certificate { name: cut(64), ends: 1 }),
             error: Some((cut(192), 2)),
