@@ -22,7 +22,7 @@ const HOLDS: usize = 16;
 const PAUSE: u64 = 10;
 /// As long as other zones are compared with the same peer: what a round keeps is bounded, and so is the number of rounds.
 const OTHERS: u64 = 100;
-/// Between two comparisons, in timeouts of a session; and at least so many microseconds for each record.
+/// Between two comparisons with a peer, in timeouts of a session; and at least so many microseconds for each record and peer.
 const PERIOD: u64 = 10;
 const PERIOD_A_RECORD: u64 = 500;
 /// Answers that take longer than this many timeouts aren't waited for.
@@ -397,7 +397,11 @@ impl Compare {
     fn end(&mut self, cx: &mut Context<'_>, zone: &SyncZone) {
         let timeout = cx.node.limits.timeout.max(1);
         let records = zone.zone.stats().records.max(self.theirs);
-        let mut pause = timeout.saturating_mul(PERIOD).max(records.saturating_mul(PERIOD_A_RECORD) / 1000);
+        // Each peer's turn comes later the more there are: what a node walks in a second stays the same, and what one peer has
+        // mended the next need not.
+        let walks = records.saturating_mul(PERIOD_A_RECORD) / 1000;
+        let peers = cx.node.control.nodes_online().max(1);
+        let mut pause = timeout.saturating_mul(PERIOD).max(walks.saturating_mul(peers));
         if let Some(round) = self.under_way.take() {
             if round.brought + round.retired > 0 {
                 let text = format!(

@@ -8,6 +8,7 @@ use super::frame::{PREFIX, begin};
 use super::message::{Entry, Mode, kind};
 use super::positions::{Numbers, Positions};
 use super::records::{Filter, Frame, Large, Stop, Wanted, send_chunk};
+use super::session::Seldom;
 use super::write;
 use super::{Held, Limits};
 use crate::record::{Identity, Millis, Stamp};
@@ -89,6 +90,7 @@ pub struct Outgoing {
     given: u64,
     /// A full state was sent whole, with so many records.
     given_all: Option<u64>,
+    gave: Seldom,
     /// Writes of this node before the last round that is complete.
     writes: u64,
     sent: Stamp,
@@ -162,6 +164,7 @@ impl Outgoing {
             walked: 0,
             given: 0,
             given_all: None,
+            gave: Seldom::default(),
             writes: 0,
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
@@ -291,9 +294,10 @@ impl Outgoing {
         std::mem::replace(&mut self.no_walker, false)
     }
 
-    /// A full state was sent: how many records that were; told once.
-    pub const fn gave_all(&mut self) -> Option<u64> {
-        self.given_all.take()
+    /// A full state was sent: how many records that were; told once, and not each time to a peer that asks all the time.
+    pub fn gave_all(&mut self, t: u64) -> Option<u64> {
+        let records = self.given_all.take().filter(|records| *records > 0)?;
+        self.gave.happened(t).map(|_| records)
     }
 
     /// Adds what it holds.

@@ -22,8 +22,6 @@ const SOON: u64 = 200;
 /// Acknowledgements wait for so long, milliseconds: a peer that writes all the time needn't be woken for each change, and
 /// who reads here needn't wait while one is sent.
 const ACK_DELAY: u64 = 5;
-/// Zones compared with one peer at the same time: a round of a large one keeps some megabytes.
-const ROUNDS: usize = 2;
 /// A record's buffer above this is given back once the record is there.
 const KEPT_BUFFER: usize = 64 * 1024;
 
@@ -539,7 +537,7 @@ impl Pull {
         let (ahead, mut rounds) = (self.ahead, self.rounds());
         self.each(peer, now, |incoming, cx| {
             let before = incoming.compare.is_under_way();
-            incoming.compare(cx, ahead, rounds < ROUNDS, out);
+            incoming.compare(cx, ahead, rounds < session::COMPARED_AT_ONCE, out);
             rounds += usize::from(!before && incoming.compare.is_under_way());
         });
     }

@@ -1,5 +1,6 @@
 //! The sending side of a session: the node that dialled.
 
+use super::answer::Answer;
 use super::digest::Terms;
 use super::frame::{self, Input};
 use super::message::{self, MAX_RANGE_BITS, Message, Mode, Pong};
@@ -13,6 +14,7 @@ use crate::record::{Identity, Millis, Stamp};
 use crate::store::control::Counter;
 use crate::store::{Drift, Rule, ShardMask, Side, Zone};
 use std::cell::OnceCell;
+use std::collections::VecDeque;
 
 /// One outbound session.
 ///
@@ -38,6 +40,8 @@ pub struct Push {
     turn: usize,
     /// The zone of which a question is being answered.
     answering: Option<usize>,
+    /// Zones with questions, in the order in which those were asked.
+    questions: VecDeque<usize>,
     numbers: Numbers,
     large: Option<Large>,
     /// The time in a ping that wants an answer.
@@ -80,6 +84,7 @@ impl Push {
             announced: 0,
             turn: 0,
             answering: None,
+            questions: VecDeque::new(),
             numbers: Numbers::default(),
             large: None,
             echo: None,
@@ -372,9 +377,18 @@ impl Push {
             .ok_or_else(|| Ending::protocol("a zone that was not announced"))
     }
 
-    /// The zone that a question is about.
+    /// The zone that a question is about. Who asks about more zones at once than nodes do gets no answer for those that were asked
+    /// about first: what questions and answers hold is bounded, however many zones there are.
     fn answering(&mut self, number: u64) -> Result<Option<(&mut Outgoing, &Zone)>, Ending> {
         let at = self.announced_zone(number)?;
+        let holds = |zone: &usize| self.zones.get(*zone).is_some_and(|outgoing| outgoing.answer.held() > 0);
+        self.questions.retain(|zone| *zone != at && holds(zone));
+        self.questions.push_back(at);
+        if self.questions.len() > session::COMPARED_AT_ONCE
+            && let Some(outgoing) = self.questions.pop_front().and_then(|first| self.zones.get_mut(first))
+        {
+            outgoing.answer = Answer::default();
+        }
         Ok(self.zones.get_mut(at).zip(self.node.zones.get(at).map(|zone| &zone.zone)))
     }
 
@@ -493,7 +507,7 @@ impl Push {
             }
             outgoing.used += out.len() - before;
             // To a peer that lacks little of a node that is gone, the full state is next to nothing.
-            if let Some(records) = outgoing.gave_all().filter(|records| *records > 0) {
+            if let Some(records) = outgoing.gave_all(self.pace.t) {
                 let text = format!("zone \"{}\": {records} records of the full state were sent to it", zone.name);
                 self.notes.add(NoteLevel::Notice, text);
             }

@@ -113,6 +113,9 @@ pub fn own_hello(node: &Node, now: Millis) -> Hello {
     }
 }
 
+/// Zones that are compared with one peer at the same time: a round of a large one keeps some megabytes.
+pub const COMPARED_AT_ONCE: usize = 2;
+
 /// Why a session ended, with the code that a goodbye carries.
 #[derive(Debug)]
 pub struct Ending {

@@ -70,6 +70,24 @@ fn keys(node: &Node, now: Millis) -> Vec<String> {
 }
 
 #[test]
+fn the_more_peers_there_are_the_less_often_a_large_zone_is_compared_with_each() {
+    let answers = |peers| {
+        let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+        (0..2_000).for_each(|n| _ = set(&zone(&a), &format!("key {n}"), b"", NOW));
+        b.control.set_nodes_online(peers);
+        let mut pair = Pair::new(&a, &b, NOW);
+        for now in (NOW..NOW + 10 * LONG).step_by(500) {
+            mark(&mut pair.push, &a);
+            pair.run(now);
+        }
+        pair.count(kind::DIGESTS)
+    };
+    // Ten timeouts are 50 s; with 400 peers the records of one second's walk are due each 400 s.
+    let (few, many) = (answers(1), answers(400));
+    assert!((20..=24).contains(&few) && (1..=4).contains(&many), "{few} and {many}");
+}
+
+#[test]
 fn nodes_apart_for_longer_than_tombstones_live_bring_nothing_back_and_drop_nothing() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
     for key in ["kept", "deleted here", "deleted there", "deleted and written", "replaced"] {

@@ -337,6 +337,10 @@ fn modes(mut frames: &[u8]) -> Vec<u8> {
     modes
 }
 
+fn question(zone: u64) -> write::Question {
+    write::Question { zone, round: 1, seed: [1; 16], bits: 16, until: Stamp(STAMP), ends: NOW, evicted: Stamp::ZERO }
+}
+
 /// A question of fifty bytes makes an answer of a megabyte: of many zones they are made one after the other.
 #[test]
 fn many_questions_at_once_are_answered_one_by_one() {
@@ -345,15 +349,6 @@ fn many_questions_at_once_are_answered_one_by_one() {
     let mut out = Vec::new();
     push.handle(&greeting(), NOW).unwrap();
     push.fill(&mut out, 1 << 20, NOW).unwrap();
-    let question = |zone| write::Question {
-        zone,
-        round: 1,
-        seed: [1; 16],
-        bits: 16,
-        until: Stamp(STAMP),
-        ends: NOW,
-        evicted: Stamp::ZERO,
-    };
     for zone in 0..3 {
         let asked = written(|out| {
             write::subscribe(out, 1024, zone, 1, Mode::Own, Stamp::ZERO, &[]);
@@ -416,6 +411,24 @@ fn a_peer_cannot_fill_the_memory() {
     let parts = (0..1_000).take_while(|_| pull.handle(&next, &mut out, NOW).is_ok()).count();
     assert!(parts * 30_000 < message::MAX_RECORD);
     assert_eq!(contents(&node.zones[0].zone, NOW), []);
+
+    // Questions about ever more zones: those about the first are forgotten.
+    let names: Vec<String> = (0..40).map(|zone| format!("z{zone}")).collect();
+    let node = super::node(1, &names.iter().map(String::as_str).collect::<Vec<_>>(), limits());
+    let mut push = Push::new(node, 1, NOW);
+    push.handle(&greeting(), NOW).unwrap();
+    push.fill(&mut Vec::new(), 1 << 20, NOW).unwrap();
+    let hashes: Vec<u64> = (0..message::MAX_WANTED as u64).collect();
+    for zone in 0..40 {
+        let asked = written(|out| {
+            write::subscribe(out, 1024, zone, 1, Mode::Own, Stamp::ZERO, &[]);
+            write::compare(out, &question(zone));
+            write::want(out, 1024, zone, 1, &hashes);
+        });
+        push.handle(&asked, NOW).unwrap();
+        assert!(push.held().compared <= 2 * hashes.len(), "{} after {zone}", push.held().compared);
+    }
+    assert_eq!(push.held().compared, 2 * hashes.len(), "what is asked for at once is kept");
 
     // Pings without reading the answers: one answer a call, not one a ping.
     let (_, mut pull) = open();

@@ -57,7 +57,7 @@ impl Pair {
         panic!("the dialer goes on sending");
     }
 
-    fn count(&self, kind: u8) -> usize {
+    pub fn count(&self, kind: u8) -> usize {
         self.sent.iter().filter(|sent| **sent == kind).count()
     }
 }
