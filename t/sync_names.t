@@ -33,6 +33,9 @@ sub member {
     )->start;
 }
 
+# The addresses of all peers that the API knows.
+sub shown { return join ' ', sort map { $_->{address} =~ s/:\d+\z//r } @{ $_[0]->get('/api/9/zonemesh/peers')->json } }
+
 sub online { return $_[0]->zone_sync->{status}{nodes_online} }
 
 # Nobody knows the name yet: that isn't fatal.
@@ -60,6 +63,7 @@ eventually_is { online($third) } 1, '... by every node';
 $first->add('one', 'without', 'yes');
 everywhere([$third], 'without', 'yes', '... and the rest goes on');
 is($second->get('/read?key=without')->body, '', '... while the one that left is not told any more');
+eventually_is { shown($first) } '127.0.0.11 127.0.0.13', '... nor shown';
 $dns->set('mesh.test' => '127.0.0.11', '127.0.0.12', '127.0.0.13');
 connected(2, $first, $second, $third);
 everywhere([$second], 'without', 'yes', 'a node that comes back gets what it missed');

@@ -19,8 +19,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
-/// A node that says hello here is dialled at once, but not again and again if that fails.
-const GREET_AGAIN: Duration = Duration::from_secs(1);
+/// A node that says hello here is dialled at once, if that was so lately; and not again and again if that fails, until nothing
+/// was heard of it for several times as long as sessions are silent.
+const JUST: Millis = 1000;
+const GREET_AGAIN: Millis = 60_000;
 /// Nor for each of many: whoever can say hello under ever new names could have others dialled without a pause.
 const GREET_EVERY: Duration = Duration::from_millis(100);
 
@@ -98,7 +100,8 @@ impl Hub {
 
     /// Shows how things stand with a peer.
     pub(super) fn show(&self, link: &Link) {
-        if !self.holds() {
+        // The slot of one that was removed may be another's already.
+        if !self.holds() || link.removed.get() {
             return;
         }
         if link.beside.is_some() && link.peer.get().is_none() {
@@ -129,14 +132,17 @@ impl Hub {
         }
         let (at, wall) = (Instant::now(), now());
         let mut newcomers = self.newcomers.borrow_mut();
-        newcomers.retain(|_, noticed| at.duration_since(*noticed) < GREET_AGAIN);
         if newcomers.values().any(|noticed| at.duration_since(*noticed) < GREET_EVERY) {
             // Who is new now is so at the next look.
             return;
         }
-        let (patience, known) = (GREET_AGAIN.as_millis() as Millis, newcomers.len());
-        let heard = self.control.heard_of().into_iter().filter(|(_, heard)| wall.saturating_sub(*heard) < patience);
-        for (node, _) in heard.filter(|(node, _)| links.iter().all(|link| link.peer.get() != Some(*node))) {
+        let mut heard = self.control.heard_of();
+        heard.retain(|(node, at)| {
+            wall.abs_diff(*at) < GREET_AGAIN && links.iter().all(|link| link.peer.get() != Some(*node))
+        });
+        newcomers.retain(|node, _| heard.binary_search_by_key(node, |(heard, _)| *heard).is_ok());
+        let known = newcomers.len();
+        for (node, _) in heard.into_iter().filter(|(_, heard)| wall.abs_diff(*heard) < JUST) {
             newcomers.entry(node).or_insert(at);
         }
         if newcomers.len() > known {
@@ -203,6 +209,14 @@ impl Hub {
 
     /// Says which peers may lack something when this node ends.
     pub(super) fn tell_unsent(&self) {
+        let told = |link: &Rc<Link>| link.own.get() || (link.state.get() == State::Connected && link.flushed.get());
+        if self.upgrade.get() == Upgrade::Old && !self.links.borrow().iter().any(told) {
+            self.log.line(
+                NoteLevel::Warn,
+                "zone_sync: the new nginx was told nothing, as this node's own address isn't among its zone_sync_server, nor was \
+                 another node; what it had is lost",
+            );
+        }
         for link in self.links.borrow().iter() {
             let label = link.label();
             match link.state.get() {
