@@ -73,7 +73,7 @@ fn keys(node: &Node, now: Millis) -> Vec<String> {
 fn the_more_peers_there_are_the_less_often_a_large_zone_is_compared_with_each() {
     let answers = |peers| {
         let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
-        (0..2_000).for_each(|n| _ = set(&zone(&a), &format!("key {n}"), b"", NOW));
+        (0..2_000).for_each(|n| set(&zone(&a), &format!("key {n}"), b"", NOW));
         b.control.set_nodes_online(peers);
         let mut pair = Pair::new(&a, &b, NOW);
         for now in (NOW..NOW + 10 * LONG).step_by(500) {
