@@ -1,8 +1,8 @@
 package ZoneMesh::Bench::Scaling;
 
-# `scripts/bench scaling`: what a full mesh costs. Messages, bytes and memory of up to 255 nodes come from tests/sync_scale, where
-# real stores and sessions run in virtual time; processor, delay and bytes on the wire of up to 10 from real nodes on loopback.
-# Writes its part of docs/scaling.md.
+# What a full mesh costs. `scripts/bench mesh`: messages, bytes and memory of up to 255 nodes come from tests/sync_scale, where
+# real stores and sessions run in virtual time. `scripts/bench scaling`: processor, delay and bytes on the wire of up to 10 real
+# nodes on loopback. Each writes its part of docs/scaling.md.
 
 use strict;
 use warnings;
@@ -15,22 +15,35 @@ use ZoneMesh::Bench::Report;
 use ZoneMesh::Bench::Sync ();
 use ZoneMesh::Bench::Sync::Zonemesh;
 
+sub mesh {
+    my (%given) = @_;
+    my ($began, $before) = (time, busy());
+    my @simulated = simulated(2, 5, 10, 20, 50, $given{quick} ? () : (100, 255));
+    my $text = machine($before, $began, %given) . simulated_page(@simulated);
+    print $text;
+    return if $given{dry};
+    write_file('docs/scaling.svg', chart(@simulated));
+    publish(mesh => 'Counted in virtual time', $text, 'docs/scaling.md');
+    return;
+}
+
 sub run {
     my (%given) = @_;
     ZoneMesh::Bench::Sync::alone(%given);
     my %size = $given{quick}
-        ? (simulated => [ 2, 5, 10, 20, 50 ], real => [ 2, 5 ], rounds => 1, updates => 100, records => 20_000, idle => 3)
-        : (simulated => [ 2, 5, 10, 20, 50, 100, 255 ], real => [ 2, 5, 10 ], rounds => 3, updates => 500, records => 100_000, idle => 15);
+        ? (real => [ 2, 5 ], rounds => 1, updates => 100, records => 20_000, settle => 4, idle => 3)
+        : (real => [ 2, 5, 10 ], rounds => 3, updates => 500, records => 100_000, settle => 12, idle => 15);
     my ($began, $before) = (time, busy());
-    my @simulated = simulated(@{ $size{simulated} });
-    my %real      = real(%size);
-    my $text = circumstances(load => $before, versions => revision(), command => $given{command}, began => $began)
-        . simulated_page(@simulated) . real_page(\%size, %real);
+    my %real = real(%size);
+    my $text = machine($before, $began, %given) . real_page(\%size, %real);
     print $text;
-    return if $given{dry};
-    write_file('docs/scaling.svg', chart(@simulated));
-    publish(scaling => 'Measured', $text, 'docs/scaling.md');
+    publish(scaling => 'Measured on real nodes', $text, 'docs/scaling.md') unless $given{dry};
     return;
+}
+
+sub machine {
+    my ($before, $began, %given) = @_;
+    return circumstances(load => $before, versions => revision(), command => $given{command}, began => $began);
 }
 
 # What tests/sync_scale counts of meshes of these sizes, each in a process of its own.
@@ -98,7 +111,8 @@ sub cluster {
     sleep 0.2;
     @of{qw(send receive)} = map { $_ / 1000 / $size{updates} } agent_ns($pids[0]) - $cpu[0], main_ns($pids[1]) - $cpu[1];
 
-    sleep 2;
+    # New sessions compare what both have once; after that they are at rest.
+    sleep $size{settle};
     my $cpu = sub { my $sum = 0; $sum += ZoneMesh::Bench::Sync::cpu($system->pids($_)) for 1 .. $nodes; return $sum };
     my ($wire, $before) = (ZoneMesh::Bench::Sync::wire(), $cpu->());
     sleep $size{idle};
@@ -118,7 +132,7 @@ sub ns       { return (split ' ', slurp($_[0]))[0] // 0 }
 
 sub simulated_page {
     my (@all) = @_;
-    my $out = "\n### Counted in virtual time\n\nReal stores and sessions, 1 ms between any two nodes, every default, one zone of 1 MiB with $all[0]{records} records of 16 + 16 bytes, which all\n"
+    my $out = "\nReal stores and sessions, 1 ms between any two nodes, every default, one zone of 1 MiB with $all[0]{records} records of 16 + 16 bytes, which all\n"
         . "nodes but the last have written. Bytes are those of the protocol, without TLS and TCP. Counts are the same in each run.\n\n"
         . "![bytes of idle nodes](scaling.svg)\n\n";
     $out .= row('nodes', 'connections', 'one update: messages', 'bytes', 'on all after, ms', 'an idle node sends, bytes/s', 'all together, bytes/s',
@@ -142,7 +156,7 @@ sub simulated_page {
 
 sub real_page {
     my ($size, %real) = @_;
-    my $out = "\n### Real nodes\n\nnginx with one worker each, mutual TLS, every default, on loopback, all on the cores of this machine; a zone of 16 MiB. Bytes are those of the\n"
+    my $out = "\nnginx with one worker each, mutual TLS, every default, on loopback, all on the cores of this machine; a zone of 16 MiB. Bytes are those of the\n"
         . "device, with all headers. An update is visible when a read over HTTP shows it; \"on all\" reads one node after the other, and so has the time of that many\n"
         . "reads in it. $size->{updates} updates, $size->{records} records of 16 + 16 bytes for the others.\n\n";
     my @columns = (
