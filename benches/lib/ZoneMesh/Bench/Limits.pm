@@ -206,7 +206,7 @@ sub accuracy {
     my @cases;
     for my $count ($given{quick} ? (2, 3) : (2 .. 5)) {
         for my $rate ($given{quick} ? (100) : (10, 100, 1000)) {
-            push @cases, map { [ $count, $rate, $_ ] } $given{quick} || $count > 2 && $rate == 10 ? 'evenly' : ('evenly', 'on one', 'moving');
+            push @cases, map { [ $count, $rate, $_ ] } $given{quick} ? 'evenly' : ('evenly', 'on one', 'moving');
         }
     }
     my $out = "### Accuracy\n\nOffered for $seconds s: $TIMES times the rate, one key, spaced evenly. \"Moving\" goes to the next node each half second. To reach: at least the\n"
