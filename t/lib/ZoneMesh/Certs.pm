@@ -10,6 +10,7 @@ use strict;
 use warnings;
 
 use File::Temp ();
+use POSIX qw(strftime);
 
 sub new {
     my ($class, $name) = @_;
@@ -44,11 +45,21 @@ sub issue {
         "\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n";
     close $extensions;
     openssl(
-        qw(x509 -req -sha256), '-days', $given{days} // 30, '-set_serial', $serial,
+        qw(x509 -req -sha256), validity($given{days} // 30), '-set_serial', $serial,
         '-CA', "$folder/ca.pem", '-CAkey', "$folder/ca.key",
         '-in', "$folder/$name.csr", '-extfile', "$folder/$name.ext", '-out', "$folder/$name.pem"
     );
     return ("$folder/$name.pem", "$folder/$name.key");
+}
+
+# Options for a certificate that ends in so many days. OpenSSL 3.4 and later make none that ends before it begins, and those
+# before it can't be told when it begins.
+sub validity {
+    my ($days) = @_;
+    my ($major, $minor) = qx(openssl version) =~ /^OpenSSL (\d+)\.(\d+)/ or die "openssl doesn't say its version\n";
+    return ('-days', $days) if $days > 0 || $major < 3 || $major == 3 && $minor < 4;
+    my @times = map { strftime('%Y%m%d%H%M%SZ', gmtime(time + $_ * 86_400)) } 2 * $days, $days;
+    return ('-not_before', $times[0], '-not_after', $times[1]);
 }
 
 # An authority that this one answers for, one level below it.
