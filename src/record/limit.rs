@@ -5,10 +5,17 @@
 //! and what it hears that others have admitted: so each drains the sum, and none asks another. What a node tells is how
 //! many it has admitted in all, and its bucket: said twice, or late, or in another order, it adds the same.
 //!
-//! One rule says what hearing of another's share does ([`Bucket::with_others`]). What is certainly new, and was admitted so
+//! One rule says what hearing of another's share does ([`Share::hearing`]). What is certainly new, and was admitted so
 //! lately that none of it has run out, is added. Where nobody can know that, as when a node has lost its own count or was
 //! cut off, all that is sure is that the key's one bucket isn't emptier than either of the two: the fuller one counts. So
 //! doubt never makes a bucket fuller than it would be had all requests come to one node.
+//!
+//! Who takes another's bucket as a whole, to begin with it or because it is the fuller one, takes what that had heard of third
+//! nodes with it, and their messages may be on the way yet. So shares say whose requests are in their buckets: a node's own
+//! only, and then its share tells how many; or others' too (`mixed`). A node that took such a one knows that it did (`taken`)
+//! and what it had heard of third nodes by then (`doubted`): of what each of those tells next, nobody can know how much is there
+//! already. (That was the last which may have been overtaken, unless several were on their way: then those after it count again.)
+//! No clock decides that. A bucket that runs empty holds nobody's, and all is sure again.
 
 use super::Millis;
 
@@ -65,26 +72,26 @@ impl Bucket {
         (u64::from(self.excess) + REQUEST).saturating_sub(drained(rate, self.elapsed(now)))
     }
 
-    /// What it holds once another node has told what its bucket holds, and how many it has admitted that aren't counted
-    /// here yet; `None`: that can't be known.
-    pub fn with_others(self, rate: u64, now: Millis, new: Option<News>, there: Bucket) -> Bucket {
-        let this = self.mended(now).unwrap_or(self);
+    /// What it holds with what another node has admitted that isn't counted here yet. `None`: that can't all have come lately.
+    fn with_news(self, rate: u64, now: Millis, new: News, there: Bucket) -> Option<Bucket> {
         // As of the last request of all that it tells of: no clock is compared.
         let brim = u64::from(there.excess) + REQUEST;
-        match new.map(|new| (u64::from(new.admitted) * REQUEST, new.within <= PROMPT)) {
-            Some((0, _)) => this,
-            Some((added, true)) if added <= brim + drained(rate, u64::from(PROMPT)) => {
+        let added = u64::from(new.admitted) * REQUEST;
+        match new.within <= PROMPT {
+            _ if added == 0 => Some(self),
+            true if added <= brim + drained(rate, u64::from(PROMPT)) => {
                 // While this bucket stood empty, of what had been admitted there as much ran out.
-                let idle = drained(rate, this.elapsed(now)).saturating_sub(u64::from(this.excess) + REQUEST);
-                this.plus(rate, now, added.saturating_sub(idle).max(added.min(brim)))
+                let idle = drained(rate, self.elapsed(now)).saturating_sub(u64::from(self.excess) + REQUEST);
+                Some(self.plus(rate, now, added.saturating_sub(idle).max(added.min(brim))))
             }
-            Some((added, false)) if added <= brim + drained(rate, AT_ONCE) => this.plus(rate, now, added.min(brim)),
-            _ => {
-                let level = there.level(rate, now);
-                let fuller = Bucket::holding(level, rate, now).filter(|_| level > this.level(rate, now));
-                fuller.unwrap_or(this)
-            }
+            false if added <= brim + drained(rate, AT_ONCE) => Some(self.plus(rate, now, added.min(brim))),
+            _ => None,
         }
+    }
+
+    /// As much as another one holds now; `None`: it is empty.
+    fn like(there: Bucket, rate: u64, now: Millis) -> Option<Bucket> {
+        Bucket::holding(there.level(rate, now), rate, now)
     }
 
     fn plus(self, rate: u64, now: Millis, added: u64) -> Bucket {
@@ -148,14 +155,20 @@ pub struct News {
 }
 
 /// What one node has admitted for a key: the value of its part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// When it began to count: after that was forgotten, it counts from zero again. The low bits of the milliseconds of a
-    /// stamp above all that the node had merged into the shard: so it comes after the begin of each share that its first
-    /// bucket can stand for.
+    /// stamp not below any that the node had merged into the shard.
     pub begun: u32,
-    /// How many it has admitted since; counts from anew after the largest.
+    /// How many it has admitted since; counts from anew after [`Share::MOST`].
     pub admitted: u32,
+    /// What others have admitted may be in its bucket, too.
+    pub mixed: bool,
+    /// It took a mixed bucket as a whole. Concerns its own node only.
+    pub taken: bool,
+    /// Of a copy, in another's memory: when the own share there took a mixed bucket, this was what was known here. So the own
+    /// bucket may hold more of it than it tells. Concerns that memory only.
+    pub doubted: bool,
     /// Its bucket.
     pub bucket: Bucket,
 }
@@ -165,28 +178,69 @@ impl Share {
     pub const LEN: usize = 16;
     /// Where in them the bucket is.
     pub const BUCKET: usize = 8;
+    /// So many can be told apart of what was admitted between two messages.
+    pub const MOST: u32 = (1 << 29) - 1;
 
-    /// Nothing was admitted yet, and so much is in the bucket.
-    pub const fn begin(bucket: Bucket, begun: Millis) -> Share {
-        Share { begun: begun as u32, admitted: 0, bucket }
+    const MIXED: u32 = 1 << 29;
+    const TAKEN: u32 = 1 << 30;
+    const DOUBTED: u32 = 1 << 31;
+
+    /// What the first request leaves that a node counts. `fullest`: the share, of those that it knows, whose bucket holds most;
+    /// the key's one bucket isn't emptier, and what all knew of each other is in it.
+    pub fn first(fullest: Option<&Share>, rate: u64, now: Millis, begun: Millis) -> Share {
+        let there = fullest.and_then(|there| Some((there, Bucket::like(there.bucket, rate, now)?)));
+        let (mixed, taken) = (there.is_some(), there.is_some_and(|(there, _)| there.mixed));
+        let bucket = there.map_or(Bucket::first(now), |(_, bucket)| bucket.with_one(rate, now));
+        Share { begun: begun as u32, admitted: 1, mixed, taken, doubted: false, bucket }
     }
 
-    /// What it tells that isn't in the bucket of the own share, if `known` of it is there already. `None`: nobody can know,
-    /// as what was counted of it here was lost. `forgotten`: up to when shares may have been forgotten here.
+    /// What one more leaves.
+    pub fn with_one(self, rate: u64, now: Millis) -> Share {
+        let holds = self.bucket.level(rate, now) > 0;
+        Share {
+            admitted: self.admitted.wrapping_add(1) & Share::MOST,
+            // What had run empty holds that one only.
+            mixed: self.mixed && holds,
+            taken: self.taken && holds,
+            bucket: self.bucket.with_one(rate, now),
+            ..self
+        }
+    }
+
+    /// What it tells that isn't in the bucket of the own share, if `known` of it is there already. `None`: nobody can know, as
+    /// what was counted of it here was lost, or came by a third node. `forgotten`: up to when shares may have been forgotten here.
     pub fn since(&self, known: Option<&Share>, own: &Share, forgotten: Millis, now: Millis) -> Option<News> {
+        if own.taken && known.is_none_or(|known| known.doubted) {
+            return None;
+        }
         let last = self.bucket.last;
         match known {
             Some(known) if known.begun == self.begun => Some(News {
-                admitted: self.admitted.wrapping_sub(known.admitted),
+                admitted: self.admitted.wrapping_sub(known.admitted) & Share::MOST,
                 within: last.wrapping_sub(known.bucket.last),
             }),
-            // It began when the own one was there to be added to, or so lately before that nobody else can have told of it.
+            // It began when the own one was there to be added to, or so lately before that it can't have ended here meanwhile.
             _ if self.age(now) <= own.age(now) + i64::from(PROMPT)
                 && self.age(now) < now.saturating_sub(forgotten).cast_signed() =>
             {
                 Some(News { admitted: self.admitted, within: last.wrapping_sub(self.begun) })
             }
             _ => None,
+        }
+    }
+
+    /// What it is once another node has told of its own, and how much of that isn't counted here yet; `None`: that can't be
+    /// known. And whether it took a mixed bucket as a whole: then all else that is known of others is to be doubted.
+    pub fn hearing(self, there: &Share, new: Option<News>, rate: u64, now: Millis) -> (Share, bool) {
+        let this = self.bucket.mended(now).unwrap_or(self.bucket);
+        if let Some(bucket) = new.and_then(|new| this.with_news(rate, now, new, there.bucket)) {
+            return (Share { bucket, mixed: self.mixed || bucket != this, ..self }, false);
+        }
+        match Bucket::like(there.bucket, rate, now) {
+            Some(bucket) if bucket.level(rate, now) > this.level(rate, now) => {
+                (Share { bucket, mixed: true, taken: self.taken || there.mixed, ..self }, there.mixed)
+            }
+            _ => (Share { bucket: this, ..self }, false),
         }
     }
 
@@ -200,19 +254,33 @@ impl Share {
 
     /// As it is stored and travels.
     pub fn to_bytes(self) -> [u8; Share::LEN] {
-        let counted = u64::from(self.begun) << 32 | u64::from(self.admitted);
         let mut bytes = [0; Share::LEN];
-        bytes[..Share::BUCKET].copy_from_slice(&counted.to_le_bytes());
+        bytes[..Share::BUCKET].copy_from_slice(&self.counted().to_le_bytes());
         bytes[Share::BUCKET..].copy_from_slice(&self.bucket.to_word().to_le_bytes());
         bytes
+    }
+
+    /// All but the bucket, as one word.
+    pub fn counted(&self) -> u64 {
+        let mark = |is: bool, bit| if is { bit } else { 0 };
+        let marks =
+            mark(self.mixed, Share::MIXED) | mark(self.taken, Share::TAKEN) | mark(self.doubted, Share::DOUBTED);
+        u64::from(self.begun) << 32 | u64::from(self.admitted & Share::MOST | marks)
     }
 
     /// `None`: no share.
     pub fn from_bytes(bytes: &[u8]) -> Option<Share> {
         let (counted, bucket) = bytes.split_first_chunk::<8>()?;
         let counted = u64::from_le_bytes(*counted);
-        let bucket = Bucket::from_word(u64::from_le_bytes(bucket.try_into().ok()?));
-        Some(Share { begun: (counted >> 32) as u32, admitted: counted as u32, bucket })
+        let has = |bit: u32| counted & u64::from(bit) != 0;
+        Some(Share {
+            begun: (counted >> 32) as u32,
+            admitted: counted as u32 & Share::MOST,
+            mixed: has(Share::MIXED),
+            taken: has(Share::TAKEN),
+            doubted: has(Share::DOUBTED),
+            bucket: Bucket::from_word(u64::from_le_bytes(bucket.try_into().ok()?)),
+        })
     }
 }
 
@@ -243,6 +311,14 @@ mod tests {
         (excess - rate * ms / 1000 + 1000).max(0)
     }
 
+    impl Bucket {
+        /// What hearing of a share with another bucket does.
+        fn with_others(self, rate: u64, now: Millis, new: Option<News>, there: Bucket) -> Bucket {
+            let share = |bucket| Share { bucket, ..Share::default() };
+            share(self).hearing(&share(there), new, rate, now).0.bucket
+        }
+    }
+
     fn prompt(admitted: u32) -> Option<News> {
         Some(News { admitted, within: 10 })
     }
@@ -270,9 +346,11 @@ mod tests {
         }
 
         #[test]
-        fn a_share_travels_as_it_is(begun: u32, admitted: u32, word: u64) {
-            let share = Share { begun, admitted, bucket: Bucket::from_word(word) };
+        fn a_share_travels_as_it_is(begun: u32, admitted in 0..=Share::MOST, marks: (bool, bool, bool), word: u64) {
+            let (mixed, taken, doubted) = marks;
+            let share = Share { begun, admitted, mixed, taken, doubted, bucket: Bucket::from_word(word) };
             prop_assert_eq!(Share::from_bytes(&share.to_bytes()), Some(share));
+            prop_assert_eq!(&share.to_bytes()[..Share::BUCKET], &share.counted().to_le_bytes());
             prop_assert_eq!(&share.to_bytes()[Share::BUCKET..], &word.to_le_bytes());
         }
 
@@ -361,13 +439,14 @@ mod tests {
             begun: NOW.saturating_add_signed(begun) as u32,
             admitted,
             bucket: Bucket { excess: 0, last: (NOW + 20) as u32 },
+            ..Share::default()
         };
         let own = share(0, 9);
         let new = |there: Share, known: Option<Share>| {
             there.since(known.as_ref(), &own, 0, NOW + 100).map(|news| (news.admitted, news.within))
         };
         assert_eq!(new(share(-7, 12), Some(share(-7, 10))), Some((2, 0)));
-        assert_eq!(new(share(-7, 1), Some(share(-7, u32::MAX))), Some((2, 0)));
+        assert_eq!(new(share(-7, 1), Some(share(-7, Share::MOST))), Some((2, 0)));
         assert_eq!(new(share(8, 3), Some(share(-7, 10))), Some((3, 12)));
         assert_eq!(new(share(0, 3), None), Some((3, 20)));
         assert_eq!(new(share(-1500, 3), None).map(|new| new.0), Some(3), "at the same time");
@@ -380,6 +459,50 @@ mod tests {
         assert!(share(8, 3).since(None, &own, NOW + 7, NOW + 100).is_some());
         assert_eq!(Share::from_bytes(&[0; 15]), None);
         assert_eq!(Share::from_bytes(&[0; 17]), None);
+    }
+
+    #[test]
+    fn who_took_a_mixed_bucket_knows_nothing_of_what_third_nodes_tell_next() {
+        let told = |admitted| Share { begun: NOW as u32, admitted, bucket: filled(0), ..Share::default() };
+        let new = |there: Share, known: Option<Share>, own: Share| {
+            there.since(known.as_ref(), &own, 0, NOW + 100).map(|news| news.admitted)
+        };
+        for (doubted, taken, expected) in [(false, true, Some(2)), (true, false, Some(2)), (true, true, None)] {
+            let own = Share { taken, ..told(1) };
+            assert_eq!(new(told(5), Some(Share { doubted, ..told(3) }), own), expected, "{doubted} {taken}");
+            assert_eq!(new(told(5), None, own), Some(5).filter(|_| !taken));
+        }
+    }
+
+    #[test]
+    fn a_bucket_says_whose_requests_are_in_it() {
+        let marks = |share: Share| (share.mixed, share.taken);
+        let alone = Share::first(None, TEN, NOW, NOW);
+        assert_eq!((marks(alone), alone.admitted), ((false, false), 1));
+        assert_eq!(marks(alone.with_one(TEN, NOW)), (false, false));
+        // Who begins with what one admitted alone knows how many those are.
+        let second = Share::first(Some(&alone), TEN, NOW, NOW);
+        assert_eq!((marks(second), second.bucket.level(TEN, NOW)), ((true, false), 2000));
+        let third = Share::first(Some(&second), TEN, NOW, NOW);
+        assert_eq!((marks(third), third.bucket.level(TEN, NOW)), ((true, true), 3000));
+        // What has run empty is nobody's.
+        let later = NOW + 1000;
+        assert_eq!(marks(Share::first(Some(&third), TEN, later, later)), (false, false));
+        assert_eq!(marks(third.with_one(TEN, NOW + 250)), (true, true));
+        assert_eq!(marks(third.with_one(TEN, later)), (false, false));
+        // To hear of others' mixes, unless it is nothing new.
+        assert_eq!(marks(alone.hearing(&second, prompt(0), TEN, NOW).0), (false, false));
+        assert_eq!(marks(alone.hearing(&second, prompt(1), TEN, NOW).0), (true, false));
+        // The fuller one is taken as a whole.
+        let hearing = |there: &Share| third.hearing(there, None, TEN, NOW);
+        assert_eq!(hearing(&second), (third, false), "it isn't");
+        let fuller = |mixed| Share { mixed, bucket: filled(9000), ..alone };
+        for mixed in [false, true] {
+            let (share, took) = hearing(&fuller(mixed));
+            assert_eq!((marks(share), took), ((true, true), mixed));
+            assert_eq!((share.admitted, share.bucket.level(TEN, NOW)), (third.admitted, 10_000));
+            assert_eq!(marks(alone.hearing(&fuller(mixed), None, TEN, NOW).0), (true, mixed));
+        }
     }
 
     #[test]

@@ -70,6 +70,7 @@ steps! {
     GivenUp,
     Sweeping;
     limits:
+    Doubted,
     Heard,
     BucketFilled;
     files:

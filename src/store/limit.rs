@@ -4,7 +4,8 @@
 //! another memory has admitted is added to the bucket of the own part when its part is merged ([`Shard::hear`]): in place,
 //! with one store, and without a version, as it is nothing to tell anybody; unless the bucket then holds much that no part
 //! tells of, as after a burst that came to all nodes at once. So a request costs the same however many nodes there are.
-//! Who is killed between merging and that store lets a few requests too many through once.
+//! Who is killed between merging and that store lets a few requests too many through once. Where a bucket is taken as a whole,
+//! the copies of others' parts that are here are marked first ([`Share::doubted`]): who is killed meanwhile has doubted too much.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +15,7 @@ use super::failpoint::{Step, done};
 use super::layout::{header, shard};
 use super::shard::{Met, Place, Shard};
 use super::{MAX_PARTED, StoreError, Zone};
-use crate::record::{Bucket, Kind, Millis, Record, Role, Share, Stamp, Version};
+use crate::record::{Bucket, Kind, Millis, PartId, Record, Role, Share, Stamp, Version};
 
 /// What a limit makes of a request, and the excess of the key's bucket with it, in thousandths of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,7 @@ impl Zone {
         let place = self.place(&record_key);
         let shard = self.shard(place.shard)?;
         let own = self.find(place, &record_key).and_then(|met| self.live_share(&met, now));
-        Ok(u64::from(shard.with_one(place, key, own, rate, now).bucket.excess))
+        Ok(u64::from(shard.with_one(place, key, own, rate, now).0.bucket.excess))
     }
 
     /// Counts a request of a key, unless that leaves more than `burst`, if one is given.
@@ -89,7 +90,7 @@ impl Zone {
         let shard = self.shard(place.shard)?;
         let met = self.find(place, &record_key);
         let own = met.as_ref().and_then(|met| self.live_share(met, now));
-        let share = shard.with_one(place, key, own, rate, now);
+        let (share, from) = shard.with_one(place, key, own, rate, now);
         let excess = u64::from(share.bucket.excess);
         if burst.is_some_and(|burst| excess > burst) {
             // A bucket that waits for a clock to catch up would refuse all until then.
@@ -100,6 +101,9 @@ impl Zone {
         }
         let wish = || Wish { place, key: &record_key, payload };
         shard.charge(payload)?;
+        if let Some(from) = from.filter(|_| share.taken) {
+            shard.doubt_all_but(from, place, key);
+        }
         shard.with_relief(now, true, wish, || {
             // Making room may have moved the link to it.
             let met = self.find(place, &record_key);
@@ -156,24 +160,46 @@ impl Zone {
 }
 
 impl Shard<'_> {
-    /// The own share as one more request leaves it. If there is none, what others have told is where it begins: in their
-    /// buckets is what they knew of each other.
-    fn with_one(&self, place: Place, key: &[u8], own: Option<Share>, rate: u64, now: Millis) -> Share {
+    /// The own share as one more request leaves it. If there is none, what others have told is where it begins, and whose bucket
+    /// it took comes with it.
+    fn with_one(
+        &self,
+        place: Place,
+        key: &[u8],
+        own: Option<Share>,
+        rate: u64,
+        now: Millis,
+    ) -> (Share, Option<PartId>) {
         if let Some(share) = own {
-            let admitted = share.admitted.wrapping_add(1);
-            return Share { admitted, bucket: share.bucket.with_one(rate, now), ..share };
+            return (share.with_one(rate, now), None);
         }
-        let mut fullest = 0;
-        self.zone.parts_each(place, key, |_, met| {
-            if let Some(share) = self.zone.live_share(met, now) {
-                fullest = fullest.max(share.bucket.level(rate, now));
+        let mut fullest: Option<(PartId, Share)> = None;
+        let level = |share: &Share| share.bucket.level(rate, now);
+        self.zone.parts_each(place, key, |id, met| {
+            if let Some(share) = self.zone.live_share(met, now)
+                && fullest.is_none_or(|(_, fullest)| level(&share) > level(&fullest))
+            {
+                fullest = Some((id, share));
             }
         });
-        let bucket =
-            Bucket::holding(fullest, rate, now).map_or(Bucket::first(now), |bucket| bucket.with_one(rate, now));
-        // Above all that was merged here, and so after the begin of all that is in those buckets.
+        // Not before anything that was merged here, and so not before the begin of all that is in those buckets.
         let begun = Stamp(self.get(shard::LAST)).millis().max(now);
-        Share { admitted: 1, ..Share::begin(bucket, begun) }
+        let (from, fullest) = fullest.unzip();
+        (Share::first(fullest.as_ref(), rate, now, begun), from)
+    }
+
+    /// The own bucket becomes what is in this part's: it may hold more of each other memory's than is known of that here.
+    fn doubt_all_but(&self, but: PartId, place: Place, key: &[u8]) {
+        let own = self.zone.own_part();
+        self.zone.parts_each(place, key, |id, met| {
+            if id != own
+                && id != but
+                && let Some(share) = self.zone.share_in(met).filter(|share| !share.doubted)
+            {
+                self.put_counted(met, &Share { doubted: true, ..share });
+            }
+        });
+        done(Step::Doubted);
     }
 
     /// The part of another memory was merged, of which `known` was here before: what it has admitted since then is added
@@ -185,18 +211,31 @@ impl Shard<'_> {
             return;
         }
         let Some(there) = record.value.and_then(|value| share_of(record.key.len(), value)) else { return };
+        if there.doubted
+            && let Some(met) = zone.find(place, record.key)
+        {
+            // In the memory that this came by.
+            self.put_counted(&met, &Share { doubted: false, ..there });
+        }
         let own_key = Role::Part(zone.own_part()).of(key);
         let Some(met) = zone.find(place, &own_key) else { return };
         let Some(own) = zone.live_share(&met, now) else { return };
         let rate = zone.rate();
         let news = there.since(known.as_ref(), &own, zone.evicted_here().millis(), now);
-        let bucket = own.bucket.with_others(rate, now, news, there.bucket);
-        if bucket == own.bucket {
+        let (share, took) = own.hearing(&there, news, rate, now);
+        if share == own {
             return;
         }
+        if took {
+            self.doubt_all_but(id, place, key);
+        }
         done(Step::Heard);
+        let bucket = share.bucket;
         let untold = met.fields.expires.is_some_and(|told| bucket.is_untold(rate, now, told, there.bucket));
-        if !(untold && self.tell_anew(place, &own_key, Share { bucket, ..own }, &met, (rate, now))) {
+        if !(untold && self.tell_anew(place, &own_key, share, &met, (rate, now))) {
+            if share.counted() != own.counted() {
+                self.put_counted(&met, &share);
+            }
             self.put_bucket(&met, bucket);
         }
     }
@@ -223,10 +262,19 @@ impl Shard<'_> {
 
     /// Changes the bucket of a part where it lies.
     fn put_bucket(&self, met: &Met, bucket: Bucket) {
-        let at = met.fields.key_len + pad(met.fields.key_len) + Share::BUCKET;
+        self.put(met, Share::BUCKET, bucket.to_word());
+        done(Step::BucketFilled);
+    }
+
+    /// The same of all but the bucket.
+    fn put_counted(&self, met: &Met, share: &Share) {
+        self.put(met, 0, share.counted());
+    }
+
+    fn put(&self, met: &Met, field: usize, word: u64) {
+        let at = met.fields.key_len + pad(met.fields.key_len) + field;
         if let Some(offset) = self.block(met.at).offset_of(&self.zone.geometry, met.fields.payload(), at) {
-            self.zone.region.store64(offset, bucket.to_word(), Relaxed);
-            done(Step::BucketFilled);
+            self.zone.region.store64(offset, word, Relaxed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Limits of requests on several nodes: what each admits, what the cluster admits, and what a node that dies leaves.
 
 use super::{Fixture, START, identity};
-use crate::record::{Millis, Record};
+use crate::record::{Millis, Record, Role};
 use crate::store::{Applied, Cursor, FeedEnd, Limited, Matching, Outcome, Params, Zone};
 
 const MB: usize = 1 << 20;
@@ -348,6 +348,114 @@ fn who_is_asked_later_begins_with_what_all_admitted_at_once() {
     let told = writes(&cluster);
     cluster.exchange();
     assert_eq!(writes(&cluster), told);
+}
+
+/// Three nodes, and so little a rate that nothing runs out. What is told goes from one to the next.
+struct Chain(Cluster);
+
+impl Chain {
+    fn new() -> Chain {
+        Chain(Cluster::new(3, 1))
+    }
+
+    /// A request on this node.
+    fn ask(&self, node: usize) {
+        assert!(self.0.ask(node, b"key", 1000));
+    }
+
+    fn tell(&mut self, from: usize, to: usize) {
+        tell(&self.0.nodes[from], &mut self.0.cursors[from][to], &self.0.nodes[to], self.0.now);
+    }
+
+    /// How many requests the last one's bucket holds.
+    fn held(&self) -> u64 {
+        self.0.nodes[2].limited(b"key", 1, self.0.now).expect("an answer").div_ceil(1000)
+    }
+}
+
+#[test]
+fn what_a_bucket_began_with_does_not_count_again() {
+    // The last node begins with what the second has heard of the first, and then hears of the first itself: what it had
+    // never heard of, or had heard of before.
+    for known in [false, true] {
+        let mut chain = Chain::new();
+        chain.ask(0);
+        if known {
+            chain.tell(0, 2);
+            chain.ask(0);
+        }
+        let of_first = 1 + u64::from(known);
+        chain.tell(0, 1);
+        chain.ask(1);
+        chain.tell(1, 2);
+        chain.ask(2);
+        assert_eq!(chain.held(), of_first + 2);
+        chain.tell(0, 2);
+        assert_eq!(chain.held(), of_first + 2, "known before: {known}");
+        // What each tells from now on is new.
+        chain.ask(0);
+        chain.tell(0, 2);
+        assert_eq!(chain.held(), of_first + 3);
+    }
+}
+
+#[test]
+fn a_bucket_of_one_nodes_own_requests_leaves_no_doubt() {
+    let mut chain = Chain::new();
+    chain.ask(0);
+    chain.tell(0, 1);
+    chain.tell(0, 2);
+    // All three at once.
+    (0..3).for_each(|node| (0..5).for_each(|_| chain.ask(node)));
+    chain.tell(0, 2);
+    chain.tell(1, 2);
+    assert_eq!(chain.held(), 16);
+}
+
+#[test]
+fn what_came_with_a_fuller_bucket_does_not_count_again() {
+    let mut chain = Chain::new();
+    chain.ask(1);
+    chain.0.now += 2000;
+    chain.ask(2);
+    (0..3).for_each(|_| chain.ask(0));
+    chain.tell(0, 1);
+    chain.ask(1);
+    // The second began so long ago that what it has told may have been lost here: its five count, instead of the own one.
+    chain.tell(1, 2);
+    assert_eq!(chain.held(), 5);
+    chain.tell(0, 2);
+    assert_eq!(chain.held(), 5);
+    chain.ask(0);
+    chain.tell(0, 2);
+    assert_eq!(chain.held(), 6);
+}
+
+#[test]
+fn what_is_doubted_here_is_not_elsewhere() {
+    let mut chain = Chain::new();
+    chain.ask(0);
+    chain.tell(0, 1);
+    chain.ask(1);
+    chain.tell(1, 2);
+    chain.tell(0, 2);
+    chain.ask(2);
+    // The last has the first's part doubted, and passes it on to one that comes new.
+    let (new, last, now) = (Fixture::with(4 * MB, params(9, 1)), &chain.0.nodes[2], chain.0.now);
+    let mut walker = last.feed_open(1).expect("a walker");
+    let mut each = |record: &Record<'_>| new.apply(record, now, DRIFT).is_ok();
+    for shard in 0..last.all_shards().count_ones() {
+        while let FeedEnd::More | FeedEnd::Reset = last.feed(&mut walker, shard, &mut each).expect("a walk") {}
+    }
+    let marks = |zone: &Zone| {
+        let mut marks = Vec::new();
+        let place = zone.place(&Role::Part(zone.own_part()).of(b"key"));
+        zone.parts_each(place, b"key", |_, met| marks.extend(zone.share_in(met).map(|share| share.doubted)));
+        marks.sort_unstable();
+        marks
+    };
+    assert_eq!(marks(last), [false, false, true]);
+    assert_eq!(marks(&new), [false; 3]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn tell(zone: &Zone, key: u64, node: u64, admitted: u64, now: Millis) -> Applied
     let record_key = Role::Part(part(node)).of(&key.to_be_bytes());
     // Little is in its bucket: what this node knows of all is news to whoever comes new, and is told anew.
     let bucket = Bucket { excess: 3000, last: now as u32 };
-    let share = Share { begun: START as u32, admitted: admitted as u32, bucket };
+    let share = Share { begun: START as u32, admitted: admitted as u32, mixed: true, bucket, ..Share::default() };
     let value = [&vec![0; pad(record_key.len())][..], &share.to_bytes()].concat();
     // One more each time, so that its stamps follow each other.
     let version = Version { stamp: Stamp(Stamp::at(START).0 + admitted), origin: Identity([0x40 + node as u8; 16]) };
@@ -68,6 +68,9 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
         ledger.note(at(key, node), next);
     }
     let _ = zone.admit(format!("aside {}", n % ASIDE).as_bytes(), RATE, Some(0), now);
+    // One that begins here with what another node has.
+    tell(zone, KEYS + n, 1, 1, now);
+    let _ = zone.admit(&(KEYS + n).to_be_bytes(), RATE, None, now);
     zone.upkeep(now, 5);
     zone.take_dirty();
     if n.is_multiple_of(17)

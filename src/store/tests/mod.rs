@@ -13,6 +13,7 @@ mod generations;
 mod geometry;
 mod limit;
 mod limit_crash;
+mod limit_merge;
 mod matching;
 mod model;
 mod origins;
