@@ -4,6 +4,7 @@ use FindBin;
 use lib "$FindBin::Bin/lib";
 use ZoneMesh;
 use ZoneMesh::Cluster;
+use ZoneMesh::Watch;
 
 my $hits = '/api/9/http/keyvals/hits';
 
@@ -194,5 +195,28 @@ everywhere_is(\@nodes, sub { scalar keys %{ $_[0]->keyvals('hits') } }, 0, '... 
 add_everywhere('k', 2, @nodes);
 all_have('k', '... and counting goes on');
 same_everywhere(\@nodes, 'hits', 'all nodes hold the same in the end');
+
+# What requests count is told some milliseconds later, by a worker that ends or is killed meanwhile as well.
+my $watch = ZoneMesh::Watch->new($first, 'hits', prefix => 'requests');
+$first->get('/read?count=1');
+is($watch->wait_for(1)->[0], 'set requests', 'a watcher sees what a request counts');
+$watch->close;
+$expected{requests} = 1;
+all_have('requests', '... and so do the other nodes');
+for my $round (1 .. 3) {
+    $first->get('/read?count=1');
+    $expected{requests}++;
+    ok(defined $first->quit, "round $round: the node ends at once");
+    all_have('requests', "round $round: what it counted last is on the others", $second, $third);
+    $first->start;
+    connected(2, @nodes);
+    for my $worker ($first->workers) {
+        $first->get('/read?count=1');
+        eventually { sum($first, 'requests') == $expected{requests} + 1 } "round $round: one more" or last;
+        $expected{requests}++;
+        $first->kill_worker($worker);
+        all_have('requests', "round $round: kill -9 of a worker loses none");
+    }
+}
 
 done_testing;

@@ -106,6 +106,8 @@ pub unsafe fn started(control: &Control) {
     let zones = unsafe { MainConf::current() }.into_iter().flat_map(MainConf::all_zones);
     // Those of a worker that this one may replace.
     zones.for_each(Zone::sweep_watchers);
+    // It may have been killed before it said what it had changed.
+    wake::everybody(control);
     WORKER.with_borrow_mut(|slot| *slot = Some(worker));
     tick();
 }

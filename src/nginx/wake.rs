@@ -5,7 +5,7 @@
 
 mod soon;
 
-pub use soon::{ending, soon};
+pub use soon::{ending, everybody_soon, soon};
 
 use crate::store::Control;
 use std::io;

@@ -3,7 +3,6 @@
 use super::variable::Http;
 use super::{ctx_index, location};
 use crate::nginx::conf::increment::{By, Increment, Value};
-use crate::nginx::conf::main::MainConf;
 use crate::nginx::ffi::{self, OK, guard};
 use crate::nginx::variable::{Side, why};
 use crate::nginx::{log, wake};
@@ -67,11 +66,8 @@ unsafe fn count(r: *mut sys::ngx_http_request_t, increment: &Increment) {
             },
         };
         match zone.count(key, by, Missing::Begin(0, Life::Default), ffi::now()) {
-            Ok(_) if zone.announces() => {
-                if let Some(control) = MainConf::current().and_then(MainConf::control) {
-                    wake::everybody(control);
-                }
-            }
+            // Nobody waits for it: the client has its answer.
+            Ok(_) if zone.announces() => wake::everybody_soon(),
             Ok(_) => {}
             Err(error) => complain(format_args!("{}", why(keyval, error))),
         }
