@@ -14,7 +14,7 @@ use super::evict::Wish;
 use super::failpoint::{Step, done};
 use super::layout::{header, shard};
 use super::shard::{Met, Place, Shard};
-use super::{MAX_PARTED, StoreError, Zone};
+use super::{MAX_PARTED, Rule, StoreError, Zone};
 use crate::record::{Bucket, Kind, Millis, PartId, Record, Role, Share, Stamp, Version};
 
 /// What a limit makes of a request, and the excess of the key's bucket with it, in thousandths of a request.
@@ -185,7 +185,8 @@ impl Shard<'_> {
         // Not before anything that was merged here, and so not before the begin of all that is in those buckets.
         let begun = Stamp(self.get(shard::LAST)).millis().max(now);
         let (from, fullest) = fullest.unzip();
-        (Share::first(fullest.as_ref(), rate, now, begun), from)
+        let share = Share::first(fullest.as_ref(), rate, now, begun);
+        (Share { taken: share.taken && Rule::Taken.holds(), ..share }, from)
     }
 
     /// The own bucket becomes what is in this part's: it may hold more of each other memory's than is known of that here.

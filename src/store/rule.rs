@@ -45,6 +45,8 @@ rules! {
     OneEntry,
     /// No more frames are made than the caller asks for.
     Budget,
+    /// Who takes a bucket with what third nodes have admitted knows that it did.
+    Taken,
 }
 
 #[cfg(debug_assertions)]

@@ -3,7 +3,8 @@
 
 use crate::clocks::Versions;
 use crate::counts::Ledger;
-use crate::node::{SimNode, ZONES};
+use crate::limits;
+use crate::node::{Numbers, SimNode, ZONES};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -155,16 +156,15 @@ pub struct History {
     /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
     latest: Millis,
     pub count: u64,
-    /// Whether zones that may count do.
-    counters: bool,
+    numbers: Numbers,
     /// Whether at most one clock was ever off by minutes.
     one_ahead: bool,
-    /// What was added in zones of counters.
+    /// What was added in zones of counters, or admitted in those of limits.
     pub ledger: Ledger,
 }
 
 impl History {
-    pub fn new(retention: Millis, counters: bool, one_ahead: bool) -> History {
+    pub fn new(retention: Millis, numbers: Numbers, one_ahead: bool) -> History {
         History {
             acts: BTreeMap::new(),
             clears: Vec::new(),
@@ -172,7 +172,7 @@ impl History {
             retention,
             latest: 0,
             count: 0,
-            counters,
+            numbers,
             one_ahead,
             ledger: Ledger::default(),
         }
@@ -295,8 +295,8 @@ impl History {
         live: &BTreeMap<Vec<u8>, Live>,
         now: Millis,
     ) -> Result<(), String> {
-        if self.counters && ZONES[zone].counts {
-            return self.ledger.check_now(node, zone, live);
+        if self.numbers.have_parts() && ZONES[zone].counts {
+            return self.ledger.check_now(node, zone, |key| self.shown(live, key));
         }
         self.check_true(zone, live)?;
         for (key, record) in live {
@@ -317,8 +317,8 @@ impl History {
 
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
-        if self.counters && ZONES[zone].counts {
-            return self.ledger.check(zone, live);
+        if self.numbers.have_parts() && ZONES[zone].counts {
+            return self.ledger.check(zone, |key| self.shown(live, key));
         }
         self.check_true(zone, live)?;
         for (key, record) in live {
@@ -347,6 +347,14 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// What a counter stands at, or how many were admitted of what is limited. `None`: that is no number.
+    fn shown(&self, live: &BTreeMap<Vec<u8>, Live>, key: &[u8]) -> Option<i64> {
+        if self.numbers == Numbers::Limits {
+            return Some(limits::admitted(live, key));
+        }
+        live.get(key).map_or(Some(0), |live| std::str::from_utf8(&live.value).ok()?.parse().ok())
     }
 
     /// Whether all of it was written by somebody.
@@ -461,6 +469,14 @@ fn held(node: &SimNode, zone: usize) -> Result<Rc<BTreeMap<Vec<u8>, Live>>, Stor
     {
         return Ok(held.clone());
     }
+    let held = if node.limits(zone) { limits::shares(node, zone)? } else { listed(node, zone)? };
+    let held = Rc::new(held);
+    *node.seen[zone].borrow_mut() = Some((changes, held.clone()));
+    Ok(held)
+}
+
+/// What a listing shows.
+fn listed(node: &SimNode, zone: usize) -> Result<BTreeMap<Vec<u8>, Live>, StoreError> {
     let mut records = BTreeMap::new();
     let mut place = Some(ScanPlace::default());
     while let Some(at) = place {
@@ -473,9 +489,7 @@ fn held(node: &SimNode, zone: usize) -> Result<Rc<BTreeMap<Vec<u8>, Live>>, Stor
             assert!(again.is_none(), "a listing met the key {key:?} twice");
         }
     }
-    let held = Rc::new(records);
-    *node.seen[zone].borrow_mut() = Some((changes, held.clone()));
-    Ok(held)
+    Ok(records)
 }
 
 /// The live records that all of these nodes hold in a zone, or where two differ; `None`: there are no nodes.

@@ -34,9 +34,9 @@ impl World {
         }
     }
 
-    /// The agents' part, where there are no counters: who was ahead, and isn't any more, stamps anew what it wrote.
+    /// The agents' part, where no keys have parts: who was ahead, and isn't any more, stamps anew what it wrote.
     pub fn renew(&mut self) {
-        if self.counters {
+        if self.numbers.have_parts() {
             return;
         }
         for at in 0..self.nodes.len() {

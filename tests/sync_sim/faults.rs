@@ -27,8 +27,8 @@ pub const FAULT_NAMES: [&str; 16] = [
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
-        // The last isn't for worlds with counters.
-        let kinds = FAULT_NAMES.len() - usize::from(self.counters);
+        // The last isn't for worlds with counters or limits.
+        let kinds = FAULT_NAMES.len() - usize::from(self.numbers.have_parts());
         let kind = self.rng.below(kinds as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();
@@ -125,8 +125,7 @@ impl World {
         let now = self.now;
         let skew = self.nodes[at].skew;
         let saved = std::mem::take(&mut self.nodes[at].saved);
-        self.nodes[at] =
-            SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.nodes.len(), self.counters);
+        self.nodes[at] = SimNode::new(&mut self.rng, skew, self.limits, self.retention, self.nodes.len(), self.numbers);
         self.identities += 1;
         if files {
             let clock = self.nodes[at].clock(now);

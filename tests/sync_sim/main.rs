@@ -16,6 +16,7 @@ mod clocks;
 mod counts;
 mod faults;
 mod lies;
+mod limits;
 mod link;
 mod node;
 mod rng;

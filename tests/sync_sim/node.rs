@@ -1,6 +1,7 @@
 //! A node: real zones and a real control region in memory, and a clock that is wrong.
 
 use crate::check::Seen;
+use crate::limits::RATE;
 use crate::rng::Rng;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub struct ZoneKind {
     size: usize,
     timeout: Option<Millis>,
     pub evict: bool,
-    /// Nodes add to what it holds, in most worlds.
+    /// Nodes add to what it holds, in most worlds; see [`Numbers`].
     pub counts: bool,
     /// Its table of origins is too small for more nodes than this and their incarnations.
     most_nodes: usize,
@@ -40,11 +41,53 @@ pub const ZONES: [ZoneKind; 5] = [
 /// The last of them.
 pub const SCARCE: usize = ZONES.len() - 1;
 
+/// What the zone of numbers is in a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// As the others.
+    Registers,
+    Counters,
+    /// Of requests.
+    Limits,
+}
+
+impl Numbers {
+    pub fn of_seed(seed: u64) -> Numbers {
+        match seed % 3 {
+            1 => Numbers::Registers,
+            _ if seed / 3 % 4 == 1 => Numbers::Limits,
+            _ => Numbers::Counters,
+        }
+    }
+
+    /// Whether its keys have parts.
+    pub fn have_parts(self) -> bool {
+        self != Numbers::Registers
+    }
+
+    fn matching(self) -> Matching {
+        match self {
+            Numbers::Registers => Matching::Exact,
+            Numbers::Counters => Matching::Counter,
+            Numbers::Limits => Matching::Limit,
+        }
+    }
+
+    fn kind(self) -> Kind {
+        match self {
+            Numbers::Registers => Kind::Register,
+            Numbers::Counters => Kind::Counter,
+            Numbers::Limits => Kind::Limit,
+        }
+    }
+}
+
 impl ZoneKind {
-    fn make(&self, params: &Params, seed: [u8; 16], counters: bool) -> (SyncZone, Mapping) {
+    fn make(&self, params: &Params, seed: [u8; 16], numbers: Numbers) -> (SyncZone, Mapping) {
         let memory = map(self.size);
-        let matching = if self.counts && counters { Matching::Counter } else { Matching::Exact };
-        let params = Params { timeout: self.timeout, sync: true, evict: self.evict, matching, ..*params };
+        let matching = if self.counts { numbers.matching() } else { Matching::Exact };
+        let (timeout, evict) = (self.timeout, self.evict);
+        let params = Params { timeout, sync: true, evict, matching, rate: RATE, ..*params };
         let zone = Zone::create_with(memory.region(), &params, seed).expect("a zone");
         (SyncZone { name: self.name.into(), zone }, memory)
     }
@@ -76,7 +119,7 @@ pub struct SimNode {
     /// What checks have seen, by zone.
     pub seen: [RefCell<Seen>; ZONES.len()],
     retention: Millis,
-    counters: bool,
+    pub numbers: Numbers,
     seed: [u8; 16],
     // Unmapped after the handles above are gone: of the zones, and of the control region.
     memory: Vec<Mapping>,
@@ -84,14 +127,14 @@ pub struct SimNode {
 
 impl SimNode {
     /// One of a cluster of so many.
-    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, nodes: usize, counters: bool) -> SimNode {
+    pub fn new(rng: &mut Rng, skew: i64, limits: Limits, retention: Millis, nodes: usize, numbers: Numbers) -> SimNode {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
         let identity = Identity(bytes);
         let kinds = ZONES.iter().filter(|kind| nodes <= kind.most_nodes);
         let (zones, mut memory): (Vec<_>, Vec<_>) =
-            kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes, counters)).unzip();
+            kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes, numbers)).unzip();
         let mapping = map(CONTROL_SIZE);
         let control = Control::create_with(mapping.region(), identity).expect("a control region");
         memory.push(mapping);
@@ -105,7 +148,7 @@ impl SimNode {
             tokens: 0,
             seen: Default::default(),
             retention,
-            counters,
+            numbers,
             seed: bytes,
             memory,
         }
@@ -135,12 +178,17 @@ impl SimNode {
         control.leave_behind(self.zone(zone).last_stamp());
         control.next_generation();
         let params = Params { retention: self.retention, born: control.born(now), ..Params::new(control.identity()) };
-        let (made, memory) = ZONES[zone].make(&params, self.seed, self.counters);
+        let (made, memory) = ZONES[zone].make(&params, self.seed, self.numbers);
         let mut zones = self.node.zones.to_vec();
         zones[zone] = made;
         self.node.zones = Arc::from(zones);
         self.memory[zone] = memory;
         self.seen[zone].take();
+    }
+
+    /// Whether a zone limits requests.
+    pub fn limits(&self, zone: usize) -> bool {
+        ZONES[zone].counts && self.numbers == Numbers::Limits
     }
 
     pub fn zone(&self, zone: usize) -> Zone {
@@ -194,7 +242,7 @@ impl SimNode {
 
     /// The same of one zone.
     pub fn load_zone(&self, zone: usize, now: Millis) {
-        let kind = if ZONES[zone].counts && self.counters { Kind::Counter } else { Kind::Register };
+        let kind = if ZONES[zone].counts { self.numbers.kind() } else { Kind::Register };
         for (version, key, value, expires, shortened) in &self.saved[zone] {
             let (value, shortened, version) = (value.as_deref(), *shortened, *version);
             let record = Record { kind, version, key, value, expires: *expires, shortened };

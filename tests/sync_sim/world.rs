@@ -4,11 +4,12 @@ use crate::Broken;
 use crate::check::{Act, History, agreed, contents};
 use crate::faults::FAULT_NAMES;
 use crate::lies::Lie;
+use crate::limits::{self, check_buckets};
 use crate::link::{Link, Moved};
-use crate::node::{EPOCH, SCARCE, SimNode, ZONES};
+use crate::node::{EPOCH, Numbers, SCARCE, SimNode, ZONES};
 use crate::rng::Rng;
 use zonemesh::record::{Millis, Version};
-use zonemesh::store::{Condition, Counted, Life, Missing, Rule, StoreError, Written};
+use zonemesh::store::{Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
 /// Operations and faults that every seed has at least.
@@ -68,9 +69,9 @@ pub struct World {
     pub retention: Millis,
     /// How wrong clocks are.
     pub reach: i64,
-    /// Whether there are counters. Where they are, clocks aren't set by minutes: nodes that share counters don't stamp anew what
-    /// they wrote (an older copy of a part could win over the part itself), and so would agree only when clocks have caught up.
-    pub counters: bool,
+    /// Whether there are counters or limits. Where they are, clocks aren't set by minutes: nodes that share such don't stamp anew
+    /// what they wrote (an older copy of a part could win over the part itself), and so would agree only when clocks have caught up.
+    pub numbers: Numbers,
     /// Whether only one clock is ever set by minutes, and whose that is.
     pub one_ahead: bool,
     pub ahead: Option<usize>,
@@ -123,10 +124,10 @@ impl World {
         };
         // How wrong clocks are, milliseconds.
         let reach = if rng.one_in(2) { 4_000 } else { 200 };
-        let counters = seed % 3 != 1;
+        let numbers = Numbers::of_seed(seed);
         let nodes = (0..size).map(|_| {
             let skew = rng.around(reach);
-            SimNode::new(&mut rng, skew, limits, retention, size, counters)
+            SimNode::new(&mut rng, skew, limits, retention, size, numbers)
         });
         World {
             nodes: nodes.collect(),
@@ -143,14 +144,14 @@ impl World {
             limits,
             retention,
             reach,
-            counters,
+            numbers,
             one_ahead: seed.is_multiple_of(2),
             ahead: None,
             lie,
             // Where other clocks are further apart than is allowed, more than one is wrong.
             history: History::new(
                 retention,
-                counters,
+                numbers,
                 seed.is_multiple_of(2) && 2 * reach.unsigned_abs() <= limits.max_drift,
             ),
             counts: Counts::default(),
@@ -290,7 +291,7 @@ impl World {
         self.counts.joined = (copy, moved);
         // What is to be said besides counts where there is little data. An origin that died while its clock was ahead left no position:
         // what it wrote is sent by each who relays something.
-        if self.counters && moved > copy * 6 / 5 + JOIN_EXTRA {
+        if self.numbers.have_parts() && moved > copy * 6 / 5 + JOIN_EXTRA {
             return Err(format!("a node that joined was sent {moved} bytes of records, where {copy} are a copy"));
         }
         Ok(())
@@ -339,6 +340,9 @@ impl World {
         for zone in 0..self.zones() {
             let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
             self.history.check_now(at, zone, &live, clock)?;
+            if self.nodes[at].limits(zone) {
+                check_buckets(&self.history.ledger, (at, &self.nodes[at]), zone, false, clock)?;
+            }
             self.history.learn(at, zone, &self.nodes[at], clock);
         }
         if self.rng.one_in(4) {
@@ -368,6 +372,9 @@ impl World {
             }
             if let Some(live) = agreed(&nodes, zone, clock)? {
                 self.history.check(zone, &live, clock)?;
+            }
+            for (at, node) in nodes.into_iter().filter(|(_, node)| node.limits(zone)) {
+                check_buckets(&self.history.ledger, (at, node), zone, true, node.clock(self.now))?;
             }
         }
         Ok(())
@@ -543,8 +550,11 @@ impl World {
         let zone_at = self.rng.below(self.zones() as u64) as usize;
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
-        if self.counters && ZONES[zone_at].counts {
-            self.add(at, zone_at, now);
+        if self.numbers.have_parts() && ZONES[zone_at].counts {
+            match self.numbers {
+                Numbers::Limits => self.admit(at, zone_at, now),
+                _ => self.add(at, zone_at, now),
+            }
             return true;
         }
         // More keys than the zone that evicts has room for.
@@ -614,6 +624,20 @@ impl World {
         if let Ok(Counted::Done { .. }) = counted {
             self.counts.acknowledged += 1;
             self.history.ledger.add(at, zone_at, &key, amount);
+        }
+    }
+
+    /// One request that is limited, or some at once.
+    fn admit(&mut self, at: usize, zone_at: usize, now: Millis) {
+        let key = format!("limit {}", self.rng.below(6)).into_bytes();
+        let burst = self.rng.one_in(4).then(|| self.rng.between(1_000, 20_000));
+        for _ in 0..self.rng.between(1, 3) {
+            let asked = self.nodes[at].zone(zone_at).admit(&key, limits::RATE, burst, now);
+            self.trace(|| format!("node {at} zone {zone_at} {} + 1: {asked:?}", String::from_utf8_lossy(&key)));
+            if let Ok(Limited::Within(_)) = asked {
+                self.counts.acknowledged += 1;
+                self.history.ledger.add(at, zone_at, &key, 1);
+            }
         }
     }
 
