@@ -67,6 +67,11 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
     }
     zone.upkeep(now, 5);
     zone.take_dirty();
+    walk_now_and_then(zone, n);
+}
+
+/// Each 17th step walks some of the feed of the first shard.
+pub fn walk_now_and_then(zone: &Zone, n: u64) {
     if n.is_multiple_of(17)
         && let Some(mut cursor) = zone.feed_open(1)
     {

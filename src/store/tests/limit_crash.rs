@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::check;
-use super::crash::{Ledger, end, fork};
+use super::crash::{Ledger, end, fork, walk_now_and_then};
 use super::*;
 use crate::record::{Bucket, Kind, PartId, Record, Role, Share, Stamp, Version};
 use crate::store::failpoint::{ALL, OF_LIMITS, Step, armed};
@@ -73,12 +73,7 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
     let _ = zone.admit(&(KEYS + n).to_be_bytes(), RATE, None, now);
     zone.upkeep(now, 5);
     zone.take_dirty();
-    if n.is_multiple_of(17)
-        && let Some(mut cursor) = zone.feed_open(1)
-    {
-        let _ = zone.feed(&mut cursor, 0, &mut |_| true);
-        zone.feed_close(cursor);
-    }
+    walk_now_and_then(zone, n);
 }
 
 /// What is here of a key, by the node that admitted it.
