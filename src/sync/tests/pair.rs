@@ -2,7 +2,7 @@
 
 use super::super::frame::Input;
 use super::super::message::kind;
-use super::super::{Limits, Node, Pull, Push, SessionError};
+use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError};
 use super::{NOW, contents, limits, node, set};
 use crate::record::{Identity, Millis, Stamp};
 
@@ -243,6 +243,37 @@ fn who_joins_takes_one_full_state_and_only_the_rest_from_others() {
     assert_eq!(from_other.count(kind::RECORDS), 0, "the first has given it all");
     assert_eq!(from_other.count(kind::POSITION), 1);
     assert_eq!(contents(&new.zones[0].zone, NOW).len(), 300);
+}
+
+#[test]
+fn who_joins_for_long_says_each_ten_seconds_how_far_it_is() {
+    let (old, new) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    old.zones[0].zone.set_joined();
+    (0..2_000).for_each(|n| set(&old.zones[0].zone, &format!("key {n}"), &[7; 100], NOW));
+    let mut pair = Pair::new(&old, &new, NOW);
+    let (mut at, mut told) = (NOW, Vec::new());
+    while !new.zones[0].zone.joined() {
+        // A frame at a time.
+        pair.turn(1, at);
+        told.extend(pair.pull.notes().into_iter().map(|note| (at, note)));
+        at += 500;
+    }
+    assert!(at < NOW + 60_000, "it took {} ms", at - NOW);
+    let texts: Vec<_> = told.iter().map(|(_, note)| note.text.as_str()).collect();
+    let peer = Identity([1; 16]);
+    assert_eq!(texts[0], format!("zone \"z\" joins: it takes the full state of node {peer}"));
+    assert!(texts[texts.len() - 1].starts_with("zone \"z\" has joined: "), "{texts:?}");
+    let progress = &told[1..told.len() - 1];
+    assert!(progress.len() > 1, "{texts:?}");
+    let mut before = (NOW, 0);
+    for (at, note) in progress {
+        let rest = format!(" of about 2000 records of the full state of node {peer} are here");
+        let taken = note.text.strip_prefix("zone \"z\" joins: ").and_then(|text| text.strip_suffix(&rest));
+        let taken: u64 = taken.and_then(|taken| taken.parse().ok()).unwrap_or_else(|| panic!("{note:?}"));
+        assert!(note.level == NoteLevel::Notice && taken > before.1 && taken < 2_000, "{note:?}");
+        assert!((10_000..15_000).contains(&(at - before.0)), "told at {at}, and before at {}", before.0);
+        before = (*at, taken);
+    }
 }
 
 #[test]
