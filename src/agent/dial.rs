@@ -86,7 +86,7 @@ impl Dial {
                         link.failed(&format!("lost: {why}"));
                     }
                     self.hub.count_online();
-                    self.hub.count_pending();
+                    self.hub.set_waiting(link, |_| 0);
                     self.hub.show(link);
                     match end {
                         End::Itself | End::Twin => {

@@ -5,6 +5,7 @@
 use super::apart::Apart;
 use super::log::Log;
 use super::upgrade::Upgrade;
+use super::waiting::{MostWaiting, Waiting};
 use super::{Peer, now};
 use crate::record::{Identity, Millis};
 use crate::store::{
@@ -34,6 +35,8 @@ pub(super) struct Hub {
     zones: Arc<[SyncZone]>,
     /// Of the peers that are dialled now.
     links: RefCell<Vec<Rc<Link>>>,
+    /// How many records wait for them.
+    waiting: MostWaiting,
     /// What an agent before this one has shown: figures go on from there.
     before: Vec<LinkFigures>,
     /// Without whom requests are limited; `None`: there are no limits.
@@ -54,6 +57,9 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
         let (links, before) = (RefCell::new(Vec::new()), control.links());
+        let waiting = MostWaiting::new(zones.len());
+        // What an agent before this one counted waits for nobody yet.
+        zones.iter().for_each(|sync| sync.zone.set_pending(0));
         (0..LINKS).for_each(|slot| control.hide_link(slot));
         let any = zones.iter().any(|sync| sync.zone.params().matching == Matching::Limit);
         let apart = any.then(RefCell::default);
@@ -67,6 +73,7 @@ impl Hub {
             log,
             zones,
             links,
+            waiting,
             before,
             apart,
             finishing,
@@ -121,7 +128,7 @@ impl Hub {
         link.wake();
         self.announce();
         self.count_online();
-        self.count_pending();
+        self.set_waiting(link, |_| 0);
     }
 
     /// Notices nodes that have said hello to this one while it waits to dial: one of those that couldn't be reached is there now.
@@ -332,12 +339,12 @@ impl Hub {
         }
     }
 
-    /// Says for each zone how many records wait for the peer that lacks most.
-    pub(super) fn count_pending(&self) {
+    /// So many records of each zone wait for a peer. A zone shows how many wait for the one that lacks most.
+    pub(super) fn set_waiting(&self, link: &Link, records: impl Fn(usize) -> u64) {
         for (index, sync) in self.zones.iter().enumerate() {
-            let links = self.links.borrow();
-            let waiting = links.iter().filter_map(|link| link.pending.borrow().get(index).copied()).max();
-            sync.zone.set_pending(waiting.unwrap_or(0));
+            if let Some(most) = self.waiting.set(&link.waiting, index, records(index)) {
+                sync.zone.set_pending(most);
+            }
         }
     }
 
@@ -380,8 +387,7 @@ pub(super) struct Link {
     pub(super) own: Cell<bool>,
     /// The peer says that another node listens on the same address.
     pub(super) shared: Cell<bool>,
-    /// Records that wait for it, by zone.
-    pub(super) pending: RefCell<Vec<u64>>,
+    waiting: Waiting,
     /// When the oldest change of each zone was made that it hasn't confirmed.
     behind: Box<[Cell<Option<Millis>>]>,
     /// It is shown to lack something.
@@ -408,7 +414,7 @@ impl Link {
             peer: Cell::new(None),
             own: Cell::new(false),
             shared: Cell::new(false),
-            pending: RefCell::new(vec![0; zones]),
+            waiting: Waiting::new(zones),
             behind: (0..zones).map(|_| Cell::new(Some(behind))).collect(),
             lacks: Cell::new(false),
             marks: (0..zones).map(|_| Cell::new(0)).collect(),
@@ -440,7 +446,7 @@ impl Link {
             figures.since = now();
         }
         (figures.state, figures.node) = (state, self.peer.get());
-        figures.pending = self.pending.borrow().iter().sum();
+        figures.pending = self.waiting.sum();
         figures.behind = self.behind.iter().filter_map(Cell::get).min().filter(|_| state != LinkState::Itself);
         self.lacks.set(figures.behind.is_some());
         figures.clone()
@@ -473,10 +479,10 @@ impl Link {
         };
     }
 
-    /// Up to where the peer has confirmed a zone; `None`: all of it.
-    pub(super) fn confirmed(&self, zone: usize, until: Option<Millis>) {
-        if let Some(behind) = self.behind.get(zone) {
-            behind.set(behind.get().and_then(|since| Some(since.max(until?))));
+    /// Up to where the peer has confirmed each zone; `None`: all of it.
+    pub(super) fn confirmed(&self, until: impl Fn(usize) -> Option<Millis>) {
+        for (zone, behind) in self.behind.iter().enumerate() {
+            behind.set(behind.get().and_then(|since| Some(since.max(until(zone)?))));
         }
     }
 

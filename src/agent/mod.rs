@@ -27,6 +27,7 @@ mod thread;
 pub mod tls;
 mod upgrade;
 mod upkeep;
+mod waiting;
 mod wake;
 
 pub use log::LogLine;

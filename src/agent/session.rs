@@ -294,15 +294,12 @@ impl<'a> Session<'a> {
     }
 
     fn count(&mut self) {
-        for (zone, pending) in self.link.pending.borrow_mut().iter_mut().enumerate() {
-            *pending = self.push.pending(zone);
-            self.link.confirmed(zone, self.push.unconfirmed(zone).map(Stamp::millis));
-        }
+        self.hub.set_waiting(self.link, |zone| self.push.pending(zone));
+        self.link.confirmed(|zone| self.push.unconfirmed(zone).map(Stamp::millis));
         let (before, messages) = (self.messages, self.push.messages());
         self.messages = messages;
         let (msgs_in, msgs_out) = (messages.0 - before.0, messages.1 - before.1);
         self.link.count(&Traffic { msgs_in, msgs_out, ..Traffic::default() });
-        self.hub.count_pending();
         self.hub.show(self.link);
         self.counted = Instant::now();
         self.uncounted = false;

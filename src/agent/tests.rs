@@ -1,5 +1,7 @@
 //! Whole agents against accepting sides that run here, over loopback; nodes of one process, each with its own zones.
 
+use super::hub::Hub;
+use super::log::Log;
 use super::sys::{EventFd, test_eventfd};
 use super::*;
 use crate::store::{Condition, Life, LinkState, Mapping, Params, Region};
@@ -8,6 +10,7 @@ use crossbeam_channel::Receiver;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -309,6 +312,42 @@ fn peers_that_names_lead_to_come_and_go() {
     assert_eq!(agent.all().iter().filter(|line| line.contains("connected to node")).count(), 2, "{:?}", agent.said);
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
+}
+
+#[test]
+fn a_zone_shows_how_many_records_wait_for_the_peer_that_lacks_most() {
+    let node = TestNode::new();
+    let params = Params { sync: true, ..Params::new(node.node.control.identity()) };
+    let other = SyncZone { name: "zz".into(), zone: Zone::create(memory(64 << 10), &params).unwrap() };
+    let zones: Arc<[SyncZone]> = [node.node.zones[0].clone(), other].into();
+    zones.iter().for_each(|sync| sync.zone.set_pending(99));
+    let lease = node.node.control.try_lease(node.node.control.generation(), now()).unwrap();
+    let log = Rc::new(Log::new(test_eventfd()).0);
+    let hub = Hub::new(node.node.control, lease, zones.clone(), log);
+    let add = |n: usize| (hub.add_link(&peer(1_000 + n as u16), None), [0; 2]);
+    let mut links: Vec<_> = (0..5).map(add).collect();
+    let mut drawn = 1u64;
+    let mut draw = |below: u64| {
+        drawn = drawn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (drawn >> 33) % below
+    };
+    for round in 0..10_000 {
+        let at = draw(5) as usize;
+        match draw(20) {
+            // Its session ends, or it isn't one of the cluster any more, and another one is.
+            0 => links[at].1 = [0; 2],
+            1 => {
+                hub.remove_link(&links[at].0);
+                links[at] = add(round);
+            }
+            _ => links[at].1 = [draw(4), draw(4)],
+        }
+        hub.set_waiting(&links[at].0, |zone| links[at].1[zone]);
+        for (zone, sync) in zones.iter().enumerate() {
+            let most = links.iter().map(|(_, waiting)| waiting[zone]).max().unwrap();
+            assert_eq!(sync.zone.stats().pending, most, "round {round}, zone {zone}");
+        }
+    }
 }
 
 #[test]
