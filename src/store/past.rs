@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::Fields;
 use super::expiry;
-use super::layout::{header, shard};
+use super::layout::{CLASS_SIZES, header, shard};
 use super::origins::{ANEW, LACKING, MET};
 use super::shard::{Met, Shard};
 use super::{Rule, Zone};
@@ -36,6 +36,22 @@ impl Zone {
     /// Whether that is something.
     pub fn is_lacking(&self) -> bool {
         self.region.load64(header::LACKED_OF_ANY, SeqCst) > 0 || self.origins_lacked().next().is_some()
+    }
+
+    /// Whether something of this origin may be lacking.
+    pub fn lacks_of(&self, origin: Identity) -> bool {
+        let any = || Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
+        self.origin_index(origin).map_or_else(any, |index| self.lacked_of(index)) > Stamp::ZERO
+    }
+
+    /// Whether there is hardly room for what was left out: less than a sixteenth of the pages is free, or would be without
+    /// tombstones, which make way for whatever comes.
+    pub fn is_crowded(&self) -> bool {
+        let tombstones: u64 =
+            (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::TOMBSTONES)).sum();
+        // At least so much: a block each, of the smallest size.
+        let theirs = tombstones.saturating_mul(CLASS_SIZES[0] as u64) / self.geometry.page_size as u64;
+        u64::from(self.free_pages()) + theirs < self.geometry.pages as u64 / 16
     }
 
     /// The greatest stamp of a record of this origin that may have been left out.

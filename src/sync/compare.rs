@@ -509,10 +509,9 @@ impl Round {
 
     /// Of what the peer has and this node lacks, what was not deleted here.
     fn want_missing(&mut self, zone: &Zone) {
-        let stats = zone.stats();
         // Something was left out for want of room: asked for again when there is some.
         let lacks = zone.lacks();
-        if !lacks.is_empty() && stats.pages_free < (stats.pages_used + stats.pages_free) / 16 {
+        if !lacks.is_empty() && zone.is_crowded() {
             self.crowded = true;
             return;
         }

@@ -236,6 +236,33 @@ fn what_was_evicted_or_left_out_for_want_of_room_is_not_taken_for_deleted() {
     assert!(zone(&b).stats().left_out > 0);
 }
 
+/// A large zone with more than fits into the small one beside it, which takes all but a hundred of it away in time; both keep
+/// tombstones for long.
+fn crowded() -> (Node, Node) {
+    let keeping = |number, size| joined_with(size, Params { sync: true, ..Params::new(Identity([number; 16])) });
+    let (a, b) = (keeping(1, 1 << 20), keeping(2, 64 << 10));
+    (0..3_000).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], NOW));
+    (a, b)
+}
+
+fn make_room(a: &Node, now: Millis) {
+    (100..3_000).for_each(|number| _ = zone(a).delete(format!("key {number}").as_bytes(), now).unwrap());
+}
+
+#[test]
+fn tombstones_make_way_for_what_found_no_room() {
+    let (a, b) = crowded();
+    together(&a, &b, NOW);
+    assert!(zone(&b).stats().incomplete > 0);
+    make_room(&a, NOW + LONG);
+    (1..4).for_each(|times| _ = together(&a, &b, NOW + times * LONG));
+    let after = NOW + 4 * LONG;
+    assert!(zone(&b).stats().tombstones > 100, "they are kept for long");
+    assert_eq!(keys(&a, after).len(), 100);
+    assert_eq!(keys(&a, after), keys(&b, after));
+    assert_eq!(zone(&b).stats().incomplete, 0);
+}
+
 #[test]
 fn what_a_node_evicted_before_it_was_sent_is_not_taken_for_deleted() {
     for evict in [false, true] {
