@@ -55,6 +55,24 @@ for my $round (1 .. 3) {
     $_->stop for $second, $third;
 }
 
+# A peer that has no room has everything said to it, and not everything.
+{
+    my ($first, $small, $third) = my @nodes = cluster(3, not_started => 1);
+    (my $http = $small->{http}) =~ s{zone=one:1m}{zone=one:32k} or die 'no zone to make smaller';
+    $small->configure(http => $http);
+    $_->start for @nodes;
+    connected(2, @nodes);
+    is($first->post('/api/9/http/keyvals/one', ZoneMesh::Node::encode({ map { ("key $_" => 'v' x 100) } 1 .. 600 }))->status,
+        201, 'more than a peer has room for');
+    eventually { $small->get('/api/9/zonemesh/zones/one')->json->{incomplete} > 0 } '... which shows that something is missing';
+    ok(defined $first->quit(10), '... and holds no node up that ends by QUIT');
+    my @told = $first->grep_log(qr/\[warn\].*zone_sync peer \S+: had no room for some of what this node wrote \(zone "one"\)/);
+    is(scalar @told, 1, '... and which says whom it leaves without something');
+    like($told[0] // '', qr/127\.0\.0\.1:@{[ $small->sync ]}: /, '... by its address');
+    is(scalar keys %{ $third->keyvals('one') }, 600, '... and nobody else');
+    $_->stop for $small, $third;
+}
+
 # TERM is quick, in whatever state.
 {
     my @nodes = my ($first, $second) = cluster(2);

@@ -226,9 +226,10 @@ impl Hub {
         }
         for link in self.links.borrow().iter() {
             let label = link.label();
+            self.tell_left_out(link, &label);
             match link.state.get() {
                 State::Connected if !link.flushed.get() => {
-                    let records: u64 = link.pending.borrow().iter().sum();
+                    let records = link.waiting.sum();
                     self.log.line(
                         NoteLevel::Warn,
                         format!(
@@ -250,6 +251,25 @@ impl Hub {
                 ),
                 State::Connected | State::Over => {}
             }
+        }
+    }
+
+    /// Says in which zones a peer had no room.
+    fn tell_left_out(&self, link: &Link, label: &str) {
+        let left_out = link.left_out.borrow();
+        let mut names = left_out.iter().filter_map(|zone| self.zones.get(*zone)).map(|sync| sync.name.as_str());
+        if let Some(first) = names.next() {
+            let more = match names.count() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            self.log.line(
+                NoteLevel::Warn,
+                format!(
+                    "zone_sync peer {label}: had no room for some of what this node wrote (zone \"{first}\"{more}); what no other \
+                     node has is lost"
+                ),
+            );
         }
     }
 
@@ -379,6 +399,8 @@ pub(super) struct Link {
     pub(super) unreachable: Cell<bool>,
     /// The session has sent everything, and it was acknowledged.
     pub(super) flushed: Cell<bool>,
+    /// The zones in which it had no room for some of what this node wrote.
+    pub(super) left_out: RefCell<Vec<usize>>,
     /// Who it is, while connected.
     pub(super) peer: Cell<Option<Identity>>,
     /// What its clock said, and when that came: of use also when this node's own clock is set.
@@ -411,6 +433,7 @@ impl Link {
             clock: Cell::new(None),
             unreachable: Cell::new(false),
             flushed: Cell::new(false),
+            left_out: RefCell::default(),
             peer: Cell::new(None),
             own: Cell::new(false),
             shared: Cell::new(false),
@@ -517,8 +540,8 @@ impl Link {
         self.peer.set(None);
         self.shared.set(false);
         self.clock.set(None);
+        self.left_out.take();
         self.figures.borrow_mut().pulse = None;
-        self.pending.borrow_mut().fill(0);
         self.waker.set(None);
     }
 

@@ -269,6 +269,7 @@ impl<'a> Session<'a> {
     /// There is nothing to do now: says how far this peer is, and sleeps until the next deadline.
     fn rest(&mut self, cx: &mut Context<'_>) -> Poll<Stop> {
         let flushed = self.sent == self.output.len() && self.push.peer().is_some() && self.push.flushed();
+        self.link.left_out.replace(self.push.left_out().collect());
         if self.link.flushed.replace(flushed) != flushed {
             self.uncounted = true;
             if self.hub.finishing() {

@@ -70,6 +70,8 @@ pub struct Incoming {
     admitted: Option<Identity>,
     /// The stamp to acknowledge when all that was received has been handled.
     ack: Option<Stamp>,
+    /// The last one of this epoch, and whether something was said to have found no room.
+    acked: Option<(Stamp, bool)>,
     /// What no change brings.
     pub compare: Compare,
     full: Seldom,
@@ -117,6 +119,7 @@ impl Incoming {
             moved: 0,
             admitted: None,
             ack: None,
+            acked: None,
             compare: Compare::new(index),
             full: Seldom::default(),
             future: Seldom::default(),
@@ -330,14 +333,27 @@ impl Incoming {
         held.compared += self.compare.held();
     }
 
-    /// The acknowledgement that is due, as epoch and stamp.
-    pub fn ack(&mut self) -> Option<(u64, u64, Stamp)> {
-        self.ack.take().map(|stamp| (self.number, self.epoch, stamp))
+    /// Whether there is something to acknowledge.
+    pub const fn owes_ack(&self) -> bool {
+        self.ack.is_some()
+    }
+
+    /// Appends the acknowledgement that is due, if there is one.
+    pub fn acknowledge(&mut self, cx: &Context<'_>, out: &mut Vec<u8>) {
+        let zone = cx.node.zones.get(self.index);
+        if let Some((stamp, SyncZone { zone, .. })) = self.ack.take().zip(zone) {
+            let lacking = zone.lacks_of(cx.peer);
+            write::ack(out, self.number, self.epoch, stamp, lacking);
+            self.acked = Some((stamp, lacking));
+        }
     }
 
     /// Looks whether another subscription is due, and appends it.
     pub fn steer(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+        // Who ends says whom it leaves without something: what had found no room may be here by now.
+        let said = self.acked.filter(|(_, lacking)| *lacking != zone.lacks_of(cx.peer));
+        self.ack = self.ack.or(said.map(|(stamp, _)| stamp));
         let patience = cx.node.limits.timeout.max(1_000);
         if self.filling {
             // Who has lost the claim goes on: two full states at once cost time, not truth. Who sends nothing loses it.
@@ -401,7 +417,7 @@ impl Incoming {
         self.joining = None;
         self.held = false;
         self.again_at = None;
-        self.ack = None;
+        (self.ack, self.acked) = (None, None);
         self.base = match mode {
             Mode::None => Vec::new(),
             Mode::Own => vec![(cx.peer, zone.position(cx.peer))],

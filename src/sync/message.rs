@@ -138,6 +138,7 @@ pub enum Message<'a> {
         zone: u64,
         epoch: u64,
         stamp: Stamp,
+        lacking: bool,
     },
     Have {
         zone: u64,
@@ -332,6 +333,7 @@ pub mod flag {
     pub const GONE: u8 = 1;
     pub const ANEW: u8 = 2;
     pub const COMPLETE: u8 = 1;
+    pub const LACKING: u8 = 1;
     pub const JOINED: u8 = 1;
     pub const TRUSTED: u8 = 2;
     pub const SHARED: u8 = 1;
@@ -387,7 +389,12 @@ pub fn decode(kind: u8, body: &[u8]) -> Result<Message<'_>, Malformed> {
             // Not said by the first nodes of version 1.
             evicted: if r.is_empty() { Stamp::ZERO } else { r.stamp()? },
         },
-        kind::ACK => Message::Ack { zone: r.varint()?, epoch: r.varint()?, stamp: r.stamp()? },
+        kind::ACK => Message::Ack {
+            zone: r.varint()?,
+            epoch: r.varint()?,
+            stamp: r.stamp()?,
+            lacking: !r.is_empty() && r.u8()? & flag::LACKING != 0,
+        },
         kind::HAVE => Message::Have { zone: r.varint()?, positions: decode_list(r)? },
         kind::COMPARE => Message::Compare {
             zone: r.varint()?,

@@ -95,6 +95,8 @@ pub struct Outgoing {
     writes: u64,
     sent: Stamp,
     acked: Stamp,
+    /// The peer had no room for some of what this node wrote, as it last said.
+    left_out: bool,
     told: Vec<Entry>,
     /// Living origins up to this one have had their turn.
     told_to: Option<Identity>,
@@ -168,6 +170,7 @@ impl Outgoing {
             writes: 0,
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
+            left_out: false,
             told: Vec::new(),
             told_to: None,
             told_all: None,
@@ -239,10 +242,12 @@ impl Outgoing {
         Some(())
     }
 
-    /// The peer has applied our own writes up to here. `None`: of an epoch that it never asked for.
-    pub fn ack(&mut self, epoch: u64, stamp: Stamp) -> Option<()> {
+    /// The peer has applied our own writes up to here, and lacks some of them for want of room or doesn't. `None`: of an epoch
+    /// that it never asked for.
+    pub fn ack(&mut self, epoch: u64, stamp: Stamp, lacking: bool) -> Option<()> {
         if epoch == self.epoch {
             self.acked = self.acked.max(stamp);
+            self.left_out = lacking;
         }
         (epoch <= self.epoch).then_some(())
     }
@@ -254,6 +259,11 @@ impl Outgoing {
             State::Announced | State::Waiting => false,
             State::Subscribed => self.caught_up(zone) && self.acked >= self.sent,
         }
+    }
+
+    /// Whether the peer had no room for some of what this node wrote, as it last said.
+    pub const fn is_left_out(&self) -> bool {
+        self.left_out
     }
 
     /// Up to where the peer has what this node wrote.

@@ -522,11 +522,7 @@ impl Pull {
         let Some(peer) = self.peer else { return };
         let t = self.pace.t;
         if self.acks_at.take_if(|at| t >= *at).is_some() {
-            for incoming in self.zones.values_mut().flatten() {
-                if let Some((number, epoch, stamp)) = incoming.ack() {
-                    write::ack(out, number, epoch, stamp);
-                }
-            }
+            self.each(peer, now, |incoming, cx| incoming.acknowledge(cx, out));
         }
         if let Some(echo) = self.echo.take() {
             write::pong(out, echo, Pong { clock: now, shared: self.node.control.upgrading() });
@@ -549,11 +545,15 @@ impl Pull {
 
     /// Looks in each zone whether another subscription is due.
     fn steer(&mut self, peer: Identity, out: &mut Vec<u8>, now: Millis) {
-        let mut restless = false;
+        let (mut restless, mut owes_ack) = (false, false);
         self.each(peer, now, |incoming, cx| {
             incoming.steer(cx, out);
             restless |= incoming.restless();
+            owes_ack |= incoming.owes_ack();
         });
+        if owes_ack {
+            self.acks_at.get_or_insert(self.pace.t.saturating_add(ACK_DELAY));
+        }
         let beat = (self.node.limits.timeout / 3).max(1);
         self.steer_at = self.pace.t + if restless { SOON.min(beat) } else { beat };
     }

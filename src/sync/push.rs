@@ -210,6 +210,11 @@ impl Push {
             && self.zones.iter().zip(self.node.zones.iter()).all(|(outgoing, zone)| outgoing.flushed(&zone.zone))
     }
 
+    /// The zones, by index, in which the peer had no room for some of what this node wrote, as it last said.
+    pub fn left_out(&self) -> impl Iterator<Item = usize> {
+        self.zones.iter().enumerate().filter(|(_, outgoing)| outgoing.is_left_out()).map(|(at, _)| at)
+    }
+
     /// Who the peer is, once its hello came.
     pub fn peer(&self) -> Option<Identity> {
         self.peer
@@ -331,9 +336,9 @@ impl Push {
                     .subscribe(&sync_zone.zone, zone, &asked, positions, &mut self.large)
                     .ok_or_else(|| Ending::protocol("a subscription out of order"))?;
             }
-            (Message::Ack { zone, epoch, stamp }, _) => {
+            (Message::Ack { zone, epoch, stamp, lacking }, _) => {
                 let at = self.announced_zone(zone)?;
-                let acked = self.zones.get_mut(at).and_then(|outgoing| outgoing.ack(epoch, stamp));
+                let acked = self.zones.get_mut(at).and_then(|outgoing| outgoing.ack(epoch, stamp, lacking));
                 acked.ok_or_else(|| Ending::protocol("an acknowledgement of what was not sent"))?;
             }
             (Message::Compare { zone, round, seed, bits, until, ends, evicted }, _) => {

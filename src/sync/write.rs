@@ -168,12 +168,16 @@ pub fn have(out: &mut Vec<u8>, bound: usize, zone: u64, positions: &[Entry]) {
     })
 }
 
-/// Appends how far the dialer's own writes were applied.
-pub fn ack(out: &mut Vec<u8>, zone: u64, epoch: u64, stamp: Stamp) {
+/// Appends how far the dialer's own writes were applied, and whether some of them found no room.
+pub fn ack(out: &mut Vec<u8>, zone: u64, epoch: u64, stamp: Stamp, lacking: bool) {
     frame(out, kind::ACK, |out| {
         put_varint(out, zone);
         put_varint(out, epoch);
         put_stamp(out, stamp);
+        // Otherwise there is nothing to add to what the first nodes say.
+        if lacking {
+            out.push(flag::LACKING);
+        }
     });
 }
 

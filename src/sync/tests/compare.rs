@@ -264,6 +264,27 @@ fn tombstones_make_way_for_what_found_no_room() {
 }
 
 #[test]
+fn who_sends_is_told_what_found_no_room_and_that_it_is_here() {
+    let (a, b) = crowded();
+    let mut pair = Pair::new(&a, &b, NOW);
+    let run = |pair: &mut Pair, from: Millis, until: &dyn Fn(&Pair) -> bool| {
+        (from..from + 4 * LONG).step_by(50).find(|at| {
+            mark(&mut pair.push, &a);
+            pair.run(*at);
+            until(pair)
+        })
+    };
+    let told = run(&mut pair, NOW, &|pair| pair.push.flushed()).expect("all is acknowledged");
+    assert_eq!(pair.push.left_out().collect::<Vec<_>>(), [0]);
+    make_room(&a, told);
+    run(&mut pair, told, &|pair| pair.push.flushed() && pair.push.left_out().next().is_none()).expect("all is here");
+    assert_eq!(zone(&b).stats().incomplete, 0);
+    // Something whose writer isn't known: it may have been this one.
+    zone(&b).count_lacked(Stamp::at(told));
+    run(&mut pair, told + 5 * LONG, &|pair| pair.push.left_out().next().is_some()).expect("it is told without a write");
+}
+
+#[test]
 fn what_a_node_evicted_before_it_was_sent_is_not_taken_for_deleted() {
     for evict in [false, true] {
         let params = |number| Params { sync: true, evict: true, ..Params::new(Identity([number; 16])) };

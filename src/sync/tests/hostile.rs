@@ -143,7 +143,7 @@ fn what_is_out_of_place_ends_the_session_and_changes_nothing() {
             let empty = |out: &mut Vec<u8>| write::subscribe(out, 1024, 0, 1, Mode::Full, Stamp::ZERO, &[]);
             joined(&[&opening(), &written(empty)])
         }),
-        ("an acknowledgement", joined(&[&opening(), &written(|out| write::ack(out, 0, 1, Stamp(1)))])),
+        ("an acknowledgement", joined(&[&opening(), &written(|out| write::ack(out, 0, 1, Stamp(1), false))])),
         ("a refusal", joined(&[&opening(), &written(|out| write::refuse(out, 0, "no"))])),
     ];
     let node = node(1, &["y", "z"], limits());
@@ -178,7 +178,10 @@ fn a_dialler_ends_the_session_too() {
         ("a subscription of no zone", joined(&[&greeting(), &written(subscribe(7, 1))])),
         ("an epoch that doesn't rise", joined(&[&greeting(), &written(subscribe(0, 1)), &written(subscribe(0, 1))])),
         ("an unknown mode", joined(&[&greeting(), &raw(kind::SUBSCRIBE, &[0, 1, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])])),
-        ("an acknowledgement too early", joined(&[&greeting(), &written(|out| write::ack(out, 0, 5, Stamp(9)))])),
+        (
+            "an acknowledgement too early",
+            joined(&[&greeting(), &written(|out| write::ack(out, 0, 5, Stamp(9), false))]),
+        ),
         ("records", joined(&[&greeting(), &records(0, 1, None, b"k", STAMP)])),
         (
             "a huge list",

@@ -217,7 +217,7 @@ proptest! {
         write::zone(&mut out, a, Matching::Exact, joined, &text);
         write::origin(&mut out, a, identity);
         write::clear(&mut out, a, Stamp(b));
-        write::ack(&mut out, a, b, Stamp(c));
+        write::ack(&mut out, a, b, Stamp(c), !joined);
         write::ping(&mut out, c);
         write::pong(&mut out, c, Pong { clock: a, shared: joined });
         write::chunk(&mut out, a, b, joined, !joined, 77, text.as_bytes());
@@ -232,7 +232,9 @@ proptest! {
                 }
                 (1, Message::Origin { number, identity: got }) => assert_eq!((number, got), (a, identity)),
                 (2, Message::Clear { zone, stamp }) => assert_eq!((zone, stamp), (a, Stamp(b))),
-                (3, Message::Ack { zone, epoch, stamp }) => assert_eq!((zone, epoch, stamp), (a, b, Stamp(c))),
+                (3, Message::Ack { zone, epoch, stamp, lacking }) => {
+                    assert_eq!((zone, epoch, stamp, lacking), (a, b, Stamp(c), !joined));
+                }
                 (4, Message::Ping { time }) => assert_eq!(time, c),
                 (5, Message::Pong(pong)) => assert_eq!(pong, Pong { clock: a, shared: joined }),
                 (6, Message::Chunk { zone, epoch, first, last, total, bytes }) => {
