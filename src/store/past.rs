@@ -98,12 +98,14 @@ impl Zone {
     }
 
     /// All that was left out, as [`Zone::lacks`] said before comparing, is here now or known to be over. If something was left
-    /// out since, that has to be compared first.
-    pub fn made_up(&self, lacks: &Lacks) {
+    /// out since, that has to be compared first. Returns whether that was the last of what this zone lacked, which several
+    /// sessions may find out.
+    pub fn made_up(&self, lacks: &Lacks) -> bool {
         let origins: Vec<u16> = lacks.of.iter().filter_map(|(origin, _)| self.origin_index(*origin)).collect();
         if self.left_out() != lacks.count {
-            return;
+            return false;
         }
+        let was_lacking = self.is_lacking();
         origins.iter().for_each(|index| self.flag(*index, LACKING, false));
         if let Some(word) = self.region.word64(header::LACKED_OF_ANY) {
             let _ = word.compare_exchange(lacks.any.0, 0, SeqCst, Relaxed);
@@ -112,9 +114,11 @@ impl Zone {
         if self.left_out() != lacks.count {
             origins.iter().for_each(|index| self.flag(*index, LACKING, true));
         }
-        if !self.is_lacking() && Rule::Complete.holds() {
-            self.region.store64(header::MADE_UP, lacks.count, SeqCst);
+        if self.is_lacking() || !Rule::Complete.holds() {
+            return false;
         }
+        self.region.store64(header::MADE_UP, lacks.count, SeqCst);
+        was_lacking
     }
 
     /// Records of others that were left out, ever.

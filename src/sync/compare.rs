@@ -51,6 +51,8 @@ pub struct Compare {
     most: usize,
     /// Bits of the number of a part at least: one part had more versions than are kept.
     finer: u8,
+    /// Records that had been left out here, ever, when the last comparison began.
+    left_out: Option<u64>,
     /// Records here of which the peer had a tombstone of the same version, in the last comparison.
     suspects: HashSet<Vec<u8>>,
     under_way: Option<Round>,
@@ -67,6 +69,8 @@ struct Round {
     left: bool,
     /// What this node lacked for want of room when it began.
     lacks: Lacks,
+    /// Nothing was left out since the last comparison with this peer began, and in that time others were compared with.
+    steady: bool,
     /// There was no room for what is missing.
     crowded: bool,
     listed: HashMap<u64, Told>,
@@ -108,8 +112,18 @@ struct Told {
 impl Compare {
     /// Of a zone by its index in `Node::zones`. Nothing is compared before [`Compare::rest`] says so.
     pub fn new(index: usize) -> Compare {
-        let suspects = HashSet::new();
-        Compare { index, at: u64::MAX, round: 0, theirs: 0, next: 0, most: 0, finer: 0, suspects, under_way: None }
+        Compare {
+            index,
+            at: u64::MAX,
+            round: 0,
+            theirs: 0,
+            next: 0,
+            most: 0,
+            finer: 0,
+            left_out: None,
+            suspects: HashSet::new(),
+            under_way: None,
+        }
     }
 
     /// When something is due next.
@@ -188,7 +202,8 @@ impl Compare {
         let bits = bits.max(self.finer).min(MAX_RANGE_BITS);
         let seed = zone.nonce(u128::from(cx.token) << 64 | u128::from(self.round));
         let (until, ends) = (Stamp::at(behind.saturating_sub(margin)), before.saturating_add(margin));
-        let evicted = zone.evicted();
+        let (evicted, lacks) = (zone.evicted(), zone.lacks());
+        let steady = self.left_out.replace(lacks.count) == Some(lacks.count);
         write::compare(out, &Question { zone: number, round: self.round, seed, bits, until, ends, evicted });
         self.under_way = Some(Round {
             zone: number,
@@ -197,7 +212,8 @@ impl Compare {
             phase: Phase::Asked,
             asked: Vec::new(),
             left: false,
-            lacks: zone.lacks(),
+            lacks,
+            steady,
             crowded: false,
             listed: HashMap::new(),
             positions: Vec::new(),
@@ -350,12 +366,9 @@ impl Compare {
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
             let made_up = round.made_up(cx, &zone.zone);
-            if !made_up.is_empty() {
-                zone.zone.made_up(&made_up);
-                if !zone.zone.is_lacking() {
-                    let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
-                    cx.notes.add(NoteLevel::Notice, text);
-                }
+            if !made_up.is_empty() && zone.zone.made_up(&made_up) {
+                let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
+                cx.notes.add(NoteLevel::Notice, text);
             }
             return self.end(cx, zone);
         }
@@ -482,9 +495,10 @@ impl Round {
     }
 
     /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
-    /// this node may have left out, or knows that it is over. An origin itself does, if nobody else; and of its own writes a node
-    /// lacks only such as it wrote to other memory, for which nobody vouches. If an origin is gone and the
-    /// peer doesn't know either, nothing is promised of it any more: whatever comes of it is news.
+    /// this node may have left out, or knows that it is over. An origin itself does, if nobody else. Nobody vouches for what this
+    /// node wrote to other memory, for what is left of an origin that is gone and of which the peer lacks something, too, or for
+    /// origins that find no room here: then it takes that no peer had something that was left out, as long as it takes to compare
+    /// with all. Of who is gone nothing is promised any more: whatever comes of it is news.
     fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> Lacks {
         let Phase::Matching { theirs, .. } = &mut self.phase else { return Lacks::default() };
         let asked_all = !self.left && !self.crowded && self.trusted && self.evicted == Stamp::ZERO;
@@ -493,9 +507,9 @@ impl Round {
         }
         let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), Heard::new(cx.node, cx.now));
         let mut is_here = |origin, lacked: Stamp| {
-            let is_told = origin == cx.peer || origin == cx.own || theirs.get(origin) >= lacked;
-            let is_lost = !is_told && heard.gone(origin);
-            let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || is_lost));
+            let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
+            let is_lost = !is_told && (origin == cx.own || heard.gone(origin));
+            let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || (is_lost && self.steady)));
             if is_here && is_lost {
                 zone.disclaim(origin);
             }
@@ -503,7 +517,8 @@ impl Round {
         };
         let of = self.lacks.of.iter().copied().filter(|(origin, lacked)| is_here(*origin, *lacked)).collect();
         let any = self.lacks.any;
-        let all_here = self.ours.all().all(|(origin, stamp)| origin == cx.own || is_here(origin, stamp.min(any)));
+        let all_here = (self.steady || any <= cleared)
+            && self.ours.all().all(|(origin, stamp)| origin == cx.own || is_here(origin, stamp.min(any)));
         Lacks { of, any: if all_here { any } else { Stamp::ZERO }, count: self.lacks.count }
     }
 

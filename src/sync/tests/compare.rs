@@ -36,24 +36,40 @@ fn together(a: &Node, b: &Node, now: Millis) -> Vec<String> {
 
 /// The same while both hear of these origins, so that nobody speaks for them.
 fn together_hearing(a: &Node, b: &Node, now: Millis, origins: &[Identity]) -> Vec<String> {
-    let mut pairs = [Pair::new(a, b, now), Pair::new(b, a, now)];
-    let mut notes = Vec::new();
-    for at in (now..now + LONG).step_by(50) {
-        for origin in origins {
-            [a, b].iter().for_each(|node| node.control.heard(*origin, at, &Traffic::default()));
-        }
-        for (pair, from) in pairs.iter_mut().zip([a, b]) {
-            mark(&mut pair.push, from);
-            pair.run(at);
-            notes.extend(pair.pull.notes().into_iter().map(|note| note.text));
+    let notes = all_together(&[a, b], now, LONG, origins).into_iter().map(|(_, text)| text);
+    notes.filter(|text| text.contains("comparing")).collect()
+}
+
+/// Sessions from each to each, for so long: what they told, and which node did.
+fn all_together(nodes: &[&Node], now: Millis, long: Millis, origins: &[Identity]) -> Vec<(usize, String)> {
+    let mut pairs = Vec::new();
+    for from in 0..nodes.len() {
+        for to in (0..nodes.len()).filter(|to| *to != from) {
+            let mut pair = Pair::new(nodes[from], nodes[to], now);
+            // Unlike that of every other session of the node.
+            pair.pull = Pull::new(nodes[to].clone(), from as u64 + 1, now);
+            pairs.push((from, to, pair));
         }
     }
-    for pair in &mut pairs {
+    let mut notes = Vec::new();
+    for at in (now..now + long).step_by(50) {
+        for origin in origins {
+            nodes.iter().for_each(|node| node.control.heard(*origin, at, &Traffic::default()));
+        }
+        for (from, node) in nodes.iter().enumerate() {
+            let changed = zone(node).take_dirty();
+            pairs.iter_mut().filter(|pair| pair.0 == from).for_each(|(_, _, pair)| pair.push.mark(0, changed));
+        }
+        for (_, to, pair) in &mut pairs {
+            pair.run(at);
+            notes.extend(pair.pull.notes().into_iter().map(|note| (*to, note.text)));
+        }
+    }
+    for (_, _, pair) in &mut pairs {
         assert!(pair.push.flushed());
         pair.push.close(&mut Vec::new(), "");
         pair.pull.close(&mut Vec::new(), "");
     }
-    notes.retain(|text| text.contains("comparing"));
     notes
 }
 
@@ -351,6 +367,37 @@ fn nodes_that_each_found_no_room_for_the_others_records_become_complete() {
     for node in &nodes {
         assert_eq!(keys(node, NOW + 6 * LONG).len(), 150);
         assert_eq!((zone(node).stats().incomplete, zone(node).is_lacking()), (0, false), "nothing is missing");
+    }
+}
+
+#[test]
+fn a_zone_is_not_complete_as_long_as_somebody_has_what_it_has_no_room_for() {
+    // So small that hardly a page has to be free before all is asked for again.
+    let nodes = [joined(1, 32 << 10), joined(2, 32 << 10), joined(3, 1 << 20)];
+    let all: Vec<&Node> = nodes.iter().collect();
+    let complete = |notes: Vec<(usize, String)>| -> Vec<usize> {
+        notes.into_iter().filter(|(_, text)| text.contains("is complete")).map(|(node, _)| node).collect()
+    };
+    // Of a node that is gone, on the large one only.
+    for number in 0..300u32 {
+        let (key, value) = (format!("key {number}"), [1; 100]);
+        let version = Version { stamp: Stamp::at(NOW + u64::from(number)), origin: Identity([9; 16]) };
+        let (key, value) = (key.as_bytes(), Some(value.as_slice()));
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        zone(&nodes[2]).apply(&record, NOW, 60_000).unwrap();
+    }
+    zone(&nodes[2]).advance(Identity([9; 16]), Stamp::at(NOW + 300));
+    let said = complete(all_together(&all, NOW + LONG, 3 * LONG, &[]));
+    assert!(said.is_empty(), "both small ones lack something: {said:?}");
+    assert!(nodes[..2].iter().all(|node| zone(node).stats().incomplete > 0));
+    // Nobody has it any more.
+    let over = NOW + 4 * LONG;
+    (50..300).for_each(|number| _ = zone(&nodes[2]).delete(format!("key {number}").as_bytes(), over).unwrap());
+    let mut said = complete(all_together(&all, over, 4 * LONG, &[]));
+    said.sort_unstable();
+    assert_eq!(said, [0, 1], "each says so once");
+    for node in &nodes {
+        assert_eq!((keys(node, over).len(), zone(node).stats().incomplete), (50, 0));
     }
 }
 
