@@ -1,6 +1,7 @@
 //! Keeps one connection to one peer, for ever.
 
-use super::hub::{Hub, Link, State};
+use super::hub::Hub;
+use super::link::{Link, State};
 use super::retry::{Teller, jittered};
 use super::session::{End, Session, Stream};
 use super::tls::{PeerTls, certificate_of};

@@ -15,6 +15,7 @@
 mod apart;
 mod dial;
 mod hub;
+mod link;
 mod log;
 mod moving;
 mod node;

@@ -1,7 +1,8 @@
 //! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
 
 use super::dial::Dial;
-use super::hub::{Hub, Link};
+use super::hub::Hub;
+use super::link::Link;
 use super::log::Log;
 use super::renew::Renewing;
 use super::state_file::Keeper;

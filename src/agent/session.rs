@@ -3,7 +3,8 @@
 //! It is one hand-written poll instead of several futures, because reading, writing, marks and time all work on the
 //! same state, and because an update should leave in the very poll that learns of it.
 
-use super::hub::{Hub, Link};
+use super::hub::Hub;
+use super::link::Link;
 use super::now;
 use crate::record::{Millis, Stamp};
 use crate::store::control::Counter;
