@@ -14,6 +14,7 @@
 
 mod apart;
 mod dial;
+mod finish;
 mod hub;
 mod link;
 mod log;
