@@ -281,13 +281,20 @@ fn a_position_from_the_future_is_believed_up_to_the_allowed_drift() {
 /// Each that makes way for another costs a look at all records, so it is done once a minute, not for each of thousands.
 #[test]
 fn origins_that_are_made_up_push_out_few_that_are_there() {
+    for anew in [false, true] {
+        made_up_origins(anew);
+    }
+}
+
+/// `anew`: the peer says of each that its memory was made anew.
+fn made_up_origins(anew: bool) {
     let (node, mut pull) = open();
     let zone = &node.zones[0].zone;
     let entry = |n: u128| message::Entry {
         identity: Identity((n + 1).to_be_bytes()),
-        stamp: Stamp(STAMP),
+        stamp: Stamp(STAMP + n as u64),
         gone: false,
-        anew: false,
+        anew,
     };
     let flood = |from, to| {
         let entries: Vec<_> = (from..to).map(entry).collect();
