@@ -1,4 +1,5 @@
-//! Takes away what is over: expired records and old tombstones, in steps too short to delay the sessions.
+//! Takes away what is over: expired records and old tombstones, in steps too short to delay the sessions. And looks ahead of need
+//! for origins of which there is nothing any more.
 
 use super::now;
 use super::wake::Watchers;
@@ -61,7 +62,8 @@ fn step(zones: &[Zone], place: &mut usize, changed: &mut bool) -> Step {
         let Some(zone) = zones.get(*place) else { break };
         let done = zone.upkeep(now(), BUDGET);
         *changed |= done > 0 && zone.is_watched();
-        through = if done < BUDGET { through + 1 } else { 0 };
+        let walked = zone.find_idle_origins(now(), BUDGET);
+        through = if done < BUDGET && walked < BUDGET { through + 1 } else { 0 };
     }
     Step::Done
 }

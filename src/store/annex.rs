@@ -29,6 +29,15 @@ impl Zone {
         }
     }
 
+    /// Where each of them lies, in their order: for who looks through the table, as each further page is found by those before it.
+    pub(super) fn origin_places(&self) -> impl Iterator<Item = usize> {
+        let first = (0..self.geometry.origins).map(|index| self.geometry.origin(index));
+        let further = self.annex_pages().flat_map(move |page| {
+            (0..self.entries_a_page()).map(move |entry| self.geometry.page(page) + entry * ORIGIN_LEN)
+        });
+        first.chain(further).take(MAX_ORIGINS)
+    }
+
     /// How many entries there may still be, as far as nothing else takes the pages.
     pub(super) fn origins_to_come(&self) -> usize {
         let free = u64::from(self.free_pages()).saturating_sub(self.withheld(Need::Growth)) as usize;

@@ -18,7 +18,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 20;
+pub const VERSION: u32 = 21;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;
@@ -67,8 +67,8 @@ pub mod header {
     pub const POOL_FREE: usize = 268;
     /// The lock of the table of origins.
     pub const ORIGINS_LOCK: usize = 320;
-    /// When a peer last had this node look for an entry of that table that can go, milliseconds.
-    pub const ORIGINS_SOUGHT: usize = 328;
+    /// How many origins peers have pushed out of that table lately, and in which minute that was.
+    pub const ORIGINS_PUSHED: usize = 328;
     /// The lock of those pages of the pool that next versions of records count on; who has it has a shard's, too.
     pub const BORROW_LOCK: usize = 336;
     /// Random: another zone, or one made anew, has another.
@@ -76,6 +76,11 @@ pub mod header {
     /// The first page (number + 1) in which the table of origins goes on, and how many there are. See `annex`.
     pub const ANNEX: usize = 352;
     pub const ANNEXES: usize = 356;
+    /// How far the walk is that looks for entries of that table without a record; when it began, milliseconds; whether one is
+    /// wanted. See `idle`.
+    pub const ORIGINS_WALK: usize = 360;
+    pub const ORIGINS_WALKED: usize = 368;
+    pub const ORIGINS_WANTED: usize = 376;
     /// The session that takes the full state, and when it last said so.
     pub const DONOR: usize = 384;
     pub const DONOR_TIME: usize = 392;

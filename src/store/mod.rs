@@ -28,6 +28,7 @@ pub(crate) mod failpoint;
 mod feed;
 mod hash;
 mod heard;
+mod idle;
 mod keys;
 mod layout;
 mod limit;

@@ -1,14 +1,19 @@
 //! The table of origins: which nodes wrote records of this zone, and up to which stamp all of theirs has been applied.
 //!
-//! Records name their origin by its index here. An entry's number never changes while a record uses it.
+//! Records name their origin by its index here. An entry's number never changes while a record uses it; how one that none uses
+//! comes to stand for another origin, `idle` tells.
+//!
+//! Entries are made, given to others and changed under the table's lock, or by who has a shard in which a record of theirs is
+//! being written, and are read without. So who reads several fields of one looks at its *turn*, before and after.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
 use super::layout::header;
 use super::lock;
 use super::{StoreError, Zone};
-use crate::record::{Identity, Millis, Stamp};
+use crate::record::{Identity, Stamp};
 
 const POSITION: usize = 16;
 const STATE: usize = 24;
@@ -22,62 +27,54 @@ const EMPTIED: usize = 40;
 pub const ANEW: u32 = 1;
 /// Something of it found no room.
 pub const LACKING: u32 = 2;
+/// The other bits of the flags are the entry's turn: it counts the origins that the entry has stood for.
+const TURN: u32 = 1 << 8;
 
-/// Between two searches for an entry that can go, as far as peers cause them, milliseconds: each looks at all records.
-const SEARCH_PAUSE: Millis = 60_000;
-
-/// States of an entry. One that is leaving is not given to new records while somebody looks whether it can go.
-const FREE: u32 = 0;
-const USED: u32 = 1;
-const LEAVING: u32 = 2;
+/// States of an entry. All but the first stand for somebody; the last two are of `idle`.
+pub const FREE: u32 = 0;
+pub const USED: u32 = 1;
 
 impl Zone {
     /// For each origin known, the stamp at or below which everything of it has been applied, zero if nothing is promised;
     /// of this node itself, the last closed one.
     pub fn positions(&self) -> Vec<(Identity, Stamp)> {
-        let own = self.own_origin();
-        (0..self.origin_entries())
-            .filter(|index| self.state(*index) == USED)
-            .map(|index| {
-                let stamp =
-                    if index == own as usize { self.within_limit(self.closed()) } else { self.position_at(index) };
-                (self.identity_at(index), stamp)
-            })
-            .collect()
+        (0..self.origin_entries()).filter_map(|index| self.entry(index, |index| self.promise_of(index))).collect()
     }
 
     /// The position of one origin, zero if it isn't known.
     pub fn position(&self, origin: Identity) -> Stamp {
-        match self.origin_index(origin) {
-            Some(index) if index == self.own_origin() => self.within_limit(self.closed()),
-            Some(index) => self.position_at(index as usize),
-            None => Stamp::ZERO,
-        }
+        let found =
+            self.origin_index(origin).and_then(|index| self.entry(index.into(), |index| self.promise_of(index)));
+        found.filter(|(identity, _)| *identity == origin).map_or(Stamp::ZERO, |(_, stamp)| stamp)
+    }
+
+    fn promise_of(&self, index: usize) -> Stamp {
+        if index == usize::from(self.own_origin()) { self.within_limit(self.closed()) } else { self.position_at(index) }
     }
 
     /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
     pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
-        let Ok(index) = self.origin_for(origin) else { return false };
-        if let Some(word) = self.region.word64(self.origin_at(index as usize) + POSITION) {
-            word.fetch_max(stamp.0, SeqCst);
-        }
-        true
+        self.advance_from(origin, Stamp::ZERO, stamp) == Some(true)
     }
 
-    /// The same of what was asked for when the position was `base`. `None`: it is less since, as somebody has promised too much.
-    /// Then what comes doesn't go on from it.
+    /// The same of what was asked for when the position was `base`. `None`: it is less since, as somebody has promised too much,
+    /// or the table is busy. Then what comes doesn't go on from it.
     pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp) -> Option<bool> {
-        let Ok(index) = self.origin_for(origin) else { return Some(false) };
-        let word = self.region.word64(self.origin_at(index as usize) + POSITION)?;
         let raised = |had: u64| (had >= base.0).then_some(had.max(stamp.0));
-        word.fetch_update(SeqCst, SeqCst, raised).ok().map(|_| true)
+        let advanced = self.with_origin(origin, |index| {
+            let word = self.region.word64(self.origin_at(index.into()) + POSITION)?;
+            word.fetch_update(SeqCst, SeqCst, raised).ok()
+        });
+        match advanced {
+            Ok(raised) => raised.map(|_| true),
+            Err(StoreError::Busy) => None,
+            Err(_) => Some(false),
+        }
     }
 
     /// The memory of an origin was made anew: it promises what it has, and not what it wrote before.
     pub fn mark_anew(&self, origin: Identity) {
-        if let Ok(index) = self.origin_for(origin) {
-            self.flag(index, ANEW, true);
-        }
+        let _ = self.with_origin(origin, |index| self.flag(index, ANEW, true));
     }
 
     pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {
@@ -92,23 +89,11 @@ impl Zone {
 
     /// Promises nothing of an origin any more: who has its position covers less than it seemed.
     pub fn disclaim(&self, origin: Identity) {
-        if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
-            self.region.store64(self.origin_at(index.into()) + POSITION, 0, SeqCst);
-        }
-    }
-
-    /// Whether what a peer says of an origin can be noted now. Where the table is full and can't be made longer, making room for
-    /// another one is a look at all records, which peers get once a minute: nobody can keep a node busy with origins that it
-    /// makes up.
-    pub fn admits(&self, origin: Identity, now: Millis) -> bool {
-        let is_free = |index| self.state(index) == FREE;
-        let has_room = || (0..self.origin_entries()).any(is_free) || self.origins_to_come() > 0;
-        if self.origin_index(origin).is_some() || has_room() {
-            return true;
-        }
-        let Some(sought) = self.region.word64(header::ORIGINS_SOUGHT) else { return false };
-        let last = sought.load(Relaxed);
-        now.abs_diff(last) >= SEARCH_PAUSE && sought.compare_exchange(last, now, Relaxed, Relaxed).is_ok()
+        let _ = self.with_origins(|| {
+            if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
+                self.region.store64(self.origin_at(index.into()) + POSITION, 0, SeqCst);
+            }
+        });
     }
 
     /// How many origins are noted, and how many more can be without giving up another.
@@ -118,31 +103,69 @@ impl Zone {
         ((entries - free) as u64, (free + self.origins_to_come()) as u64)
     }
 
-    /// The index of an origin, a new one if need be.
+    /// The index of an origin, a new one if need be. By the time that it is used it may stand for another one: see
+    /// [`Zone::hold_origin`].
     pub(super) fn origin_for(&self, origin: Identity) -> Result<u16, StoreError> {
-        if let Some(index) = self.origin_index(origin) {
-            return Ok(index);
+        match self.origin_index(origin) {
+            Some(index) => Ok(index),
+            None => self.with_origin(origin, |index| index),
         }
+    }
+
+    /// The same for this node itself: if need be all records are looked at here and now.
+    pub(super) fn origin_for_own(&self, node: Identity) -> Result<u16, StoreError> {
+        match self.origin_for(node) {
+            Err(StoreError::NoMemory) => {
+                self.find_idle_at_once();
+                self.origin_for(node)
+            }
+            done => done,
+        }
+    }
+
+    /// Does `work` on the entry of an origin, a new one if need be, with the table's lock. `work` takes no other lock.
+    fn with_origin<T>(&self, origin: Identity, work: impl FnOnce(u16) -> T) -> Result<T, StoreError> {
         self.with_origins(|| {
             // Somebody else may have been quicker.
-            if let Some(index) = self.origin_index(origin) {
-                return Ok(index);
-            }
-            let free = || (0..self.origin_entries()).find(|index| self.state(*index) == FREE);
-            let index = match free().or_else(|| self.extend_origins().then(free).flatten()) {
-                Some(index) => index,
-                None => self.collect_origin()?,
-            };
-            let at = self.origin_at(index);
-            self.region.write(at, &origin.0);
-            done(Step::OriginHalf);
-            self.region.store64(at + POSITION, 0, Relaxed);
-            self.region.store64(at + MET, 0, Relaxed);
-            self.region.store64(at + EMPTIED, 0, Relaxed);
-            self.region.store32(at + FLAGS, 0, Relaxed);
-            self.set_state(index, USED);
-            Ok(index as u16)
+            let known = self.origin_index(origin).map(Ok);
+            known.unwrap_or_else(|| self.note_origin(origin)).map(work)
         })?
+    }
+
+    /// A new entry. The caller holds the table's lock.
+    fn note_origin(&self, origin: Identity) -> Result<u16, StoreError> {
+        let free = || (0..self.origin_entries()).find(|index| self.state(*index) == FREE);
+        let index = free().or_else(|| self.extend_origins().then(free).flatten()).or_else(|| self.give_up_idle());
+        let Some(index) = index else {
+            self.want_idle();
+            return Err(StoreError::NoMemory);
+        };
+        let at = self.origin_at(index);
+        // The turn first: who reads what was there has to notice, and flags are of the one before.
+        let turn = self.region.load32(at + FLAGS, Relaxed) & !(TURN - 1);
+        self.region.store32(at + FLAGS, turn.wrapping_add(TURN), SeqCst);
+        fence(Release);
+        self.region.write(at, &origin.0);
+        done(Step::OriginHalf);
+        self.region.store64(at + POSITION, 0, Relaxed);
+        self.region.store64(at + MET, 0, Relaxed);
+        self.region.store64(at + EMPTIED, 0, Relaxed);
+        self.set_state(index, USED);
+        self.want_idle_in_time();
+        Ok(index as u16)
+    }
+
+    /// What `read` finds in an entry, and whose it is. `None`: it stands for nobody, or comes to stand for another one just now.
+    fn entry<T>(&self, index: usize, read: impl FnOnce(usize) -> T) -> Option<(Identity, T)> {
+        let turn = || self.region.load32(self.origin_at(index) + FLAGS, SeqCst) & !(TURN - 1);
+        let before = turn();
+        if self.state(index) == FREE {
+            return None;
+        }
+        let found = (self.identity_at(index), read(index));
+        // Orders what was read before the look at the turn.
+        fence(Acquire);
+        (turn() == before).then_some(found)
     }
 
     /// Who an index stands for.
@@ -156,45 +179,16 @@ impl Zone {
     }
 
     pub(super) fn origin_index(&self, origin: Identity) -> Option<u16> {
-        let found = |index: &usize| self.state(*index) == USED && self.region.equals(self.origin_at(*index), &origin.0);
-        (0..self.origin_entries()).find(found).map(|index| index as u16)
+        let is_it = |at| self.state_in(at) != FREE && self.region.equals(at, &origin.0);
+        self.origin_places().position(is_it).map(|index| index as u16)
     }
 
-    /// Frees the entry that no record uses and that was quiet for longest. The caller holds the table's lock.
-    fn collect_origin(&self) -> Result<usize, StoreError> {
-        let own = usize::from(self.own_origin());
-        let mut candidates: Vec<usize> = (0..self.origin_entries()).filter(|index| *index != own).collect();
-        candidates.iter().for_each(|index| self.set_state(*index, LEAVING));
-        let mut result = Ok(());
-        for index in 0..self.geometry.shards {
-            match self.shard(index) {
-                Ok(shard) => shard.feed_each(|at| {
-                    let origin = usize::from(shard.block(at).fields().origin);
-                    candidates.retain(|candidate| *candidate != origin);
-                    true
-                }),
-                Err(error) => result = Err(error),
-            }
-        }
-        let chosen = candidates.into_iter().min_by_key(|index| self.position_at(*index));
-        for index in (0..self.origin_entries()).filter(|index| *index != own) {
-            let goes = result.is_ok() && chosen == Some(index);
-            self.set_state(index, if goes { FREE } else { USED });
-        }
-        result?;
-        chosen.ok_or(StoreError::NoMemory)
-    }
-
+    /// Does `work` with the table's lock. Who has a shard may take it, and with it nobody takes a shard.
     pub(super) fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::ORIGINS_LOCK).ok_or(StoreError::Busy)?;
-        let obtained = lock::lock(word)?;
+        // Of the dead, too: half an entry is still free, and what else they left stands for who it stood for.
+        lock::lock(word)?;
         let _held = lock::Held::new(word);
-        if obtained == lock::Obtained::FromTheDead {
-            // Half an entry is still free; one that was looked at may be in use.
-            (0..self.origin_entries())
-                .filter(|index| self.state(*index) == LEAVING)
-                .for_each(|index| self.set_state(index, USED));
-        }
         Ok(work())
     }
 
@@ -205,44 +199,52 @@ impl Zone {
     }
 
     pub(super) fn position_at(&self, index: usize) -> Stamp {
-        Stamp(self.region.load64(self.origin_at(index) + POSITION, Acquire))
+        self.position_in(self.origin_at(index))
+    }
+
+    pub(super) fn position_in(&self, at: usize) -> Stamp {
+        Stamp(self.region.load64(at + POSITION, Acquire))
     }
 
     /// Position and greatest stamp met of all other origins.
     pub(super) fn origins_met(&self) -> impl Iterator<Item = (Stamp, Stamp)> {
         let own = usize::from(self.own_origin());
-        let others = (0..self.origin_entries()).filter(move |index| *index != own && self.state(*index) == USED);
+        let others = (0..self.origin_entries()).filter(move |index| *index != own && self.is_known(*index));
         others.map(|index| (self.position_at(index), self.met_of(index)))
     }
 
-    /// The origins of which something found no room.
-    pub(super) fn origins_lacked(&self) -> impl Iterator<Item = u16> {
-        let used = (0..self.origin_entries()).filter(|index| self.state(*index) == USED);
-        used.map(|index| index as u16).filter(|index| self.is_flagged(*index, LACKING))
+    /// The origins of which something found no room, and up to where.
+    pub(super) fn origins_lacked(&self) -> impl Iterator<Item = (Identity, Stamp)> {
+        let lacking = (0..self.origin_entries()).filter(|index| self.is_flagged(*index as u16, LACKING));
+        lacking.filter_map(|index| self.entry(index, |index| self.lacked_of(index as u16)))
     }
 
     /// Notes what another zone of this node met and lacks, for which all its records are copied here.
     pub(super) fn meet_as(&self, other: &Zone) {
-        for index in (0..other.origin_entries()).filter(|index| other.state(*index) == USED) {
-            if let Ok(here) = self.origin_for(other.identity_at(index)) {
-                self.note_met(here, other.met_of(index));
-                let emptied = other.region.load64(other.origin_at(index) + EMPTIED, SeqCst);
+        for index in 0..other.origin_entries() {
+            let emptied = |index| other.region.load64(other.origin_at(index) + EMPTIED, SeqCst);
+            let flags = |index| [ANEW, LACKING].map(|flag| (flag, other.is_flagged(index as u16, flag)));
+            let Some((origin, (met, emptied, flags))) =
+                other.entry(index, |index| (other.met_of(index), emptied(index), flags(index)))
+            else {
+                continue;
+            };
+            let _ = self.with_origin(origin, |here| {
+                self.note_met(here, met);
                 self.region.store64(self.origin_at(here.into()) + EMPTIED, emptied, SeqCst);
-                for flag in [ANEW, LACKING] {
-                    self.flag(here, flag, other.is_flagged(index as u16, flag));
-                }
-            }
+                flags.iter().for_each(|(flag, set)| self.flag(here, *flag, *set));
+            });
         }
     }
 
     /// The greatest stamp that is known of an origin.
     pub(super) fn last_of(&self, index: usize) -> Stamp {
-        if self.state(index) == USED { self.position_at(index).max(self.met_of(index)) } else { Stamp::ZERO }
+        if self.is_known(index) { self.position_at(index).max(self.met_of(index)) } else { Stamp::ZERO }
     }
 
-    /// The zone is about to be emptied: what it has of others by now is over with that.
+    /// The zone is about to be emptied: what it has of others by now is over with that. The caller holds the table's lock.
     pub(super) fn note_emptied(&self) {
-        for index in (0..self.origin_entries()).filter(|index| self.state(*index) == USED) {
+        for index in (0..self.origin_entries()).filter(|index| self.is_known(*index)) {
             self.region.store64(self.origin_at(index) + EMPTIED, self.position_at(index).0, SeqCst);
         }
     }
@@ -260,8 +262,11 @@ impl Zone {
         self.region.store64(at + POSITION, position.0, SeqCst);
     }
 
-    /// This node goes by another index from now on.
+    /// This node goes by another index from now on, which the caller holds. It has the table's lock; and all shards, or nobody
+    /// writes.
     pub(super) fn set_own_origin(&self, index: u16) {
+        // The one that it leaves has its records, whatever a walk under way has met of it: what is one's own isn't looked for.
+        self.keep_origin(self.own_origin());
         self.region.store32(header::SELF, index.into(), SeqCst);
     }
 
@@ -269,11 +274,26 @@ impl Zone {
         Stamp(self.region.load64(self.origin_at(index) + MET, Acquire))
     }
 
-    fn state(&self, index: usize) -> u32 {
-        self.region.load32(self.origin_at(index) + STATE, Acquire)
+    /// Whether an entry stands for somebody.
+    fn is_known(&self, index: usize) -> bool {
+        self.state(index) != FREE
     }
 
-    fn set_state(&self, index: usize, state: u32) {
+    pub(super) fn state(&self, index: usize) -> u32 {
+        self.state_in(self.origin_at(index))
+    }
+
+    pub(super) fn state_in(&self, at: usize) -> u32 {
+        self.region.load32(at + STATE, Acquire)
+    }
+
+    pub(super) fn set_state(&self, index: usize, state: u32) {
         self.region.store32(self.origin_at(index) + STATE, state, Release);
+    }
+
+    /// Changes the state of an entry from one to another; `false`: it had neither.
+    pub(super) fn change_state(&self, index: usize, change: impl Fn(u32) -> Option<u32>) -> bool {
+        let word = self.region.word32(self.origin_at(index) + STATE);
+        word.is_some_and(|word| word.fetch_update(SeqCst, SeqCst, change).is_ok())
     }
 }

@@ -29,8 +29,11 @@ impl Zone {
     pub fn lacks(&self) -> Lacks {
         // Read first: what is left out meanwhile is found by who compares.
         let count = self.left_out();
-        let of = self.origins_lacked().map(|index| (self.identity_at(index.into()), self.lacked_of(index))).collect();
-        Lacks { of, any: Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst)), count }
+        Lacks {
+            of: self.origins_lacked().collect(),
+            any: Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst)),
+            count,
+        }
     }
 
     /// Whether that is something.
@@ -101,6 +104,11 @@ impl Zone {
     /// out since, that has to be compared first. Returns whether that was the last of what this zone lacked, which several
     /// sessions may find out.
     pub fn made_up(&self, lacks: &Lacks) -> bool {
+        // If the table is busy, the next comparison says so again.
+        self.with_origins(|| self.note_made_up(lacks)).unwrap_or(false)
+    }
+
+    fn note_made_up(&self, lacks: &Lacks) -> bool {
         let origins: Vec<u16> = lacks.of.iter().filter_map(|(origin, _)| self.origin_index(*origin)).collect();
         if self.left_out() != lacks.count {
             return false;

@@ -209,24 +209,30 @@ impl Zone {
         let new = self.origin_for(identity)?;
         // All of them: nobody is in the middle of a write.
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
+        if !self.hold_origin(new, identity) {
+            return Err(StoreError::Busy);
+        }
         let put = |field, stamp: Stamp| self.region.store64(field, stamp.0, SeqCst);
         let (old, cleared, begin) = (self.own_origin(), self.cleared(), Stamp::at(now));
         let known_as = [Some(new), Some(old), self.origin_index(last)];
         let given = Stamp(shards.iter().map(|shard| shard.get(shard::LAST_OWN)).max().unwrap_or(0)).max(self.closed());
-        if old != new {
-            // All that it wrote is here, if this memory always was its memory, and up to `latest` stays its own.
-            let whole = self.is_whole(self.node());
-            let promised = if whole { given.min(latest) } else { Stamp::ZERO };
-            self.set_promise(old.into(), promised, promised);
-            self.flag(old, ANEW, !whole);
-        }
-        for index in (0..self.origin_entries()).filter(|index| !known_as.contains(&Some(*index as u16))) {
-            let (promised, met) = (self.position_at(index), self.met_of(index));
-            let kept = if cleared > latest { promised.min(self.position_emptied(index)) } else { promised };
-            self.set_promise(index, kept.min(latest), met.max(promised).min(latest));
-        }
-        // The identity comes first: under the old one no lower stamps may be given.
-        self.set_own_origin(new);
+        // With the table's lock: no entry comes to stand for another origin meanwhile.
+        self.with_origins(|| {
+            if old != new {
+                // All that it wrote is here, if this memory always was its memory, and up to `latest` stays its own.
+                let whole = self.is_whole(self.node());
+                let promised = if whole { given.min(latest) } else { Stamp::ZERO };
+                self.set_promise(old.into(), promised, promised);
+                self.flag(old, ANEW, !whole);
+            }
+            for index in (0..self.origin_entries()).filter(|index| !known_as.contains(&Some(*index as u16))) {
+                let (promised, met) = (self.position_at(index), self.met_of(index));
+                let kept = if cleared > latest { promised.min(self.position_emptied(index)) } else { promised };
+                self.set_promise(index, kept.min(latest), met.max(promised).min(latest));
+            }
+            // The identity comes first: under the old one no lower stamps may be given.
+            self.set_own_origin(new);
+        })?;
         put(header::BORN, Stamp::ZERO);
         put(header::CLOSED, begin);
         for field in

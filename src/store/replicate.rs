@@ -135,12 +135,14 @@ impl Zone {
         if record.version.stamp <= self.cleared() {
             return Ok(Applied::Stale);
         }
-        // Between then and now the entry may have been given to somebody else.
-        let origin = origin.ok().filter(|index| self.origin_identity(*index) == Some(record.version.origin));
-        let Some(origin) = origin else {
+        let Ok(origin) = origin else {
             shard.leave_out(None, record.version.stamp);
             return Ok(Applied::Full);
         };
+        // Between then and now the entry may have been given to another: that is to be sent again, too.
+        if !self.hold_origin(origin, record.version.origin) {
+            return Err(StoreError::Busy);
+        }
         self.note_met(origin, record.version.stamp);
         let payload = record.key.len() + record.value.map_or(0, <[u8]>::len);
         let merged = shard.with_relief(
@@ -245,7 +247,9 @@ impl Zone {
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
         let stamp = shards.iter().map(|shard| shard.stamp(now)).max().unwrap_or_default();
         // What comes from now on, and is older, goes unseen, and isn't covered by this.
-        self.note_emptied();
+        if self.with_origins(|| self.note_emptied()).is_err() {
+            self.note_emptied();
+        }
         self.region.store64(header::CLEARED, stamp.0, SeqCst);
         done(Step::Cleared);
         for shard in &shards {

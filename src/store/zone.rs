@@ -372,8 +372,10 @@ impl Zone {
             self.region.store64(header::RATE, params.rate, Relaxed);
         }
         self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
-        let own = self.origin_for(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
-        self.region.store32(header::SELF, own.into(), Relaxed);
-        Ok(())
+        let noted = self.origin_for_own(params.node).and_then(|own| {
+            // Under the table's lock: what is one's own isn't given to others.
+            self.with_origins(|| self.hold_origin(own, params.node).then(|| self.set_own_origin(own)))
+        });
+        noted.ok().flatten().ok_or(AttachError::Foreign("no room to note this node"))
     }
 }

@@ -150,7 +150,7 @@ impl Incoming {
         if let Some(progress) = &mut self.joining {
             progress.step(cx, name, zone);
         }
-        let applied = if self.admits(zone, record.version.origin, cx.now) {
+        let applied = if self.admits(zone, record.version.origin, None, cx.now) {
             zone.apply(record, cx.now, cx.node.limits.max_drift)
         } else {
             zone.count_lacked(record.version.stamp);
@@ -240,7 +240,7 @@ impl Incoming {
             let believed = stamp.min(latest);
             zone.doubt(identity, believed, evicted);
             // Before anything is noted of it: making room for another origin is for those that are admitted.
-            let admitted = self.admits(zone, identity, cx.now);
+            let admitted = self.admits(zone, identity, Some(believed), cx.now);
             if admitted && anew {
                 zone.mark_anew(identity);
             }
@@ -436,10 +436,10 @@ impl Incoming {
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
 
-    /// Whether the zone has room for this origin, or may look for some.
-    fn admits(&mut self, zone: &Zone, origin: Identity, now: Millis) -> bool {
+    /// Whether the zone has room for this origin, or for its position; see [`Zone::admits`].
+    fn admits(&mut self, zone: &Zone, origin: Identity, position: Option<Stamp>, now: Millis) -> bool {
         if self.admitted != Some(origin) {
-            self.admitted = zone.admits(origin, now).then_some(origin);
+            self.admitted = zone.admits(origin, position, now).then_some(origin);
         }
         self.admitted.is_some()
     }
@@ -477,7 +477,8 @@ impl Incoming {
             if !lost(cx, &heard, identity) {
                 continue;
             }
-            due |= stamp > positions.get(identity);
+            // What the table of origins has no room for would be asked for again and again.
+            due |= stamp > positions.get(identity) && zone.would_admit(identity, stamp, cx.now);
             // What both have of it above any position would be sent again by each peer; comparing tells what is unlike.
             if gone_there && !have.compared {
                 have.compared = self.compare.soon(cx.t);

@@ -7,7 +7,9 @@ use crate::store::Zone;
 use crate::store::annex::ANNEX;
 use crate::store::arena::{CLASS_SHIFT, NEXT, OWNER, PARTIAL, PREV, USE};
 use crate::store::block::{self, CHAIN_NEXT, TIMER_NEXT, TIMER_PREV};
+use crate::store::idle::UNMET;
 use crate::store::layout::{self, CLASS_SIZES, header, shard};
+use crate::store::origins::USED;
 use crate::store::shard::Shard;
 
 /// Panics, naming what is wrong, if the zone isn't whole.
@@ -42,6 +44,14 @@ pub fn check(zone: &Zone) {
                     assert!(blocks.insert(shard.block_index(more).expect("overflow in a block of the shard")));
                     next = zone.region.load32(more, Relaxed);
                 }
+                let walked =
+                    zone.walked().unwrap_or(0) > index as u64 * geometry.buckets_per_shard as u64 + bucket as u64;
+                let origin = zone.state(fields.origin.into());
+                let is_held = origin == USED || (origin == UNMET && !walked);
+                assert!(
+                    is_held || fields.origin == zone.own_origin(),
+                    "the entry of an origin with records is used: {origin}"
+                );
                 let end = fields.expires.map_or(u64::MAX, |end| shard.due(end));
                 assert!(said <= end || swept != 0, "what is due next is known");
                 if fields.tombstone {

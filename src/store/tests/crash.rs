@@ -66,6 +66,7 @@ fn work(zone: &Zone, ledger: &Ledger, n: u64) {
         ledger.note(key, n);
     }
     zone.upkeep(now, 5);
+    zone.find_idle_origins(START + n * 1000, 20);
     zone.take_dirty();
     walk_now_and_then(zone, n);
 }
@@ -177,6 +178,9 @@ fn live(zone: &Zone, ledger: &Ledger) {
     let _ = zone.clear(START + 6000);
     zone.upkeep(START + 6000, 100_000);
     (2..82).for_each(|n| _ = zone.advance(identity(n), Stamp(1)));
+    // None of them has records: they give way.
+    while zone.find_idle_origins(START + 100_000_000, 50) > 0 {}
+    (82..90).for_each(|n| _ = zone.advance(identity(n), Stamp(2)));
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn positions_only_rise_and_old_origins_make_way() {
     for n in 0..1000u32 {
         id[..4].copy_from_slice(&n.to_be_bytes());
         assert!(zone.advance(Identity(id), Stamp(u64::from(n) + 10)));
+        zone.find_idle_origins(START + u64::from(n) * 60_000, 1_000);
     }
     assert_eq!(zone.position(Identity(id)), Stamp(1009));
     check(&zone);
