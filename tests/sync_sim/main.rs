@@ -98,6 +98,7 @@ fn simulate(from: u64, seeds: u64) -> bool {
                 total.joined.0 += counts.joined.0;
                 total.joined.1 += counts.joined.1;
                 total.renewals += counts.renewals;
+                total.given_up += counts.given_up;
                 total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
                 settled.push(counts.settled);
             }
@@ -125,8 +126,8 @@ fn simulate(from: u64, seeds: u64) -> bool {
     );
     println!(
         "simulator: zones that had found no room were whole again in {} seeds; nodes that joined were sent {} bytes of \
-         records, where {} are a copy",
-        total.recovered, total.joined.1, total.joined.0
+         records, where {} are a copy; {} nodes that were long gone gave way to others",
+        total.recovered, total.joined.1, total.joined.0, total.given_up
     );
     let frames = link::FRAME_NAMES.iter().zip(total.moved.frames);
     let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();

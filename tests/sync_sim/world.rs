@@ -8,8 +8,8 @@ use crate::limits::{self, check_buckets};
 use crate::link::{Link, Moved};
 use crate::node::{EPOCH, Numbers, SCARCE, SimNode, ZONES};
 use crate::rng::Rng;
-use zonemesh::record::{Millis, Version};
-use zonemesh::store::{Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written};
+use zonemesh::record::{Identity, Millis, Stamp, Version};
+use zonemesh::store::{Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written, Zone};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
 /// Operations and faults that every seed has at least.
@@ -19,6 +19,9 @@ pub const FAULTS: u64 = 3;
 const PATIENCE: Millis = 180_000;
 /// One of so many seeds, this one of them, is hard: what is over is forgotten soon, and more goes wrong.
 pub const HARD: (u64, u64) = (4, 3);
+/// In one of so many seeds, this one of them, zones note almost as many nodes as they can, which are long gone.
+const CROWDED: (u64, u64) = (25, 7);
+const MOST_CROWDED: u64 = 100;
 const KEYS: u64 = 24;
 const SCARCE_KEYS: u64 = 48;
 const MOST_KEYS: u64 = 10 * KEYS;
@@ -43,6 +46,8 @@ pub struct Counts {
     pub joined: (u64, u64),
     /// How often a node stamped anew what it had written with a clock that was ahead.
     pub renewals: u64,
+    /// How many of the nodes that were long gone gave way to others in tables of origins.
+    pub given_up: u64,
     /// Milliseconds from the last operation or fault until all agreed.
     pub settled: Millis,
 }
@@ -78,6 +83,8 @@ pub struct World {
     lie: Option<Lie>,
     /// Nodes that there were, each life counted.
     pub identities: usize,
+    /// Nodes that are long gone.
+    crowd: u64,
     pub history: History,
     pub counts: Counts,
     hard: bool,
@@ -129,7 +136,7 @@ impl World {
             let skew = rng.around(reach);
             SimNode::new(&mut rng, skew, limits, retention, size, numbers)
         });
-        World {
+        let mut world = World {
             nodes: nodes.collect(),
             now: EPOCH,
             links: Vec::new(),
@@ -156,15 +163,46 @@ impl World {
             ),
             counts: Counts::default(),
             identities: size,
+            crowd: 0,
             hard,
             trace,
             rng,
+        };
+        if seed % CROWDED.0 == CROWDED.1 && size < 10 {
+            world.crowd();
         }
+        world
+    }
+
+    /// The cluster had many nodes before, of which nothing is left but how far they were. Nodes that begin anew hear of them.
+    fn crowd(&mut self) {
+        let room = self.nodes.len() as u64;
+        for node in &self.nodes {
+            // Larger zones note so many that a seed would take for ever.
+            let small = |zone: &Zone| zone.stats().origins_room < MOST_CROWDED;
+            for zone in node.node.zones.iter().map(|sync| sync.zone).filter(small) {
+                let gone = (1..).take_while(|n| zone.stats().origins_room > room && zone.advance(gone(*n), Stamp(*n)));
+                self.crowd = self.crowd.max(gone.count() as u64);
+            }
+        }
+        self.identities += self.crowd as usize;
+    }
+
+    fn given_up(&self) -> u64 {
+        let zones = self.nodes.iter().flat_map(|node| node.node.zones.iter());
+        let full = zones.map(|sync| sync.zone).filter(|zone| zone.stats().origins_room == 0);
+        let known = full.map(|zone| {
+            let positions = zone.positions();
+            let is_known = |n: &u64| positions.iter().any(|(origin, _)| *origin == gone(*n));
+            (1..=self.crowd).take_while(|n| !is_known(n)).count() as u64
+        });
+        known.sum()
     }
 
     fn live(mut self) -> Result<Counts, String> {
         self.storm()?;
         self.quiet()?;
+        self.counts.given_up = self.given_up();
         Ok(self.counts)
     }
 
@@ -201,7 +239,10 @@ impl World {
     fn keep_up(&mut self) {
         self.renew();
         for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.has_agent(self.now)) {
-            node.node.zones.iter().for_each(|zone| _ = zone.zone.upkeep(node.clock(self.now), 100));
+            for zone in node.node.zones.iter().map(|sync| sync.zone) {
+                zone.upkeep(node.clock(self.now), 100);
+                zone.find_idle_origins(node.clock(self.now), 10);
+            }
             self.history.note_given_up(at, node);
         }
     }
@@ -683,4 +724,9 @@ impl World {
             println!("{:>8} {}", self.now - EPOCH, text());
         }
     }
+}
+
+/// A node that is long gone.
+fn gone(n: u64) -> Identity {
+    Identity(u128::from(n).to_be_bytes())
 }
