@@ -99,6 +99,7 @@ impl Hub {
         }
         let link = Rc::new(Link::new(figures, slot, self.zones.len(), behind, beside));
         links.push(link.clone());
+        self.keep_walkers(links.len());
         self.show(&link);
         link
     }
@@ -116,9 +117,17 @@ impl Hub {
         self.control.show_link(link.slot, &link.figures());
     }
 
+    /// Each peer is to find a place for its walker, whoever watches a zone.
+    fn keep_walkers(&self, links: usize) {
+        if self.holds() {
+            self.zones.iter().for_each(|sync| sync.zone.keep_walkers(links));
+        }
+    }
+
     /// A peer isn't one of the cluster any more: its session ends.
     pub(super) fn remove_link(&self, link: &Rc<Link>) {
         self.links.borrow_mut().retain(|other| !Rc::ptr_eq(other, link));
+        self.keep_walkers(self.links.borrow().len());
         link.removed.set(true);
         if self.holds() {
             self.control.hide_link(link.slot);

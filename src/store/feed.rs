@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::{FEED_NEXT, FEED_PREV, Fields};
 use super::failpoint::{Step, done};
-use super::layout::{WALKER_MISSED, shard};
+use super::layout::{WALKER_MISSED, header, shard};
 use super::shard::{Met, Shard};
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, watch};
 use crate::record::{Record, Version};
@@ -15,6 +15,8 @@ use crate::record::{Record, Version};
 /// Records handed out, and ring places passed, in one hold of the lock.
 const RECORDS_A_HOLD: usize = 32;
 const STEPS_A_HOLD: usize = 512;
+/// Walkers that a zone's state files have at a time.
+const OF_STATE_FILES: usize = 2;
 
 /// The ends of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,11 @@ impl Zone {
                 .word64(self.geometry.walker(*slot))
                 .is_some_and(|word| word.compare_exchange(0, owner, SeqCst, Relaxed).is_ok())
         })?;
+        // Looked at with the place in hand: of two who take the last one at a time both may find that it is one too many.
+        if watch::is_watcher(owner) && !self.leaves_places() {
+            self.region.store64(self.geometry.walker(slot), 0, SeqCst);
+            return None;
+        }
         let mut cursor = Cursor { slot, epochs: vec![0; self.geometry.shards as usize], scratch: Vec::new() };
         for index in 0..self.geometry.shards {
             match self.shard(index) {
@@ -156,6 +163,23 @@ impl Zone {
     /// Gives a walker's place back.
     pub fn feed_close(&self, cursor: Cursor) {
         self.free_walker(cursor.slot);
+    }
+
+    /// From now on so many places are kept for walkers of the agent: watchers get none of them.
+    pub fn keep_walkers(&self, count: usize) {
+        self.region.store32(header::WALKERS_KEPT, count.min(self.geometry.walkers) as u32, SeqCst);
+    }
+
+    /// Whether the places that are free do for all that the agent may still want.
+    fn leaves_places(&self) -> bool {
+        let owners = (0..self.geometry.walkers).map(|slot| self.region.load64(self.geometry.walker(slot), SeqCst));
+        let (mut free, mut agents) = (0, 0);
+        for owner in owners {
+            free += usize::from(owner == 0);
+            agents += usize::from(owner != 0 && !watch::is_watcher(owner));
+        }
+        let kept = self.region.load32(header::WALKERS_KEPT, SeqCst) as usize + OF_STATE_FILES;
+        free >= kept.saturating_sub(agents)
     }
 
     /// How many walkers there are.
@@ -218,7 +242,7 @@ impl Zone {
     /// Takes the set of shards that changed since the last call. One consumer only: the agent.
     pub fn take_dirty(&self) -> ShardMask {
         self.region
-            .word64(super::layout::header::DIRTY)
+            .word64(header::DIRTY)
             .map_or(0, |dirty| if dirty.load(SeqCst) == 0 { 0 } else { dirty.swap(0, SeqCst) })
     }
 

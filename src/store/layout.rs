@@ -81,6 +81,8 @@ pub mod header {
     pub const ORIGINS_WALK: usize = 360;
     pub const ORIGINS_WALKED: usize = 368;
     pub const ORIGINS_WANTED: usize = 376;
+    /// Walkers that the agent may have, for which watchers leave places.
+    pub const WALKERS_KEPT: usize = 380;
     /// The session that takes the full state, and when it last said so.
     pub const DONOR: usize = 384;
     pub const DONOR_TIME: usize = 392;

@@ -101,6 +101,12 @@ impl Zone {
         })
     }
 
+    /// Whether one more walker may be had for a client that goes on alone: all of these together get a quarter of the places.
+    pub fn spares_walker(&self) -> bool {
+        let places = (0..self.geometry.walkers).map(|slot| self.region.load64(self.geometry.walker(slot), SeqCst));
+        places.filter(|owner| is_watcher(*owner)).count() < self.geometry.walkers / 4
+    }
+
     /// A new walker where another one is. `None` as with [`Zone::feed_open`].
     pub fn feed_fork(&self, from: &Cursor, owner: u64) -> Option<Cursor> {
         self.feed_open_with(owner, |shard, cursor| {
@@ -205,8 +211,13 @@ pub fn gone_since(zone: &Zone, fields: &Fields, now: Millis) -> Millis {
     until.map_or(now, |until| until.saturating_sub(zone.remembered()).min(now))
 }
 
+/// Whether a walker's owner is a thread that watches, and not a lease or the state files.
+pub const fn is_watcher(owner: u64) -> bool {
+    owner >> 32 != 0
+}
+
 /// Whether a walker's owner is a thread that is dead. `None`: it isn't a thread but the number of a lease, which counts
 /// from 1 and has no upper half.
 pub fn is_abandoned(owner: u64) -> Option<bool> {
-    (owner >> 32 != 0).then(|| lock::is_dead(owner))
+    is_watcher(owner).then(|| lock::is_dead(owner))
 }

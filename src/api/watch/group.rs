@@ -290,7 +290,8 @@ impl Group {
                 continue;
             }
             let told = self.shards.iter().map(|walked| walked.at).collect();
-            match (zone.feed_fork(cursor, owner), watcher.position.clone()) {
+            let alone = zone.spares_walker().then(|| zone.feed_fork(cursor, owner)).flatten();
+            match (alone, watcher.position.clone()) {
                 (Some(cursor), _) => {
                     let cursor = Some(cursor);
                     let private = Private { cursor, todo: zone.all_shards(), since: Since::default(), told };
@@ -317,7 +318,7 @@ impl Group {
                     let (own, _) = zone.close(now);
                     private.since.gone = Some(Rc::new(Position::of(&zone, own, now)));
                 }
-                match zone.feed_open(owner) {
+                match zone.spares_walker().then(|| zone.feed_open(owner)).flatten() {
                     Some(cursor) => cursor,
                     None => {
                         watcher.private = Some(private);

@@ -87,6 +87,7 @@ fn fields_of_the_header_are_apart() {
         (header::ORIGINS_WALK, 8),
         (header::ORIGINS_WALKED, 8),
         (header::ORIGINS_WANTED, 4),
+        (header::WALKERS_KEPT, 4),
         (header::MARK, 8),
         (header::ANNEX, 4),
         (header::ANNEXES, 4),

@@ -138,6 +138,23 @@ fn a_walker_learns_that_it_missed_a_delete() {
 }
 
 #[test]
+fn watchers_leave_a_place_to_every_peer() {
+    let zone = Fixture::new(32 << 10, None, true);
+    zone.keep_walkers(50);
+    let mut peers: Vec<Cursor> = (0..10).map(|_| zone.feed_open(7).expect("a walker")).collect();
+    let watchers = std::iter::from_fn(|| zone.feed_open_at_end(Zone::walker_owner()));
+    assert_eq!(watchers.count(), 64 - 50 - 2, "two are for state files");
+    peers.extend(std::iter::from_fn(|| zone.feed_open(7)));
+    assert_eq!(peers.len(), 52);
+    assert!(zone.feed_open_at_end(Zone::walker_owner()).is_none());
+    // A peer that goes leaves its place to the next one, not to a watcher.
+    peers.into_iter().take(3).for_each(|cursor| zone.feed_close(cursor));
+    assert!(zone.feed_open_at_end(Zone::walker_owner()).is_none());
+    assert!((0..3).all(|_| zone.feed_open(7).is_some()));
+    check(&zone);
+}
+
+#[test]
 fn walkers_of_dead_threads_are_taken_back_and_no_others() {
     let zone = Fixture::new(32 << 10, None, false);
     zone.watch_until(START + MINUTE);
