@@ -140,15 +140,19 @@ for my $name (qw(early rr)) {
 is(with($front, 'nobody', '/one/'), 'a', 'one server: a request without a session');
 is(login($front, 'one', '/one/') . with($front, 'one', '/one/'), 'aa', 'and with one');
 
-# A server without room.
-{
-    my $session = (grep { login($front, $_, '/full/') eq 'a' } map { "full$_" } 1 .. 4)[0];
+# A server without room; and what has been going on there for long ends when its session is elsewhere.
+for my $ending ('the end of its response', 'a client that goes away') {
+    my $session = (grep { login($front, $_, '/full/') eq 'a' } map { "$ending $_" =~ tr/ /-/r } 1 .. 4)[0];
     my $socket = tcp($front->port);
-    print {$socket} "GET /full/slow HTTP/1.0\r\nCookie: session=$session\r\n\r\n";
+    print {$socket} "GET /full/some HTTP/1.0\r\nCookie: session=$session\r\n\r\n";
     my $head = '';
     wait_for(sub { sysread $socket, $head, 65_536, length $head; $head =~ /\r\n\r\n(\w)/ });
     is(with($front, $session, '/full/'), 'b', 'a server with max_conns requests is passed by');
+    read_all($socket, 20) if $ending =~ /response/;
     close $socket;
+    # When a has room again, which others see, too.
+    wait_for(sub { without($front, '/full/') eq 'ab' });
+    is(join('', map { with($front, $session, '/full/') } 1 .. 4), 'bbbb', "... and the session stays elsewhere after $ending");
 }
 
 # Backup servers.

@@ -79,7 +79,7 @@ pub use renew::{Renewal, Renewed};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
 pub use rule::Rule;
-pub use session::Keeping;
+pub use session::{Keeping, Told, Use};
 pub use state::{Followed, StateChanges, StateFigures};
 pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};

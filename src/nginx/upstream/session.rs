@@ -11,7 +11,7 @@ use crate::nginx::conf::main::{KeyvalZone, MainConf};
 use crate::nginx::conf::{Conf, Fault, parse};
 use crate::nginx::{ffi, shm, wake};
 use crate::record::Millis;
-use crate::store::{Keeping, StoreError};
+use crate::store::{Keeping, StoreError, Use};
 
 /// How long sessions are kept that aren't used, unless `timeout=` says it.
 const TIMEOUT: Millis = 600_000;
@@ -87,11 +87,11 @@ impl Sessions {
         Ok(found.and_then(|_| Sid::new(&server)))
     }
 
-    /// A session was served by this server.
-    pub fn note(&self, session: &[u8], server: &Sid, create: bool) -> Result<(), StoreError> {
+    /// A request of a session was answered.
+    pub fn note(&self, session: &[u8], used: Use<'_>) -> Result<(), StoreError> {
         let Some(zone) = self.zone().zone else { return Ok(()) };
         let keeping = Keeping { timeout: self.timeout, salt: std::process::id().into() };
-        let written = zone.use_session(&md5::digest(session), server.as_bytes(), create, keeping, ffi::now())?;
+        let written = zone.use_session(&md5::digest(session), used, keeping, ffi::now())?;
         if written && zone.announces() {
             // SAFETY: in a callback of the event loop, and done with when it returns.
             if let Some(control) = unsafe { MainConf::current() }.and_then(MainConf::control) {

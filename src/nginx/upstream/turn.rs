@@ -6,7 +6,7 @@ use super::peers::{self, State, Tries};
 use super::sid::Sid;
 use crate::nginx::ffi::{self, DONE, ERROR, OK, guard};
 use crate::nginx::log;
-use crate::store::StoreError;
+use crate::store::{StoreError, Told, Use};
 use nginx_sys as sys;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -28,6 +28,8 @@ struct Turn {
     notify: sys::ngx_event_notify_peer_pt,
     /// What says where the request is bound to.
     lookup: Option<sys::ngx_str_t>,
+    /// Where that was, when it was given the server that it has now.
+    bound: Option<Sid>,
     /// The server that it has now.
     server: Option<Sid>,
     /// What that has answered is noted.
@@ -74,6 +76,7 @@ pub unsafe extern "C" fn init(
             save_session: (*peer).save_session,
             notify: (*peer).notify,
             lookup: first(r, &sticky.lookup),
+            bound: None,
             server: None,
             noted: false,
             cookie: std::ptr::null_mut(),
@@ -100,7 +103,8 @@ unsafe extern "C" fn get(pc: *mut sys::ngx_peer_connection_t, data: *mut c_void)
         let turn = &mut *data.cast::<Turn>();
         let conf = &*turn.conf;
         (turn.server, turn.noted) = (None, false);
-        let done = match turn.bound_to() {
+        turn.bound = turn.bound_to();
+        let done = match turn.bound {
             Some(sid) if peers::take(pc, turn.state, &conf.servers, &sid, &mut turn.tries) => OK,
             // What a method keeps of its own (places of `random`, points of `hash`) is of its first list. Who is among the
             // backup servers goes on with round robin, as all methods but `least_conn` let it choose there.
@@ -194,7 +198,7 @@ impl Turn {
         };
         // SAFETY: the live request has its upstream as long as it has a server; variables of its configuration, whose text
         // is in its memory.
-        let (session, create) = unsafe {
+        let (created, lookup) = unsafe {
             // Who didn't answer has no part in a session.
             let answered = (*self.request).upstream.as_ref().is_some_and(|upstream| upstream.headers_in.status_n != 0);
             if self.noted || !answered {
@@ -203,10 +207,15 @@ impl Turn {
             // An old answer from nginx's cache that the server said is still good begins nothing: it did that when it came.
             let is_old = (*self.request).cached() != 0;
             let created = if is_old { None } else { first(self.request, &sessions.create) };
-            let Some(session) = created.or(self.lookup) else { return };
-            (ffi::bytes(session), created.is_some())
+            (created.map(|text| ffi::bytes(text)), self.lookup.map(|text| ffi::bytes(text)))
         };
-        if let Err(error) = sessions.note(session, &server, create) {
+        let Some(session) = created.or(lookup) else { return };
+        let told = match self.bound.as_ref() {
+            _ if lookup != Some(session) => Told::Nothing,
+            bound => Told::Server(bound.map(Sid::as_bytes)),
+        };
+        let used = Use { server: server.as_bytes(), create: created.is_some(), told };
+        if let Err(error) = sessions.note(session, used) {
             self.complain("write to", &sessions.zone().name, error);
         }
         self.noted = true;

@@ -6,7 +6,7 @@ package ZoneMesh::Backends;
 #     with($front, s1 => '/app/')             # who answers to the session s1
 #
 # A backend answers with its name; /login?s=s1 also begins a session (Set-Cookie: session=s1), /slow?s=s1 does so and takes
-# seconds for its body, /connection tells how many requests its connection has had.
+# seconds for its body, /some takes some seconds, /connection tells how many requests its connection has had.
 
 use strict;
 use warnings;
@@ -27,12 +27,14 @@ sub backends {
                 default_type text/plain;
                 location /login      { add_header Set-Cookie "session=\$arg_s"; return 200 $name; }
                 location /slow       { add_header Set-Cookie "session=\$arg_s"; alias %%PREFIX%%/long; limit_rate 1k; }
+                location /some       { alias %%PREFIX%%/some; limit_rate 4k; }
                 location /connection { return 200 "$name \$connection_requests"; }
                 location /fail       { return 503 $name; }
                 location /           { return 200 $name; }
             }
 CONF
         $node->write_file('long', $name x 100_000);
+        $node->write_file('some', $name x 14_000);
         ($name => $node->start);
     } @names;
 }
