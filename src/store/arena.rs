@@ -28,6 +28,12 @@ pub enum Need {
     Packed,
 }
 
+/// Whether in a full zone a block of class `there` does for what belongs into one of class `wanted`: it may be up to a quarter
+/// larger.
+pub const fn serves(there: usize, wanted: usize) -> bool {
+    there >= wanted && CLASS_SIZES[there] <= CLASS_SIZES[wanted] + CLASS_SIZES[wanted] / 4
+}
+
 /// What becomes free once a record is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freed {
@@ -122,6 +128,11 @@ impl Shard<'_> {
             return Some(block);
         }
         let page = self.usable_pages(class, need).next()?;
+        Some(self.take_from_page(page, class))
+    }
+
+    /// The first free block of a page that has one.
+    pub fn take_from_page(&self, page: usize, class: usize) -> usize {
         let descriptor = self.zone.geometry.descriptor(page);
         let (used, free) = self.usage(descriptor);
         let block = self.zone.geometry.page(page) + (free as usize).saturating_sub(1) * CLASS_SIZES[class];
@@ -132,14 +143,13 @@ impl Shard<'_> {
         }
         done(Step::BlockTaken);
         self.class_add(class, USED, 1);
-        Some(block)
+        block
     }
 
     /// In a full zone, a block that is up to a quarter larger than what was asked for.
     fn take_larger_block(&self, class: usize, need: Need) -> Option<usize> {
-        let most = CLASS_SIZES[class] + CLASS_SIZES[class] / 4;
         (class + 1..self.zone.geometry.classes)
-            .take_while(|class| CLASS_SIZES[*class] <= most)
+            .take_while(|larger| serves(*larger, class))
             .find_map(|class| self.take_block(class, need))
     }
 
@@ -186,12 +196,19 @@ impl Shard<'_> {
             self.link_page(class, page);
         }
         if used <= 1 && self.can_return(class, page) {
-            self.unlink_page(class, page);
-            done(Step::PageUnlinked);
-            if !self.give_page(page) {
-                self.link_page(class, page);
-            }
+            self.return_page(class, page);
         }
+    }
+
+    /// Puts an empty page into the pool; `false`: that is stuck.
+    pub fn return_page(&self, class: usize, page: usize) -> bool {
+        self.unlink_page(class, page);
+        done(Step::PageUnlinked);
+        let given = self.give_page(page);
+        if !given {
+            self.link_page(class, page);
+        }
+        given
     }
 
     /// The block that was freed last serves the next write of its size, which most often is the next version of some record:
@@ -360,12 +377,7 @@ impl Shard<'_> {
     pub fn give_empty_pages(&self) -> bool {
         let mut any = false;
         for class in 0..self.zone.geometry.classes {
-            let spare = self.zone.geometry.offset(self.spare(class));
-            if let Some((page, _)) = self.page_and_class(spare) {
-                self.set_spare(class, 0);
-                done(Step::SpareGiven);
-                self.free_in_page(page, class, spare);
-            }
+            self.give_spare(class);
             let (mut next, mut steps) = (self.partial(class), 0);
             while next != 0 && steps < self.zone.geometry.pages {
                 let page = next as usize - 1;
@@ -373,21 +385,37 @@ impl Shard<'_> {
                 next = self.zone.region.load32(descriptor + NEXT, Relaxed);
                 steps += 1;
                 if self.usage(descriptor).0 == 0 && !self.is_kept(class, page) {
-                    self.unlink_page(class, page);
-                    done(Step::PageUnlinked);
-                    if self.give_page(page) {
-                        any = true;
-                    } else {
-                        self.link_page(class, page);
-                    }
+                    any |= self.return_page(class, page);
                 }
             }
         }
         any
     }
 
+    /// Puts the block that a class keeps as its spare back into its page.
+    pub fn give_spare(&self, class: usize) {
+        let spare = self.zone.geometry.offset(self.spare(class));
+        if let Some((page, _)) = self.page_and_class(spare) {
+            self.set_spare(class, 0);
+            done(Step::SpareGiven);
+            self.free_in_page(page, class, spare);
+        }
+    }
+
+    /// The blocks of a page that aren't in its list; among them may be the spare one of the class.
+    pub fn blocks_in_use(&self, page: usize, class: usize) -> Vec<usize> {
+        let start = self.zone.geometry.page(page);
+        let mut used = vec![true; self.blocks_a_page(class) as usize];
+        let mut free = self.usage(self.zone.geometry.descriptor(page)).1;
+        while let Some(used) = used.get_mut((free as usize).wrapping_sub(1)).filter(|used| **used) {
+            *used = false;
+            free = self.zone.region.load32(start + (free as usize - 1) * CLASS_SIZES[class], Relaxed) as u16;
+        }
+        (0..used.len()).filter(|index| used[*index]).map(|index| start + index * CLASS_SIZES[class]).collect()
+    }
+
     /// The pages of a class that have free blocks, but for those that are kept for others.
-    fn usable_pages(&self, class: usize, need: Need) -> impl Iterator<Item = usize> {
+    pub fn usable_pages(&self, class: usize, need: Need) -> impl Iterator<Item = usize> {
         let round = if matches!(need, Need::Moved | Need::Packed) { 0 } else { self.zone.pledge_round() };
         let mut next = self.partial(class);
         // A list can't be longer than there are pages.
@@ -399,11 +427,13 @@ impl Shard<'_> {
         pages.filter(move |page| round == 0 || self.zone.round_of(*page) != round)
     }
 
-    fn used_in(&self, page: usize) -> u32 {
+    /// How many blocks of a page are in use.
+    pub fn used_in(&self, page: usize) -> u32 {
         u32::from(self.usage(self.zone.geometry.descriptor(page)).0)
     }
 
-    fn blocks_a_page(&self, class: usize) -> u32 {
+    /// How many blocks a page of a class has.
+    pub fn blocks_a_page(&self, class: usize) -> u32 {
         (self.zone.geometry.page_size / CLASS_SIZES[class]) as u32
     }
 
@@ -412,6 +442,11 @@ impl Shard<'_> {
         let owner = self.zone.region.load32(self.zone.geometry.descriptor(page) + OWNER, Relaxed);
         let class = (owner >> CLASS_SHIFT & 0xff) as usize;
         (owner & 0xffff == self.owner() && class < self.zone.geometry.classes).then_some((page, class))
+    }
+
+    /// The class of the page that `offset` is in, if that is one of this shard's.
+    pub fn class_of(&self, offset: usize) -> Option<usize> {
+        self.page_and_class(offset).map(|(_, class)| class)
     }
 
     /// What names this shard in its pages.

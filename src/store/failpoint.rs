@@ -48,6 +48,7 @@ steps! {
     ChainContinued,
     Published,
     Removed,
+    Shifted,
     FeedHalfIn,
     FeedIn,
     FeedHalfOut,

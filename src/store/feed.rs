@@ -267,9 +267,11 @@ impl Zone {
 impl Shard<'_> {
     /// Forgets all markers: their links are zero when they are in no ring.
     pub fn clear_markers(&self) {
-        for slot in 0..self.zone.geometry.walkers {
-            let marker = self.zone.geometry.marker(self.index, slot);
-            self.zone.region.zero(marker, self.zone.geometry.marker_len());
+        let geometry = &self.zone.geometry;
+        let markers = (0..geometry.walkers).map(|slot| geometry.marker(self.index, slot));
+        let hands = geometry.hands(self.index);
+        for marker in markers.chain(hands) {
+            self.zone.region.zero(marker, geometry.marker_len());
         }
     }
 

@@ -218,9 +218,12 @@ pub mod shard {
     /// The emptying that is being done for good, and the next bucket to look at.
     pub const PURGING: usize = 288;
     pub const PURGE_HAND: usize = 296;
+    /// How many records have gone since the hand of `hand` began its lap; 1: what it comes to now was passed by in the last.
+    pub const GONE: usize = 304;
+    pub const AGAIN: usize = 312;
     pub const LEVELS: usize = 6;
     pub const SLOTS: usize = 64;
-    pub const WHEEL: usize = PURGE_HAND + 8;
+    pub const WHEEL: usize = AGAIN + 8;
     /// For each class: first page with a free block (number + 1), link to a spare block, blocks in use, requests, failures.
     pub const CLASSES: usize = (WHEEL + LEVELS * SLOTS * 4).next_multiple_of(64);
     pub const CLASS_LEN: usize = 32;
@@ -253,6 +256,13 @@ pub const DESCRIPTOR_LEN: usize = 16;
 /// Bytes of a walker: its owner, 0 if it is free; a bit for each shard in which it missed something.
 pub const WALKER_LEN: usize = 16;
 pub const WALKER_MISSED: usize = 8;
+/// Markers of a shard that no walker has: where the hand stands, and where it stood when its lap began.
+#[derive(Clone, Copy, Debug)]
+pub enum Hand {
+    Now,
+    Before,
+}
+const HANDS: usize = 2;
 /// Bytes of an origin: identity, position, state, flags, greatest stamp met, position when the zone was emptied last.
 pub const ORIGIN_LEN: usize = 48;
 /// Entries that the table of a small zone begins with.
@@ -325,7 +335,7 @@ impl Geometry {
         let walkers_at = marks_at + (buckets * BUCKET_LINKS).div_ceil(64) * 8;
         let walkers_at = walkers_at.next_multiple_of(1 << unit_shift);
         let markers_at = walkers_at + walkers * WALKER_LEN;
-        let origins_at = markers_at + walkers * (shards as usize * (1 << unit_shift));
+        let origins_at = markers_at + (walkers + HANDS) * (shards as usize * (1 << unit_shift));
         let descriptors_at = origins_at + origins * ORIGIN_LEN;
         let left = size.saturating_sub(descriptors_at);
         let pages = (left.saturating_sub(page_size)) / (page_size + DESCRIPTOR_LEN);
@@ -429,7 +439,17 @@ impl Geometry {
 
     /// Offset of a walker's marker in one shard.
     pub fn marker(&self, shard: u32, slot: usize) -> usize {
-        self.markers_at + (shard as usize * self.walkers + slot) * self.marker_len()
+        self.markers_at + (shard as usize * (self.walkers + HANDS) + slot) * self.marker_len()
+    }
+
+    /// Offsets of the markers that no walker has.
+    pub fn hands(&self, shard: u32) -> [usize; HANDS] {
+        [Hand::Now, Hand::Before].map(|hand| self.hand(shard, hand))
+    }
+
+    /// Offset of one of them: see `hand`.
+    pub fn hand(&self, shard: u32, hand: Hand) -> usize {
+        self.marker(shard, self.walkers + hand as usize)
     }
 
     /// Bytes of a marker, a block of which only the feed's links are used: a unit.

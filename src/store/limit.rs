@@ -20,9 +20,9 @@ use crate::record::{Bucket, Kind, Millis, PartId, Record, Role, Share, Stamp, Ve
 /// What a limit makes of a request, and the excess of the key's bucket with it, in thousandths of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limited {
-    /// It was counted.
+    /// That is within the burst.
     Within(u64),
-    /// It wasn't: that is more than the burst.
+    /// It is more than the burst.
     Beyond(u64),
 }
 
@@ -64,17 +64,33 @@ impl Outcome {
 }
 
 impl Zone {
-    /// The excess that one more request of a key would leave. `rate`: thousandths of a request a second.
+    /// What one more request of a key would leave, which isn't counted. `rate`: thousandths of a request a second.
     ///
     /// # Errors
     ///
     /// `BadKey` or `Busy`.
-    pub fn limited(&self, key: &[u8], rate: u64, now: Millis) -> Result<u64, StoreError> {
+    pub fn look(&self, key: &[u8], rate: u64, burst: u64, now: Millis) -> Result<Limited, StoreError> {
         let record_key = self.own_key(key)?;
         let place = self.place(&record_key);
         let shard = self.shard(place.shard)?;
-        let own = self.find(place, &record_key).and_then(|met| self.live_share(&met, now));
-        Ok(u64::from(shard.with_one(place, key, own, rate, now).0.bucket.excess))
+        let met = self.find(place, &record_key);
+        let own = met.as_ref().and_then(|met| self.live_share(met, now));
+        let excess = u64::from(shard.with_one(place, key, own, rate, now).0.bucket.excess);
+        if excess <= burst {
+            return Ok(Limited::Within(excess));
+        }
+        met.inspect(|met| self.mark_used(place, met));
+        Ok(Limited::Beyond(excess))
+    }
+
+    /// The excess that one more request of a key would leave.
+    ///
+    /// # Errors
+    ///
+    /// As [`Zone::look`].
+    pub fn limited(&self, key: &[u8], rate: u64, now: Millis) -> Result<u64, StoreError> {
+        let (Limited::Within(excess) | Limited::Beyond(excess)) = self.look(key, rate, u64::MAX, now)?;
+        Ok(excess)
     }
 
     /// Counts a request of a key, unless that leaves more than `burst`, if one is given.
@@ -97,6 +113,8 @@ impl Zone {
             if let (Some(met), Some(mended)) = (&met, own.and_then(|own| own.bucket.mended(now))) {
                 shard.put_bucket(met, mended);
             }
+            // As with nginx it is used by that: who goes on asking stays refused, however many others come.
+            met.inspect(|met| self.mark_used(place, met));
             return Ok(Limited::Beyond(excess));
         }
         let wish = || Wish { place, key: &record_key, payload };

@@ -76,6 +76,11 @@ impl Matching {
     pub const fn has_parts(self) -> bool {
         matches!(self, Matching::Counter | Matching::Limit)
     }
+
+    /// Whether a full zone gives up what was used longest ago: ends follow from uses there, and tell less.
+    pub const fn goes_by_use(self) -> bool {
+        matches!(self, Matching::Session | Matching::Limit)
+    }
 }
 
 /// An address or network in the one form that its spellings share: bits beyond the length are zero, and an IPv4 address

@@ -9,7 +9,8 @@
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
-//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict`, `survey`: what a zone does. `session`:
+//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict` with
+//!   `hand` and `gather`, `survey`: what a zone does. `session`:
 //!   which server a client stays with. `renew`: stamping anew what was written by a clock that was ahead.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
@@ -26,6 +27,8 @@ mod evict;
 mod expiry;
 pub(crate) mod failpoint;
 mod feed;
+mod gather;
+mod hand;
 mod hash;
 mod heard;
 mod idle;

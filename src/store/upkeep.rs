@@ -276,7 +276,7 @@ impl Shard<'_> {
     }
 
     /// Finds the link that leads to a record, by its key.
-    fn met_at(&self, at: usize) -> Option<(Met, Vec<u8>)> {
+    pub(super) fn met_at(&self, at: usize) -> Option<(Met, Vec<u8>)> {
         let fields = self.block(at).fields();
         let mut payload = Vec::new();
         self.payload(&Met { at, from: 0, fields }, &mut payload);

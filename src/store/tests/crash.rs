@@ -157,7 +157,7 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
 
 /// A zone so small that the pool runs dry and tombstones are made in place; for the steps of eviction, one that evicts.
 fn zone_for(step: Step) -> Fixture {
-    let evict = matches!(step, Step::GivenUp | Step::GivenUpSoon);
+    let evict = matches!(step, Step::GivenUp | Step::GivenUpSoon | Step::Shifted);
     Fixture::with(32 << 10, Params { evict, sync: true, ..Params::new(identity(1)) })
 }
 

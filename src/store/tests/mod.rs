@@ -1,5 +1,6 @@
 //! Tests of the store through its face, and of what must hold inside.
 
+mod active;
 mod check;
 mod chosen;
 mod counter;
