@@ -15,10 +15,12 @@ my $zones = <<'CONF';
     limit_req_zone $binary_remote_addr   zone=KIND/all:1m   rate=1r/m SYNC;
     limit_req_zone "a constant"          zone=KIND/one:1m   rate=1 SYNC;
     limit_req_zone "LONG"                zone=KIND/long:1m  rate=1r/m SYNC;
+    limit_req_zone "HUGE"                zone=KIND/huge:32k rate=1r/m SYNC;
 CONF
-# With ?long=1 a key of 66,000 bytes: nginx says so when it asks for it.
+# With ?long=1 a key of 66,000 bytes: nginx says so when it asks for it. With ?huge=1 one for which its zone is too small.
 $zones =~ s/LONG/'$long' x 22/e;
-my $long = 'map $arg_long $long { default ""; 1 "' . 'x' x 3000 . '"; }' . "\n";
+$zones =~ s/HUGE/'$huge' x 20/e;
+my $long = join '', map { "map \$arg_$_ \$$_ { default ''; 1 '" . 'x' x 3000 . "'; }\n" } qw(long huge);
 my $server = <<'CONF';
     server {
         listen 127.0.0.1:%%KIND%%;
@@ -37,6 +39,9 @@ my $server = <<'CONF';
         location /none    { alias %%PREFIX%%/page; }
         location /order1  { limit_req zone=KIND/slow; limit_req zone=KIND/long; alias %%PREFIX%%/page; }
         location /order2  { limit_req zone=KIND/long; limit_req zone=KIND/slow; alias %%PREFIX%%/page; }
+        location /huge    { limit_req zone=KIND/huge; limit_req zone=KIND/slow burst=9 nodelay; alias %%PREFIX%%/page; }
+        location /huge2   { limit_req zone=KIND/slow burst=9 nodelay; limit_req zone=KIND/huge; alias %%PREFIX%%/page; }
+        location /hugedry { limit_req zone=KIND/huge; limit_req zone=KIND/slow burst=9 nodelay; limit_req_dry_run on; alias %%PREFIX%%/page; }
 
         location /main    { limit_req zone=KIND/slow; auth_request /sub; alias %%PREFIX%%/page; }
         location /submain { auth_request /sub; alias %%PREFIX%%/page; }
@@ -69,6 +74,7 @@ my $mixed = <<'CONF';
         location /stricter { limit_req zone=sync/slow burst=3 nodelay; limit_req zone=plain/other burst=1 nodelay; alias %%PREFIX%%/page; }
         location /dry     { limit_req zone=sync/slow burst=3 nodelay; limit_req zone=plain/other; limit_req_dry_run on; alias %%PREFIX%%/page; }
         location /drier   { limit_req zone=sync/slow; limit_req zone=plain/other burst=3 nodelay; limit_req_dry_run on; alias %%PREFIX%%/page; }
+        location /huge    { limit_req zone=plain/fast burst=5; limit_req zone=sync/huge; alias %%PREFIX%%/page; }
         location /long    { limit_req zone=plain/faster burst=5; limit_req zone=sync/fast burst=5; alias %%PREFIX%%/page; }
         location /longer  { limit_req zone=plain/fast burst=5; limit_req zone=sync/faster burst=5; alias %%PREFIX%%/page; }
     }
@@ -229,8 +235,20 @@ for my $kind (qw(plain sync)) {
     is(outcome($port{$kind}, "/alone?key=${key}y"), '200 PASSED', '... and no other that begins so');
 }
 
+# Keys that there is no room for.
+allow_log(qr/could not allocate node in limit_req zone/);
+for my $path (qw(/huge /huge2)) {
+    my $said = same("$path: a limit that can't count", ("$path?key=KEY&huge=1") x 2, ("$path?key=KEY") x 2);
+    is_deeply($said->[0], [ ('503 REJECTED') x 2, ('200 PASSED') x 2 ], '... is no way past it');
+}
+same('... nor in a dry run, which refuses nothing', ('/hugedry?key=KEY&huge=1') x 2);
+for my $kind (qw(plain sync)) {
+    my @lines = grep { m{\[alert\].*could not allocate node in limit_req zone "$kind/huge"} } $node->log_lines;
+    is(scalar @lines, 6, "$kind: each time the log names the zone");
+}
+
 # Both kinds together.
-my @keys = map { "m$_" } 1 .. 20;
+my @keys = map { "m$_" } 1 .. 30;
 sub mixed { my ($target, $count, $host) = @_; my $key = shift @keys; return [ map { outcome($node->port, $target =~ s/KEY/$key/gr, $host) } 1 .. $count ] }
 is_deeply(mixed('/sync?key=KEY', 4), [ ('200 PASSED') x 3, '503 REJECTED' ], 'a level with shared limits inherits none of nginx\'s');
 is_deeply(mixed('/plain?key=KEY', 4, 'other'), [ ('200 -') x 3, '503 -' ], 'a level with limits of nginx\'s inherits no shared ones');
@@ -250,6 +268,16 @@ is_deeply(mixed('/stricter?key=KEY', 5), [ ('200 PASSED') x 4, '503 REJECTED' ],
 is_deeply(mixed('/strict', 2), [ ('200 -') x 2 ], '... without any');
 is_deeply(mixed('/dry?key=KEY&other=KEY', 2), [ '200 PASSED', '200 REJECTED_DRY_RUN' ], 'a dry run in which nginx\'s would refuse');
 is_deeply(mixed('/drier?key=KEY&other=KEY', 2), [ '200 PASSED', '200 REJECTED_DRY_RUN' ], '... and one in which a shared one would');
+{
+    # nginx's own lets the second one wait, and the shared one can't count it.
+    my ($key, $socket, $began) = (shift @keys, tcp($node->port), time);
+    print {$socket} "GET /huge?key=$key&huge=1 HTTP/1.1\r\nHost: a\r\n\r\n" x 3
+        . "GET /huge?key=other$key HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    my ($bytes, $closed) = read_all($socket, 10);
+    is_deeply([ $bytes =~ m{^HTTP/1\.1 (\d+)}mg ], [ ('503') x 3, '200' ], 'a shared limit that can not count, where nginx\'s own would wait');
+    is_deeply([ $bytes =~ /^X-Status: (\S+)/mg ], [ ('REJECTED') x 3, 'PASSED' ], '... and what it says');
+    ok($closed, '... and the connection goes on to its end');
+}
 for (['/long', 'a shared limit'], ['/longer', 'one of nginx\'s']) {
     my ($target, $what) = @$_;
     my $key = shift @keys;

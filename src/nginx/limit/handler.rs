@@ -79,9 +79,10 @@ unsafe fn limit(r: *mut sys::ngx_http_request_t, main: &LimitMain, conf: &LimitC
                 Err(()) => return INTERNAL,
             };
             if n + 1 < conf.limits.len() || theirs.is_some() {
-                match one.zone.limited(one.key, one.rule.rate, now) {
-                    Ok(excess) if excess <= one.limit.burst => asked.push(one),
-                    found => return refuse(r, &one, &settings, found),
+                match one.zone.look(one.key, one.rule.rate, one.limit.burst, now) {
+                    Ok(Limited::Within(_)) => asked.push(one),
+                    Ok(Limited::Beyond(excess)) => return refuse(r, &one, &settings, Ok(excess)),
+                    Err(error) => return refuse(r, &one, &settings, Err(error)),
                 }
                 continue;
             }
@@ -109,7 +110,14 @@ unsafe fn limit(r: *mut sys::ngx_http_request_t, main: &LimitMain, conf: &LimitC
                         longest = Some(delay);
                     }
                 }
-                Err(error) => complain(r, one, error),
+                // No room, or another process is stuck. With nginx's own that shows when a limit is looked at; and a limit that
+                // can't count must not be a way past it.
+                Err(error) => {
+                    if answer == AGAIN {
+                        wait_no_more(r);
+                    }
+                    return refuse(r, one, &settings, Err(error));
+                }
             }
         }
         if let Some(longest) = longest {
@@ -153,7 +161,7 @@ fn counted<'a>(one: &Asked<'a>, excess: u64, settings: &Settings) -> Delay<'a> {
     Delay { millis, excess, name: one.name }
 }
 
-/// A limit is exceeded, or couldn't be looked at.
+/// A limit is exceeded, or couldn't be looked at or counted with.
 unsafe fn refuse(
     r: *mut sys::ngx_http_request_t,
     one: &Asked<'_>,
@@ -229,6 +237,20 @@ unsafe fn wait(r: *mut sys::ngx_http_request_t, millis: sys::ngx_msec_t) -> sys:
         sys::ngx_add_timer(write, millis);
     }
     AGAIN
+}
+
+/// Ends what `wait`, or nginx's own handler, has begun.
+unsafe fn wait_no_more(r: *mut sys::ngx_http_request_t) {
+    // SAFETY: the caller's request is live, and waits.
+    unsafe {
+        let write = (*(*r).connection).write;
+        (*write).set_delayed(0);
+        if (*write).timer_set() != 0 {
+            sys::ngx_del_timer(write);
+        }
+        (*r).read_event_handler = Some(sys::ngx_http_block_reading);
+        (*r).write_event_handler = Some(sys::ngx_http_core_run_phases);
+    }
 }
 
 /// The connection can be written to, or the time is over.
