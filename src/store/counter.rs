@@ -148,7 +148,7 @@ impl Zone {
             };
             // Parts that would have outlived it must not come back when it has ended.
             let shortened = self.is_sync() && expires.is_some_and(|end| tally.latest > end);
-            shard.move_sequence();
+            let _changing = shard.changing();
             let (record, end, met) = ((&*base, Kind::Counter), (expires, shortened), tally.base.as_ref());
             let made = match (met, &tally.freed) {
                 (None, Some(part)) => {
@@ -221,6 +221,10 @@ impl Zone {
         let shard = self.shard_unlocked(place.shard);
         for _ in 0..UNLOCKED_TRIES {
             let sequence = shard.sequence();
+            if shard.is_changing() {
+                std::hint::spin_loop();
+                continue;
+            }
             let tally = self.tally(place, key, now);
             if shard.is_unmoved(sequence) {
                 return Ok(tally);
@@ -304,6 +308,8 @@ impl Shard<'_> {
             self.cut(place, key, now);
             Tally { own_met, shared_met, .. } = self.zone.tally(place, key, now);
         }
+        // One record more or less is one sum or the other; two are not.
+        let _changing = (start != 0).then(|| self.changing());
         self.move_sequence();
         let shared = (start != 0).then(|| Role::Part(PartId::SHARED).of(key));
         let begin =
@@ -348,7 +354,7 @@ impl Shard<'_> {
         let zone = self.zone;
         let keeps = zone.leaves_tombstones();
         let retention = if zone.is_sync() { zone.retention() } else { zone.lapsed_retention() };
-        self.move_sequence();
+        let _changing = self.changing();
         let version = match &tally.base {
             Some(met) => {
                 let version = Version { stamp: self.stamp(now), origin: zone.node() };

@@ -188,6 +188,8 @@ pub mod shard {
     pub const FEED: usize = 48;
     /// Moves before a freed block can be used again.
     pub const SEQUENCE: usize = 64;
+    /// Not 0 while something is done in several steps, of which who adds up several records must see all or none.
+    pub const CHANGING: usize = 72;
 
     // Seldom changed, and read by every write.
     /// Expiry: the tick up to which all is done, the tick of the next that is due, a list being emptied.

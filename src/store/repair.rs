@@ -54,6 +54,7 @@ impl Shard<'_> {
             }
         }
         self.witness(Stamp(self.get(shard::LAST_OWN)));
+        self.end_change();
         self.change();
         self.mark_dirty();
     }

@@ -10,7 +10,7 @@ use super::keys::Grave;
 use super::layout::{header, shard};
 use super::shard::{Met, Shard};
 use super::{Matching, Rule, StoreError, Zone};
-use crate::record::{Millis, Record, Stamp, Version, beats};
+use crate::record::{Millis, Record, Role, Stamp, Version, beats};
 
 /// What became of a remote record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +199,9 @@ impl Zone {
                     value_len: value.map_or(0, <[u8]>::len),
                     tag: place.tag,
                 };
+                let is_base = || matches!(Role::split(record.key), Some((_, Role::Base)));
+                // It takes the parts with it.
+                let _changing = (self.matching == Matching::Counter && is_base()).then(|| shard.changing());
                 let known = match self.matching {
                     Matching::Limit => met.as_ref().and_then(|met| self.share_in(met)),
                     _ => None,

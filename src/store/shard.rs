@@ -414,6 +414,20 @@ impl<'a> Shard<'a> {
         self.base + field
     }
 
+    /// What follows, as long as this lives, is one change to those who add up several records without the lock.
+    pub fn changing(&self) -> Changing<'_, 'a> {
+        self.set(shard::CHANGING, 1);
+        // Who began before it is told by this one; who begins after it has met this one, and so the word before it.
+        self.move_sequence();
+        Changing(self)
+    }
+
+    /// Nothing is half done.
+    pub fn end_change(&self) {
+        // Release: who finds the word cleared finds all that was done.
+        self.set_with(shard::CHANGING, 0, Release);
+    }
+
     /// Adds one to a counter.
     pub fn bump(&self, field: usize) {
         self.set(field, self.get(field) + 1);
@@ -479,6 +493,15 @@ impl Drop for Shard<'_> {
     }
 }
 
+/// See [`Shard::changing`].
+pub struct Changing<'s, 'a>(&'s Shard<'a>);
+
+impl Drop for Changing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.end_change();
+    }
+}
+
 /// A shard looked at without its lock.
 pub struct UnlockedShard<'a> {
     zone: &'a Zone,
@@ -501,6 +524,12 @@ impl UnlockedShard<'_> {
     #[inline]
     pub fn sequence(&self) -> u64 {
         self.zone.region.load64(self.base + shard::SEQUENCE, Acquire)
+    }
+
+    /// Whether something is half done; to be asked after [`UnlockedShard::sequence`].
+    #[inline]
+    pub fn is_changing(&self) -> bool {
+        self.zone.region.load64(self.base + shard::CHANGING, Acquire) != 0
     }
 
     /// Whether nothing that was read since `sequence` can have been reused meanwhile.

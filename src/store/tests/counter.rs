@@ -8,7 +8,7 @@ use super::check::check;
 use super::crash::{Ledger, end, fork};
 use super::*;
 use crate::record::{Count, Kind, PartId, Record, Role, Stamp, Version};
-use crate::store::failpoint::{ALL, armed};
+use crate::store::failpoint::{ALL, Step, armed};
 use crate::store::{Applied, Batch, Condition, Counted, DumpPlace, Life, Matching, Missing, StoreError, Written};
 
 const ANY_DRIFT: Millis = Millis::MAX;
@@ -535,4 +535,61 @@ fn what_is_added_where_an_end_came_joins_what_is_still_there() {
     give_all(&two, &late, START + HOUR + 2);
     assert_eq!(add(&late, b"k", 1, START + HOUR + 3), 3);
     assert_eq!(sum(&late, b"k", START + HOUR + 5), None);
+}
+
+#[test]
+fn a_look_meets_no_counter_half_begun() {
+    for nth in 1..=3 {
+        let zone = counters(1, None, true);
+        let child = fork(|| {
+            armed::arm(Step::Published, nth, libc::SIGSTOP);
+            let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
+            let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
+        });
+        let mut status = 0;
+        // SAFETY: a child of ours; this returns when it has stopped.
+        unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+        assert!(libc::WIFSTOPPED(status));
+        let mut text = Vec::new();
+        let looked = zone.get(b"k", START, &mut text);
+        assert!(looked == Err(StoreError::Busy) || text == b"101" || text == b"102", "{nth}: {looked:?} {text:?}");
+        // SAFETY: a child of ours goes on.
+        unsafe { libc::kill(child, libc::SIGCONT) };
+        assert_eq!(end(child, 0), None);
+        assert_eq!(sum(&zone, b"k", START), Some(102));
+        check(&zone);
+    }
+}
+
+#[test]
+fn a_look_meets_only_sums_that_were() {
+    const ROUNDS: u32 = 5_000;
+    for sync in [false, true] {
+        let zone = counters(1, None, sync);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut looks = 0_u64;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let seen = sum(&zone, b"k", START);
+                    assert!([None, Some(101), Some(121), Some(141), Some(7)].contains(&seen), "{seen:?} never was");
+                    looks += 1;
+                }
+                looks
+            });
+            for _ in 0..ROUNDS {
+                if reader.is_finished() {
+                    break;
+                }
+                zone.count(b"k", 1, Missing::Begin(100, Life::Default), START).expect("room");
+                add(&zone, b"k", 20, START);
+                add(&zone, b"k", 20, START);
+                set(&zone, b"k", 7, START);
+                zone.delete(b"k", START).expect("deleted");
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(reader.join().expect("no other sums") > 0);
+        });
+        check(&zone);
+    }
 }
