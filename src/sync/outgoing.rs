@@ -12,7 +12,7 @@ use super::session::Seldom;
 use super::write;
 use super::{Held, Limits};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Cursor, FeedEnd, Rule, ShardMask, StoreError, Zone};
+use crate::store::{Cursor, FeedEnd, Known, Rule, ShardMask, StoreError, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
 const CALLS_A_STEP: u32 = 256;
@@ -339,19 +339,30 @@ impl Outgoing {
         if matches!(self.state, State::Refused) {
             return;
         }
-        let known = known(cx.zone, cx.own);
+        let known = known(cx.zone, self.told.len());
         let mark = known.iter().fold(mark, |sum, entry| sum.wrapping_add(entry.mark()));
         if self.told_all == Some(mark) {
             return;
         }
-        let others = known.into_iter().filter(|entry| entry.identity != peer);
-        let others = others.map(|entry| Entry { gone: gone(entry.identity), ..entry });
-        let changed = others.filter(|entry| self.told_of(entry.identity) != Some(entry));
-        // Who is gone, or isn't any more, at once; the others by turns.
-        let (mut tell, mut living): (Vec<Entry>, Vec<Entry>) =
-            changed.partition(|entry| entry.gone || self.told_of(entry.identity).is_some_and(|told| told.gone));
-        living.sort_unstable_by_key(|entry| (Some(entry.identity) <= self.told_to, entry.identity));
-        living.truncate(LIVING_AT_ONCE);
+        let turn = |entry: &Entry| (Some(entry.identity) <= self.told_to, entry.identity);
+        let (mut tell, mut living): (Vec<Entry>, Vec<Entry>) = (Vec::new(), Vec::new());
+        for entry in known.into_iter().filter(|entry| entry.identity != peer) {
+            let entry = Entry { gone: gone(entry.identity), ..entry };
+            let told = self.told_of(entry.identity);
+            // Who is gone, or isn't any more, at once; the others by turns.
+            if told == Some(&entry) {
+                continue;
+            }
+            if entry.gone || told.is_some_and(|told| told.gone) {
+                tell.push(entry);
+                continue;
+            }
+            let place = living.partition_point(|other| turn(other) < turn(&entry));
+            if place < LIVING_AT_ONCE {
+                living.truncate(LIVING_AT_ONCE - 1);
+                living.insert(place, entry);
+            }
+        }
         self.told_to = living.last().map(|entry| entry.identity);
         tell.append(&mut living);
         self.told_all = tell.is_empty().then_some(mark);
@@ -444,7 +455,7 @@ impl Outgoing {
     fn begin_round(&mut self, cx: &Context<'_>) -> Round {
         // Read first, and closed second: what the positions cover was applied before the walk, and lies in its way.
         let writes = writes(cx.zone);
-        let others = (self.full && !self.begun).then(|| known(cx.zone, cx.own));
+        let others = (self.full && !self.begun).then(|| known(cx.zone, 0));
         let (until, held) = cx.zone.close(cx.now);
         let todo = held | std::mem::take(&mut self.marked);
         let todo = if others.is_some() { cx.zone.all_shards() } else { todo };
@@ -552,18 +563,15 @@ fn writes(zone: &Zone) -> u64 {
     (0..zone.all_shards().count_ones()).map(|shard| zone.writes(shard)).sum()
 }
 
-/// What this node has of other origins; nothing may be promised of them if records didn't fit here.
-fn known(zone: &Zone, own: Identity) -> Vec<Entry> {
-    let lacks = zone.lacks();
-    let promised = |(identity, stamp)| if lacks.of(identity) == Stamp::ZERO { stamp } else { Stamp::ZERO };
-    let positions = zone.positions().into_iter().filter(|(identity, _)| *identity != own);
-    let entry = |(identity, stamp)| Entry {
-        identity,
-        stamp: promised((identity, stamp)),
-        gone: false,
-        anew: !zone.is_whole(identity),
-    };
-    positions.map(entry).collect()
+/// What this node has of other origins; nothing may be promised of them if records didn't fit here. `about`: how many there may
+/// be.
+fn known(zone: &Zone, about: usize) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(about + 1);
+    zone.known_of_others(|Known { origin, position, is_lacking, is_whole }| {
+        let stamp = if is_lacking { Stamp::ZERO } else { position };
+        entries.push(Entry { identity: origin, stamp, gone: false, anew: !is_whole });
+    });
+    entries
 }
 
 /// The largest frame to send to a peer that accepts `peer` bytes.

@@ -4,7 +4,7 @@ use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Lacks, Life, Written};
+use crate::store::{Applied, Condition, Control, Known, Lacks, Life, Written};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -155,4 +155,32 @@ fn what_a_zone_that_evicts_lacks_may_have_been_given_up_before_it_was_sent() {
     assert_eq!(apply(record(Some(b"new"), 8, 7)), Applied::Newer);
     assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"new"[..]));
     check(&zone);
+}
+
+#[test]
+fn what_others_are_told_of_origins_is_what_each_look_by_itself_says() {
+    let zone = Fixture::new(64 << 10, None, true);
+    (7..60).for_each(|node| _ = zone.advance(identity(node), stamp(node.into())));
+    zone.mark_anew(identity(9));
+    let told = || {
+        let mut told = Vec::new();
+        zone.known_of_others(|known| told.push(known));
+        told
+    };
+    let alone = || {
+        let others = zone.positions().into_iter().filter(|(origin, _)| *origin != identity(1));
+        let known = others.map(|(origin, position)| Known {
+            origin,
+            position,
+            is_lacking: zone.lacks().of(origin) > Stamp::ZERO,
+            is_whole: zone.is_whole(origin),
+        });
+        known.collect::<Vec<_>>()
+    };
+    assert_eq!((told(), told().len()), (alone(), 53));
+    assert_eq!(told().iter().filter(|known| !known.is_whole).count(), 1);
+    assert!(!zone.has_left_out() && told().iter().all(|known| !known.is_lacking));
+    zone.count_lacked(stamp(6));
+    assert!(zone.has_left_out() && told().iter().all(|known| known.is_lacking));
+    assert_eq!(told(), alone());
 }
