@@ -66,7 +66,8 @@ impl Control {
 
     /// All that were heard of, and when, sorted.
     pub fn heard_of(&self) -> Vec<(Identity, Millis)> {
-        let mut all: Vec<_> = self.heard_nodes().into_iter().map(|heard| (heard.node, heard.at)).collect();
+        let mut all: Vec<_> =
+            self.heard_entries().map(|entry| (self.identity_at(entry), self.get(entry + AT))).collect();
         all.sort_unstable();
         all
     }

@@ -11,7 +11,6 @@ use super::digest::{Digest, Digests, Pass, Terms};
 use super::incoming::Context;
 use super::message::{DIGEST, Entry, LISTED, Listed, MAX_RANGE_BITS, MAX_WANTED};
 use super::positions::Positions;
-use super::session::Heard;
 use super::write::{self, Question};
 use super::{NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Stamp, Version};
@@ -505,7 +504,7 @@ impl Round {
         if !Rule::MadeUp.holds() {
             return self.lacks.clone();
         }
-        let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), Heard::new(cx.node, cx.now));
+        let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
         let mut is_here = |origin, lacked: Stamp| {
             let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
             let is_lost = !is_told && (origin == cx.own || heard.gone(origin));

@@ -9,6 +9,7 @@ use super::write;
 use super::{Held, NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
 use crate::store::{Applied, Joining, Rule, StoreError, Zone};
+use std::cell::OnceCell;
 
 /// First and longest wait before what was refused is asked for again, milliseconds.
 const AGAIN: (u64, u64) = (1_000, 30_000);
@@ -35,6 +36,15 @@ pub struct Context<'a> {
     pub t: u64,
     /// Log lines.
     pub notes: &'a mut Notes,
+    /// Who was heard of lately, once a zone has asked.
+    pub heard: OnceCell<Heard>,
+}
+
+impl Context<'_> {
+    /// Who was heard of lately.
+    pub fn heard(&self) -> &Heard {
+        self.heard.get_or_init(|| Heard::new(self.node, self.now))
+    }
 }
 
 /// One zone of one session.
@@ -465,8 +475,8 @@ impl Incoming {
         if self.all_heard == Some(mark) {
             return false;
         }
-        let heard = Heard::new(cx.node, cx.now);
-        self.all_heard = self.have.iter().all(|have| !lost(cx, &heard, have.entry.identity)).then_some(mark);
+        let heard = cx.heard();
+        self.all_heard = self.have.iter().all(|have| !lost(cx, heard, have.entry.identity)).then_some(mark);
         if self.all_heard.is_some() {
             return false;
         }
@@ -474,7 +484,7 @@ impl Incoming {
         let mut due = false;
         for have in &mut self.have {
             let Entry { identity, stamp, gone: gone_there, .. } = have.entry;
-            if !lost(cx, &heard, identity) {
+            if !lost(cx, heard, identity) {
                 continue;
             }
             // What the table of origins has no room for would be asked for again and again.

@@ -13,6 +13,7 @@ use crate::record::{Identity, Millis};
 use crate::store::Traffic;
 use crate::store::control::Counter;
 use messages::Chunks;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// Entries of HAVE that a session keeps, over all zones.
@@ -149,6 +150,10 @@ impl Pull {
     }
 
     fn advance(&mut self, now: Millis) -> u64 {
+        // Bytes come in many pieces at once, and what is due next is asked of every zone.
+        if !self.pace.has_moved(now) {
+            return self.pace.t;
+        }
         let due = self.due();
         self.pace.advance(now, due, &self.node.limits)
     }
@@ -293,7 +298,7 @@ impl Pull {
 
     /// Does something with each zone that is taken.
     fn each(&mut self, peer: Identity, now: Millis, mut act: impl FnMut(&mut Incoming, &mut Context<'_>)) {
-        let t = self.pace.t;
+        let (t, mut heard) = (self.pace.t, OnceCell::new());
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
                 node: &self.node,
@@ -304,8 +309,10 @@ impl Pull {
                 now,
                 t,
                 notes: &mut self.notes,
+                heard,
             };
             act(incoming, &mut cx);
+            heard = cx.heard;
         }
     }
 }

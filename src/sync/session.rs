@@ -34,6 +34,11 @@ impl Pace {
         self.t
     }
 
+    /// Whether the clock says something else than at the last call: if not, no time has passed, whatever was due.
+    pub const fn has_moved(&self, now: Millis) -> bool {
+        now != self.wall
+    }
+
     /// Whether it is `due`, or the clock was set back, so that nobody knows when that is.
     pub const fn is_due(&self, now: Millis, due: u64) -> bool {
         now < self.wall || now >= self.wall_at(due)

@@ -10,6 +10,7 @@ use super::super::{NoteLevel, write};
 use super::{ACK_DELAY, Pull};
 use crate::record::{Identity, Kind, Millis};
 use crate::store::{Drift, Matching, Side};
+use std::cell::OnceCell;
 
 /// Refused zones are shown up to here: each is looked for in a table, and a peer may announce thousands.
 const MAX_SHOWN: usize = 64;
@@ -233,6 +234,7 @@ impl Pull {
             now,
             t: self.pace.t,
             notes: &mut self.notes,
+            heard: OnceCell::new(),
         };
         Ok((incoming, (cx, &self.defined)))
     }
