@@ -251,7 +251,9 @@ impl Region {
         let mut offset = offset + head.len();
         let (words, tail) = at.as_chunks::<8>();
         for word in words {
-            self.store64(offset, u64::from_le_bytes(*word), Relaxed);
+            // SAFETY: a multiple of 8 within the range that `holds` has checked; the rest as for `word32`.
+            let own = unsafe { self.base.add(offset).cast::<AtomicU64>().as_ref() };
+            own.store(u64::from_le_bytes(*word), Relaxed);
             offset += 8;
         }
         self.write_bytes(offset, tail);
