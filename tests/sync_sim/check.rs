@@ -147,7 +147,7 @@ struct Past {
 /// All that was acknowledged in a simulation.
 pub struct History {
     /// By zone and key.
-    acts: BTreeMap<(usize, Vec<u8>), Vec<Acknowledged>>,
+    acts: [BTreeMap<Vec<u8>, Vec<Acknowledged>>; ZONES.len()],
     clears: Vec<Emptied>,
     /// By zone.
     past: [Past; ZONES.len()],
@@ -166,7 +166,7 @@ pub struct History {
 impl History {
     pub fn new(retention: Millis, numbers: Numbers, one_ahead: bool) -> History {
         History {
-            acts: BTreeMap::new(),
+            acts: Default::default(),
             clears: Vec::new(),
             past: Default::default(),
             retention,
@@ -193,7 +193,7 @@ impl History {
         let positions = node.zone(zone).positions().into();
         let number = self.count;
         let acknowledged = Acknowledged { version, number, was: None, by, author: by, act, at, positions, replaced };
-        self.acts.entry((zone, key.to_vec())).or_default().push(acknowledged);
+        self.acts[zone].entry(key.to_vec()).or_default().push(acknowledged);
         self.count += 1;
     }
 
@@ -214,7 +214,8 @@ impl History {
             self.ledger.forget(node);
         }
         let lost = |at: usize| zone.is_none_or(|zone| zone == at);
-        let acts = self.acts.iter_mut().filter(|((at, _), _)| lost(*at)).flat_map(|(_, acts)| acts);
+        let zones = self.acts.iter_mut().enumerate().filter(|(at, _)| lost(*at));
+        let acts = zones.flat_map(|(_, keys)| keys.values_mut().flatten());
         let clears = self.clears.iter_mut().filter(|emptied| lost(emptied.zone)).map(|emptied| &mut emptied.by);
         acts.map(|act| &mut act.by).chain(clears).filter(|by| **by == node).for_each(|by| *by = NOBODY);
     }
@@ -239,7 +240,7 @@ impl History {
         (before, after): (&Versions, &Versions),
         (emptied, cleared): (Stamp, Stamp),
     ) {
-        for ((_, key), acts) in self.acts.iter_mut().filter(|((z, _), _)| *z == zone) {
+        for (key, acts) in &mut self.acts[zone] {
             let (old, new) = (before.get(key), after.get(key));
             let known =
                 old.filter(|old| old.stamp > latest).and_then(|old| acts.iter().find(|act| act.version == *old));
@@ -279,7 +280,7 @@ impl History {
             Some(one) => one.positions.clone(),
             None => Rc::new([]),
         };
-        for act in self.acts.range_mut((zone, Vec::new())..(zone + 1, Vec::new())).flat_map(|(_, acts)| acts) {
+        for act in self.acts[zone].values_mut().flatten() {
             if act.by == node {
                 act.forget_but(&known);
             }
@@ -288,24 +289,18 @@ impl History {
     }
 
     /// Whether what `node` shows now can be true.
-    pub fn check_now(
-        &self,
-        node: usize,
-        zone: usize,
-        live: &BTreeMap<Vec<u8>, Live>,
-        now: Millis,
-    ) -> Result<(), String> {
+    pub fn check_now(&self, node: usize, zone: usize, live: &Shown, now: Millis) -> Result<(), String> {
         if self.numbers.have_parts() && ZONES[zone].counts {
             return self.ledger.check_now(node, zone, |key| self.shown(live, key));
         }
         self.check_true(zone, live)?;
-        for (key, record) in live {
+        for (key, record) in live.iter() {
             let own = |by: &usize| *by == node;
             let emptied = self
                 .clears
                 .iter()
                 .any(|emptied| emptied.zone == zone && own(&emptied.by) && emptied.stamp >= record.version.stamp);
-            let acts = self.acts.get(&(zone, key.clone())).map_or(&[][..], Vec::as_slice);
+            let acts = self.acts[zone].get(key).map_or(&[][..], Vec::as_slice);
             let last =
                 acts.iter().filter(|act| own(&act.by) && act.version > record.version).map(|act| act.version).max();
             if emptied || last.is_some_and(|last| !self.forgotten(zone, acts, last, record.version, now)) {
@@ -316,18 +311,18 @@ impl History {
     }
 
     /// Whether `live`, which all nodes hold, keeps every promise.
-    pub fn check(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>, now: Millis) -> Result<(), String> {
+    pub fn check(&self, zone: usize, live: &Shown, now: Millis) -> Result<(), String> {
         if self.numbers.have_parts() && ZONES[zone].counts {
             return self.ledger.check(zone, |key| self.shown(live, key));
         }
         self.check_true(zone, live)?;
-        for (key, record) in live {
+        for (key, record) in live.iter() {
             let older = |emptied: &&Emptied| emptied.by != NOBODY && emptied.stamp >= record.version.stamp;
             if let Some(emptied) = self.clears_of(zone).find(older) {
                 return Err(format!("key {key:?} holds {record:?}, older than an emptying: {emptied:?}"));
             }
         }
-        for ((_, key), acts) in self.acts.iter().filter(|((z, _), _)| *z == zone) {
+        for (key, acts) in &self.acts[zone] {
             let Some(last) = acts.iter().filter(|act| act.by != NOBODY).max_by_key(|act| act.version) else { continue };
             match live.get(key) {
                 Some(record) if record.version >= last.version => {
@@ -350,7 +345,7 @@ impl History {
     }
 
     /// What a counter stands at, or how many were admitted of what is limited. `None`: that is no number.
-    fn shown(&self, live: &BTreeMap<Vec<u8>, Live>, key: &[u8]) -> Option<i64> {
+    fn shown(&self, live: &Shown, key: &[u8]) -> Option<i64> {
         if self.numbers == Numbers::Limits {
             return Some(limits::admitted(live, key));
         }
@@ -358,9 +353,9 @@ impl History {
     }
 
     /// Whether all of it was written by somebody.
-    fn check_true(&self, zone: usize, live: &BTreeMap<Vec<u8>, Live>) -> Result<(), String> {
-        for (key, record) in live {
-            let acts = self.acts.get(&(zone, key.clone())).into_iter().flatten();
+    fn check_true(&self, zone: usize, live: &Shown) -> Result<(), String> {
+        for (key, record) in live.iter() {
+            let acts = self.acts[zone].get(key).into_iter().flatten();
             match acts.map(|act| (act.version, &act.act)).find(|(version, _)| *version == record.version) {
                 Some((_, Act::Put { value, expires })) if *value == record.value && *expires == record.expires => {}
                 found => return Err(format!("key {key:?} holds {record:?}, which nobody wrote ({found:?})")),
@@ -414,7 +409,7 @@ impl History {
         // What a clock that was off let go isn't remembered.
         let now = now.max(self.latest);
         let (retention, past) = (self.retention, self.past[zone].given_up);
-        for act in self.acts.range_mut((zone, Vec::new())..(zone + 1, Vec::new())).flat_map(|(_, acts)| acts) {
+        for act in self.acts[zone].values_mut().flatten() {
             let remembered = act.over_since(now).is_none_or(|since| now + 100 < since + retention.min(60_000));
             if act.by == node && remembered && act.version.stamp > past {
                 act.positions = positions.clone();
@@ -430,9 +425,12 @@ impl History {
         for (past, zone) in self.past.iter_mut().zip(node.node.zones.iter().map(|zone| zone.zone)) {
             past.given_up = past.given_up.max(zone.purge_floor());
             past.evicted = past.evicted.max(zone.may_lack());
-            let lacks = zone.lacks();
-            past.left_out =
-                lacks.of.iter().map(|(_, stamp)| *stamp).chain([lacks.any, past.left_out]).max().unwrap_or_default();
+            // Asked after every step of the agents, of every zone.
+            if zone.has_left_out() {
+                let lacks = zone.lacks();
+                let left_out = lacks.of.iter().map(|(_, stamp)| *stamp).chain([lacks.any]).max();
+                past.left_out = past.left_out.max(left_out.unwrap_or_default());
+            }
         }
     }
 
@@ -455,10 +453,25 @@ impl History {
 /// What a zone held when its changes were counted last.
 pub type Seen = Option<(u64, Rc<BTreeMap<Vec<u8>, Live>>)>;
 
+/// The live records of a zone.
+pub struct Shown {
+    held: Rc<BTreeMap<Vec<u8>, Live>>,
+    now: Millis,
+}
+
+impl Shown {
+    pub fn get(&self, key: &[u8]) -> Option<&Live> {
+        self.held.get(key).filter(|live| live.is_there(self.now))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Vec<u8>, &Live)> {
+        self.held.iter().filter(|(_, live)| live.is_there(self.now))
+    }
+}
+
 /// All live records of a zone.
-pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<BTreeMap<Vec<u8>, Live>, StoreError> {
-    let held = held(node, zone)?;
-    Ok(held.iter().filter(|(_, live)| live.is_there(now)).map(|(key, live)| (key.clone(), live.clone())).collect())
+pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<Shown, StoreError> {
+    Ok(Shown { held: held(node, zone)?, now })
 }
 
 /// All records of a zone that are no tombstones, also such as have ended. Looked at again only if the zone has changed.
@@ -493,19 +506,15 @@ fn listed(node: &SimNode, zone: usize) -> Result<BTreeMap<Vec<u8>, Live>, StoreE
 }
 
 /// The live records that all of these nodes hold in a zone, or where two differ; `None`: there are no nodes.
-pub fn agreed(
-    nodes: &[(usize, &SimNode)],
-    zone: usize,
-    now: Millis,
-) -> Result<Option<BTreeMap<Vec<u8>, Live>>, String> {
+pub fn agreed(nodes: &[(usize, &SimNode)], zone: usize, now: Millis) -> Result<Option<Shown>, String> {
     let text = |error: StoreError| error.to_string();
     let Some(((at_first, first), rest)) = nodes.split_first() else { return Ok(None) };
     let first = contents(first, zone, now).map_err(text)?;
     for (at, node) in rest {
-        let records = held(node, zone).map_err(text)?;
-        if !first.iter().eq(records.iter().filter(|(_, live)| live.is_there(now))) {
-            let records = contents(node, zone, now).map_err(text)?;
-            let key = first.keys().chain(records.keys()).find(|key| first.get(*key) != records.get(*key));
+        let records = contents(node, zone, now).map_err(text)?;
+        if !first.iter().eq(records.iter()) {
+            let keys = || first.iter().chain(records.iter()).map(|(key, _)| key);
+            let key = keys().find(|key| first.get(key) != records.get(key));
             let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
             let name = ZONES[zone].name;
             return Err(format!("zone {name}, key {key:?}: node {at_first} holds {a:?} and node {at} {b:?}"));

@@ -2,7 +2,7 @@
 //!
 //! The rate is so low that nothing runs out, and so what all have admitted is what a bucket may hold.
 
-use crate::check::Live;
+use crate::check::{Live, Shown};
 use crate::counts::Ledger;
 use crate::node::SimNode;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ fn share(value: &[u8]) -> Option<Share> {
 }
 
 /// How many requests of a key these shares tell of.
-pub fn admitted(shares: &BTreeMap<Vec<u8>, Live>, key: &[u8]) -> i64 {
+pub fn admitted(shares: &Shown, key: &[u8]) -> i64 {
     let of_key = shares.iter().filter(|(record, _)| Role::split(record).is_some_and(|(of, _)| of == key));
     of_key.filter_map(|(_, live)| live.value.last_chunk()).map(|count| i64::from(u32::from_le_bytes(*count))).sum()
 }

@@ -7,11 +7,17 @@ use std::collections::VecDeque;
 use zonemesh::record::Millis;
 use zonemesh::sync::{Pull, Push, SessionError};
 
+/// Bytes that have arrived are kept up to here.
+const KEPT: usize = 16 * 1024;
+
 /// Bytes on their way in one direction; what is sent first arrives first.
 #[derive(Default)]
 pub struct Pipe {
-    pieces: VecDeque<(Millis, Vec<u8>)>,
-    in_flight: usize,
+    /// When each piece arrives, and how long it is.
+    pieces: VecDeque<(Millis, usize)>,
+    /// Those bytes, after some that have arrived.
+    bytes: Vec<u8>,
+    arrived: usize,
     /// The sender has closed its end; seen when all before it has arrived.
     closed_at: Option<Millis>,
     last: Millis,
@@ -19,7 +25,11 @@ pub struct Pipe {
 
 impl Pipe {
     fn send(&mut self, rng: &mut Rng, now: Millis, delay: Millis, mut bytes: &[u8]) {
-        self.in_flight += bytes.len();
+        if self.arrived == self.bytes.len() || self.arrived > KEPT {
+            self.bytes.drain(..self.arrived);
+            self.arrived = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
         while !bytes.is_empty() {
             let most = match rng.below(4) {
                 0 => 7,
@@ -28,7 +38,7 @@ impl Pipe {
             };
             let (piece, rest) = bytes.split_at(bytes.len().min(rng.between(1, most) as usize));
             self.last = self.last.max(now + rng.between(1, delay));
-            self.pieces.push_back((self.last, piece.to_vec()));
+            self.pieces.push_back((self.last, piece.len()));
             bytes = rest;
         }
     }
@@ -37,11 +47,22 @@ impl Pipe {
         self.closed_at.get_or_insert(self.last.max(now) + delay);
     }
 
-    fn receive(&mut self, now: Millis) -> Option<Vec<u8>> {
+    fn receive(&mut self, now: Millis) -> Option<&[u8]> {
         self.pieces.front().filter(|(at, _)| *at <= now)?;
-        let (_, bytes) = self.pieces.pop_front()?;
-        self.in_flight -= bytes.len();
-        Some(bytes)
+        let (_, length) = self.pieces.pop_front()?;
+        let from = self.arrived;
+        self.arrived += length;
+        Some(&self.bytes[from..self.arrived])
+    }
+
+    fn in_flight(&self) -> usize {
+        self.bytes.len() - self.arrived
+    }
+
+    /// What is under way is lost, but for the first pieces.
+    fn lose(&mut self, keep: usize) {
+        self.pieces.truncate(keep);
+        self.bytes.truncate(self.arrived + self.pieces.iter().map(|(_, length)| length).sum::<usize>());
     }
 
     fn ended(&self, now: Millis) -> bool {
@@ -86,6 +107,8 @@ pub struct Moved {
     pub beyond: usize,
     /// Log lines, and whose.
     pub notes: Vec<(usize, String)>,
+    /// Stands for every byte that was sent, and when: what changes nothing but the speed leaves it as it is.
+    pub trace: u64,
 }
 
 impl Moved {
@@ -96,10 +119,21 @@ impl Moved {
         for (sum, (frames, bytes)) in self.frames.iter_mut().zip(other.frames) {
             *sum = (sum.0 + frames, sum.1 + bytes);
         }
+        self.note(other.trace);
     }
 
-    fn count(&mut self, to: Option<usize>, out: &[u8]) {
+    fn note(&mut self, word: u64) {
+        self.trace = (self.trace ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+
+    fn count(&mut self, to: Option<usize>, now: Millis, out: &[u8]) {
+        if out.is_empty() {
+            return;
+        }
         self.bytes += out.len() as u64;
+        let (words, tail) = out.as_chunks::<8>();
+        words.iter().for_each(|word| self.note(u64::from_le_bytes(*word)));
+        self.note(tail.iter().fold(now, |word, byte| word << 8 | u64::from(*byte)));
         let mut rest = out;
         while let Some((prefix, body)) = rest.split_first_chunk::<4>() {
             let length = u32::from_le_bytes(*prefix) as usize;
@@ -168,11 +202,10 @@ impl Link {
     /// What is under way towards the dialled node is lost, from some byte on.
     pub fn lose_forth(&mut self, rng: &mut Rng) {
         let keep = rng.below(self.forth.pieces.len() as u64 + 1) as usize;
-        self.forth.pieces.truncate(keep);
-        self.forth.in_flight = self.forth.pieces.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.forth.lose(keep);
     }
 
-    /// Lets both ends do what is due. `clocks`: of the dialer and of the dialled node.
+    /// Lets both ends do what is due. `clocks`: of the dialer and of the dialled node; `out` is used for what they send.
     pub fn step(
         &mut self,
         rng: &mut Rng,
@@ -180,6 +213,7 @@ impl Link {
         (here, there): (Millis, Millis),
         lie: Option<Lie>,
         moved: &mut Moved,
+        out: &mut Vec<u8>,
     ) -> Result<(), SessionError> {
         if self.dead() {
             return Ok(());
@@ -188,24 +222,23 @@ impl Link {
         let mut failed = Ok(());
         if let Some(push) = self.push.as_mut() {
             let result = step_push(push, &mut self.back, held, now, here);
-            let mut out = Vec::new();
-            let result = result.and_then(|()| match self.forth.in_flight < 20_000 {
+            out.clear();
+            let result = result.and_then(|()| match self.forth.in_flight() < 20_000 {
                 true => {
                     let budget = rng.between(100, 16_000) as usize;
-                    let filled = push.fill(&mut out, budget, here);
+                    let filled = push.fill(out, budget, here);
                     moved.beyond = moved.beyond.max(out.len().saturating_sub(budget));
                     filled
                 }
                 false => Ok(()),
             });
             moved.notes.extend(push.notes().into_iter().map(|note| (self.from, note.text)));
-            let out = match lie {
-                Some(lie) => lie.tell(rng, out),
-                None => out,
-            };
-            moved.count(Some(self.to), &out);
+            if let Some(lie) = lie {
+                *out = lie.tell(rng, std::mem::take(out));
+            }
+            moved.count(Some(self.to), now, out);
             if !self.black_forth {
-                self.forth.send(rng, now, self.delay, &out);
+                self.forth.send(rng, now, self.delay, out);
             }
             let ended = self.back.ended(now) && !held;
             if result.is_err() || ended {
@@ -217,26 +250,26 @@ impl Link {
             }
         }
         if let Some(pull) = self.pull.as_mut() {
-            let mut out = Vec::new();
+            out.clear();
             let mut result = Ok(());
             while result.is_ok()
                 && !held
                 && let Some(bytes) = self.forth.receive(now)
             {
                 moved.pieces += 1;
-                result = pull.handle(&bytes, &mut out, there);
+                result = pull.handle(bytes, out, there);
                 if now < self.slow_until {
                     self.held_until = now + 20;
                     break;
                 }
             }
             if result.is_ok() && pull.deadline() <= there {
-                result = pull.tick(&mut out, there);
+                result = pull.tick(out, there);
             }
             moved.notes.extend(pull.notes().into_iter().map(|note| (self.to, note.text)));
-            moved.count(None, &out);
+            moved.count(None, now, out);
             if !self.black_back {
-                self.back.send(rng, now, self.delay, &out);
+                self.back.send(rng, now, self.delay, out);
             }
             let ended = self.forth.ended(now) && !held;
             if result.is_err() || ended {
@@ -267,7 +300,7 @@ impl Link {
 
 fn step_push(push: &mut Push, back: &mut Pipe, held: bool, now: Millis, here: Millis) -> Result<(), SessionError> {
     while !held && let Some(bytes) = back.receive(now) {
-        push.handle(&bytes, here)?;
+        push.handle(bytes, here)?;
     }
     if push.deadline() <= here { push.tick(here) } else { Ok(()) }
 }

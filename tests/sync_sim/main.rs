@@ -14,6 +14,7 @@
 mod check;
 mod clocks;
 mod counts;
+mod due;
 mod faults;
 mod lies;
 mod limits;
@@ -74,7 +75,8 @@ fn main() -> ExitCode {
 /// Runs that many seeds on all cores and prints what happened in them.
 fn simulate(from: u64, seeds: u64) -> bool {
     let begun = Instant::now();
-    let results = on_all_cores(from, seeds, |seed| World::run(seed, None, false));
+    // From the last on: of a round number that is one with many nodes, which takes long. At the end nobody is to wait for it.
+    let results = on_all_cores((from..from.saturating_add(seeds)).rev(), |seed| World::run(seed, None, false));
     let mut total = Counts::default();
     let mut settled = Vec::new();
     let (mut failed, mut open) = (0, 0);
@@ -132,6 +134,7 @@ fn simulate(from: u64, seeds: u64) -> bool {
     let frames = link::FRAME_NAMES.iter().zip(total.moved.frames);
     let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();
     println!("simulator: frames: {}", frames.join(", "));
+    println!("simulator: all that was sent, and when, gives {:016x}", total.moved.trace);
     let faults: Vec<String> = FAULT_NAMES.iter().zip(total.faults).map(|(name, n)| format!("{name} {n}")).collect();
     println!("simulator: {} faults: {}", total.faults.iter().sum::<u64>(), faults.join(", "));
     if let (Some(half), Some(longest)) = (settled.get(settled.len() / 2), settled.last()) {
@@ -153,7 +156,7 @@ fn notice_broken() -> bool {
     let rules = Rule::ALL.iter().filter(|_| breaks).map(|rule| Broken::Rule(*rule));
     for broken in lies.chain(rules) {
         let noticed = AtomicU64::new(u64::MAX);
-        on_all_cores(0, SEEDS_A_BREAK, |number| {
+        on_all_cores(0..SEEDS_A_BREAK, |number| {
             // Of a node's rules most are about what is over: seeds in which that is soon forgotten tell more.
             let seed = if matches!(broken, Broken::Rule(_)) { HARD.0 * number + HARD.1 } else { number };
             if seed < noticed.load(Ordering::Relaxed) && World::run(seed, Some(broken), false).is_err() {
@@ -171,21 +174,19 @@ fn notice_broken() -> bool {
     all
 }
 
-/// The results of seeds, in their order.
-fn on_all_cores<R: Send>(from: u64, seeds: u64, run: impl Fn(u64) -> R + Sync) -> Vec<(u64, R)> {
-    let next = AtomicU64::new(from);
+/// The results of seeds, in the order of their numbers.
+fn on_all_cores<R: Send>(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> R + Sync) -> Vec<(u64, R)> {
+    let seeds = Mutex::new(seeds);
     let results = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    const UNHARMED: &str = "no thread panics while it holds this";
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from.saturating_add(seeds) {
-                        return;
-                    }
+                    let Some(seed) = seeds.lock().expect(UNHARMED).next() else { return };
                     let result = run(seed);
-                    results.lock().expect("no thread panics while it holds this").push((seed, result));
+                    results.lock().expect(UNHARMED).push((seed, result));
                 }
             });
         }

@@ -83,8 +83,8 @@ impl Numbers {
 }
 
 impl ZoneKind {
-    fn make(&self, params: &Params, seed: [u8; 16], numbers: Numbers) -> (SyncZone, Mapping) {
-        let memory = map(self.size);
+    fn make(&self, params: &Params, seed: [u8; 16], numbers: Numbers) -> (SyncZone, Memory) {
+        let memory = Memory::new(self.size);
         let matching = if self.counts { numbers.matching() } else { Matching::Exact };
         let (timeout, evict) = (self.timeout, self.evict);
         let params = Params { timeout, sync: true, evict, matching, rate: RATE, ..*params };
@@ -93,8 +93,34 @@ impl ZoneKind {
     }
 }
 
-fn map(size: usize) -> Mapping {
-    Region::private(size).expect("memory for a simulated node")
+thread_local! {
+    /// Memory of nodes that are gone.
+    static SPARE: RefCell<Vec<Mapping>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory of a zone. It goes from one node to the next, as having the system make it and take it back costs more than most of
+/// what happens in it: a zone is made in whatever was there.
+struct Memory(Option<Mapping>);
+
+impl Memory {
+    fn new(size: usize) -> Memory {
+        let spare = SPARE.with_borrow_mut(|spare| {
+            let at = spare.iter().rposition(|memory| memory.region().len() == size)?;
+            Some(spare.swap_remove(at))
+        });
+        Memory(Some(spare.unwrap_or_else(|| Region::private(size).expect("memory for a simulated node"))))
+    }
+
+    fn region(&self) -> Region {
+        self.0.as_ref().expect("it is there until it is dropped").region()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // A thread that ends has no use for it.
+        _ = SPARE.try_with(|spare| spare.borrow_mut().extend(self.0.take()));
+    }
 }
 
 /// A record in a state file.
@@ -121,8 +147,8 @@ pub struct SimNode {
     retention: Millis,
     pub numbers: Numbers,
     seed: [u8; 16],
-    // Unmapped after the handles above are gone: of the zones, and of the control region.
-    memory: Vec<Mapping>,
+    // Given back after the handles above are gone: of the zones, and of the control region.
+    memory: Vec<Memory>,
 }
 
 impl SimNode {
@@ -135,9 +161,9 @@ impl SimNode {
         let kinds = ZONES.iter().filter(|kind| nodes <= kind.most_nodes);
         let (zones, mut memory): (Vec<_>, Vec<_>) =
             kinds.map(|kind| kind.make(&Params { retention, ..Params::new(identity) }, bytes, numbers)).unzip();
-        let mapping = map(CONTROL_SIZE);
-        let control = Control::create_with(mapping.region(), identity).expect("a control region");
-        memory.push(mapping);
+        let control_memory = Memory::new(CONTROL_SIZE);
+        let control = Control::create_with(control_memory.region(), identity).expect("a control region");
+        memory.push(control_memory);
         SimNode {
             node: Node { control, zones: Arc::from(zones), limits },
             skew,

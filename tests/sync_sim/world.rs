@@ -2,6 +2,7 @@
 
 use crate::Broken;
 use crate::check::{Act, History, agreed, contents};
+use crate::due::Due;
 use crate::faults::FAULT_NAMES;
 use crate::lies::Lie;
 use crate::limits::{self, check_buckets};
@@ -57,14 +58,12 @@ pub struct World {
     pub now: Millis,
     pub nodes: Vec<SimNode>,
     pub links: Vec<Link>,
-    /// By link: when something happens next. Apart from the links, as it is looked through at each step.
-    due: Vec<Millis>,
-    /// By dialer and dialled: when to dial next; `Millis::MAX` while they are connected.
-    pub dial_at: Vec<Vec<Millis>>,
+    /// By link: when something happens next.
+    due: Due,
+    /// By dialer and dialled, all of one dialer after those of another: when to dial next; `Millis::MAX` while they are connected.
+    dial_at: Due,
     /// Nobody dials before then, whatever is lost.
     pub no_dial_until: Vec<Vec<Millis>>,
-    /// Before then nobody dials.
-    next_dial: Millis,
     /// Dialers may have lost connections.
     pub lost: bool,
     /// By node: it has written since its agent last looked.
@@ -87,6 +86,8 @@ pub struct World {
     crowd: u64,
     pub history: History,
     pub counts: Counts,
+    /// What a session has to send.
+    out: Vec<u8>,
     hard: bool,
     trace: bool,
 }
@@ -140,14 +141,13 @@ impl World {
             nodes: nodes.collect(),
             now: EPOCH,
             links: Vec::new(),
-            due: Vec::new(),
+            due: Due::default(),
             no_dial_until: vec![vec![0; size]; size],
-            next_dial: EPOCH,
             lost: false,
             written: vec![false; size],
-            dial_at: (0..size)
-                .map(|from| (0..size).map(|to| if from == to { Millis::MAX } else { EPOCH }).collect())
-                .collect(),
+            dial_at: Due::new(
+                (0..size * size).map(|at| if at / size == at % size { Millis::MAX } else { EPOCH }).collect(),
+            ),
             limits,
             retention,
             reach,
@@ -162,6 +162,7 @@ impl World {
                 seed.is_multiple_of(2) && 2 * reach.unsigned_abs() <= limits.max_drift,
             ),
             counts: Counts::default(),
+            out: Vec::new(),
             identities: size,
             crowd: 0,
             hard,
@@ -460,12 +461,12 @@ impl World {
     }
 
     fn next_event(&self) -> Millis {
-        self.due.iter().copied().fold(self.next_dial.max(self.now + 1), Millis::min)
+        self.due.next().min(self.dial_at.next()).max(self.now + 1)
     }
 
     /// After a fault each may have something to do.
     pub fn look_at_all_links(&mut self) {
-        self.due.iter_mut().for_each(|due| *due = self.now);
+        self.due.set_all(self.now);
     }
 
     /// Does all that is due now.
@@ -474,11 +475,14 @@ impl World {
         for from in 0..self.nodes.len() {
             self.announce_changes(from);
         }
-        let (mut moved, mut dead) = (Moved { data_to: self.counts.moved.data_to, ..Moved::default() }, false);
-        for (link, due) in self.links.iter_mut().zip(&mut self.due).filter(|(_, due)| **due <= self.now) {
+        let (mut dead, mut from) = (false, 0);
+        while let Some(at) = self.due.first(from, self.now) {
+            from = at + 1;
+            let link = &mut self.links[at];
             let pushes = link.push.is_some();
             let clocks = (self.nodes[link.from].clock(self.now), self.nodes[link.to].clock(self.now));
-            let result = link.step(&mut self.rng, self.now, clocks, self.lie, &mut moved);
+            let moved = &mut self.counts.moved;
+            let result = link.step(&mut self.rng, self.now, clocks, self.lie, moved, &mut self.out);
             if let Err(SessionError::Protocol(text)) = result
                 && self.lie.is_none()
             {
@@ -487,22 +491,21 @@ impl World {
                     link.from, link.to
                 ));
             }
-            *due = link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew));
+            self.due.set(at, link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew)));
             self.lost |= pushes && link.push.is_none();
             dead |= link.dead();
         }
-        for (at, text) in std::mem::take(&mut moved.notes) {
+        for (at, text) in std::mem::take(&mut self.counts.moved.notes) {
             self.trace(|| format!("node {at} logs: {text}"));
         }
-        self.counts.moved.add(&moved);
         // A frame is begun while there is room, and what goes with it follows.
         let most = self.limits.frame_size + 200 + 60 * self.identities;
-        if moved.beyond > most {
-            return Err(format!("a session made {} bytes more at once than it was asked for", moved.beyond));
+        let beyond = std::mem::take(&mut self.counts.moved.beyond);
+        if beyond > most {
+            return Err(format!("a session made {beyond} bytes more at once than it was asked for"));
         }
         if dead {
-            let mut links = self.links.iter();
-            self.due.retain(|_| links.next().is_some_and(|link| !link.dead()));
+            self.due.retain(|at| !self.links[at].dead());
             self.links.retain(|link| !link.dead());
         }
         Ok(())
@@ -519,10 +522,10 @@ impl World {
             if mask == 0 {
                 continue;
             }
-            for (link, due) in self.links.iter_mut().zip(&mut self.due).filter(|(link, _)| link.from == from) {
+            for (at, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.from == from) {
                 if let Some(push) = link.push.as_mut() {
                     push.mark(zone, mask);
-                    *due = self.now;
+                    self.due.set(at, self.now);
                 }
             }
         }
@@ -535,38 +538,38 @@ impl World {
             for link in self.links.iter().filter(|link| link.push.is_some()) {
                 connected[link.from][link.to] = true;
             }
-            for (from, to) in self.pairs() {
-                if from != to && !connected[from][to] && self.dial_at[from][to] == Millis::MAX {
-                    self.dial_later(from, to);
+            for (from, connected) in connected.iter().enumerate() {
+                for (to, connected) in connected.iter().enumerate() {
+                    let at = from * self.nodes.len() + to;
+                    if from != to && !connected && self.dial_at.get(at) == Millis::MAX {
+                        self.dial_later(at);
+                    }
                 }
             }
         }
-        if self.now < self.next_dial {
-            return;
-        }
-        for (from, to) in self.pairs() {
-            if self.dial_at[from][to] > self.now {
-                continue;
-            }
+        let mut next = 0;
+        while let Some(at) = self.dial_at.first(next, self.now) {
+            next = at + 1;
+            let (from, to) = self.pair(at);
             let may_dial = self.now >= self.no_dial_until[from][to];
             if may_dial && self.nodes[from].has_agent(self.now) && self.nodes[to].up(self.now) {
-                self.dial_at[from][to] = Millis::MAX;
+                self.dial_at.set(at, Millis::MAX);
                 self.connect(from, to);
             } else {
-                self.dial_later(from, to);
+                self.dial_later(at);
             }
         }
-        self.next_dial = self.dial_at.iter().flatten().copied().min().unwrap_or(Millis::MAX);
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let count = self.nodes.len();
-        (0..count).flat_map(move |from| (0..count).map(move |to| (from, to)))
+    /// Dialer and dialled.
+    fn pair(&self, at: usize) -> (usize, usize) {
+        (at / self.nodes.len(), at % self.nodes.len())
     }
 
-    fn dial_later(&mut self, from: usize, to: usize) {
-        self.dial_at[from][to] = self.no_dial_until[from][to].max(self.now + self.rng.between(100, 400));
-        self.next_dial = self.next_dial.min(self.dial_at[from][to]);
+    fn dial_later(&mut self, at: usize) {
+        let (from, to) = self.pair(at);
+        let time = self.no_dial_until[from][to].max(self.now + self.rng.between(100, 400));
+        self.dial_at.set(at, time);
     }
 
     pub fn connect(&mut self, from: usize, to: usize) {
