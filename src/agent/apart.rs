@@ -41,7 +41,11 @@ impl Apart {
             // There is nobody to be connected to.
             true if alone => return None,
             true if self.told.as_ref().is_some_and(|told| told.missing.is_empty()) => None,
-            true => Some((NoteLevel::Info, "limit_req: zones with sync are shared with all other nodes".to_owned())),
+            true => Some((
+                NoteLevel::Info,
+                "limit_req: all other nodes are connected: zones with sync are shared with each that has them"
+                    .to_owned(),
+            )),
             false if !is_news => None,
             false => Some((NoteLevel::Warn, now.warning())),
         };
@@ -89,7 +93,10 @@ mod tests {
         let mut apart = Apart::default();
         assert!(told(&mut apart, &["a", "b"], false).expect("a line").starts_with("Warn limit_req: no other node"));
         assert_eq!(told(&mut apart, &["b"], true), None, "fewer");
-        let all = Some("Info limit_req: zones with sync are shared with all other nodes".to_owned());
+        let all = Some(
+            "Info limit_req: all other nodes are connected: zones with sync are shared with each that has them"
+                .to_owned(),
+        );
         assert_eq!(told(&mut apart, &[], true), all);
         assert!(told(&mut apart, &["a"], true).expect("a line").contains("not connected to a: "));
         let both = told(&mut apart, &["a", "b"], false).expect("a line");

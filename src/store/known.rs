@@ -23,15 +23,15 @@ pub struct Known {
 impl Zone {
     /// Hands what is known of each origin to `each`, but for this node itself.
     pub fn known_of_others(&self, mut each: impl FnMut(Known)) {
-        let own = self.own_origin();
-        for index in (0..self.origin_entries()).map(|index| index as u16).filter(|index| *index != own) {
-            let Some(origin) = self.origin_identity(index) else { continue };
-            // Read before what is lacking: a record that is left out is noted before a position covers it.
-            let position = self.position_at(index.into());
-            let is_lacking = self.lacked_of(index) > Stamp::ZERO;
-            let is_whole = !self.is_flagged(index, ANEW);
-            // Meanwhile it may have come to stand for another one, which is told of next time.
-            if self.origin_identity(index) == Some(origin) {
+        let own = usize::from(self.own_origin());
+        for index in (0..self.origin_entries()).filter(|index| *index != own) {
+            let told = self.entry(index, |at| {
+                // Read before what is lacking: a record that is left out is noted before a position covers it.
+                let position = self.position_at(at);
+                let at = at as u16;
+                (position, self.lacked_of(at) > Stamp::ZERO, !self.is_flagged(at, ANEW))
+            });
+            if let Some((origin, (position, is_lacking, is_whole))) = told {
                 each(Known { origin, position, is_lacking, is_whole });
             }
         }

@@ -156,7 +156,7 @@ impl Zone {
     }
 
     /// What `read` finds in an entry, and whose it is. `None`: it stands for nobody, or comes to stand for another one just now.
-    fn entry<T>(&self, index: usize, read: impl FnOnce(usize) -> T) -> Option<(Identity, T)> {
+    pub(super) fn entry<T>(&self, index: usize, read: impl FnOnce(usize) -> T) -> Option<(Identity, T)> {
         let turn = || self.region.load32(self.origin_at(index) + FLAGS, SeqCst) & !(TURN - 1);
         let before = turn();
         if self.state(index) == FREE {
