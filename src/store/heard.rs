@@ -91,17 +91,25 @@ impl Control {
     }
 
     fn heard_entry(&self, node: Identity) -> Option<usize> {
-        set_of(node).find(|entry| self.get(entry + AT) != 0 && self.identity_at(*entry) == node)
+        self.used(set_of(node)).find(|entry| self.identity_at(*entry) == node)
     }
 
     fn heard_entries(&self) -> impl Iterator<Item = usize> {
-        (0..HEARD).map(Control::heard_place).filter(|entry| self.get(entry + AT) != 0)
+        (0..HEARD / SET).flat_map(|set| self.used(places(set)))
+    }
+
+    /// Those of a set that are used: it is filled from the first on.
+    fn used(&self, places: impl Iterator<Item = usize>) -> impl Iterator<Item = usize> {
+        places.take_while(|entry| self.get(entry + AT) != 0)
     }
 }
 
 fn set_of(Identity(bytes): Identity) -> impl Iterator<Item = usize> {
     let (low, high) = (u128::from_le_bytes(bytes) as u64, (u128::from_le_bytes(bytes) >> 64) as u64);
-    let set = mixed(low ^ mixed(high)) as usize % (HEARD / SET);
+    places(mixed(low ^ mixed(high)) as usize % (HEARD / SET))
+}
+
+fn places(set: usize) -> impl Iterator<Item = usize> {
     (set * SET..(set + 1) * SET).map(Control::heard_place)
 }
 
