@@ -182,8 +182,11 @@ impl Zone {
     /// The same, all of it and now, for who can't do without.
     pub(super) fn find_idle_at_once(&self) {
         let last = self.region.load64(header::ORIGINS_WALKED, Relaxed);
-        if self.begin_walk(last).is_ok() {
-            self.walk_on(usize::MAX);
+        // What came to be without records behind a walk that is under way, only the next one finds.
+        for _ in 0..2 {
+            if self.begin_walk(last).is_ok() {
+                self.walk_on(usize::MAX);
+            }
         }
     }
 

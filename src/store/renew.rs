@@ -88,7 +88,7 @@ impl Zone {
     ///
     /// `NoMemory`: the table of origins is full; `Busy`: a lock is stuck.
     pub fn expect_identity(&self, identity: Identity) -> Result<(), StoreError> {
-        self.origin_for(identity).map(drop)
+        self.origin_for_own(identity).map(drop)
     }
 
     /// Whether this node's identity is this one here, too. If not, somebody died while it changed.
@@ -206,7 +206,7 @@ impl Zone {
         latest: Stamp,
         now: Millis,
     ) -> Result<(), StoreError> {
-        let new = self.origin_for(identity)?;
+        let new = self.origin_for_own(identity)?;
         // All of them: nobody is in the middle of a write.
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
         if !self.hold_origin(new, identity) {

@@ -174,6 +174,17 @@ fn notice_broken() -> bool {
     all
 }
 
+/// Says which seed it was if its run panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("simulator: seed {} panicked", self.0);
+        }
+    }
+}
+
 /// The results of seeds, in the order of their numbers.
 fn on_all_cores<R: Send>(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> R + Sync) -> Vec<(u64, R)> {
     let seeds = Mutex::new(seeds);
@@ -185,7 +196,9 @@ fn on_all_cores<R: Send>(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u
             scope.spawn(|| {
                 loop {
                     let Some(seed) = seeds.lock().expect(UNHARMED).next() else { return };
+                    let named = Named(seed);
                     let result = run(seed);
+                    drop(named);
                     results.lock().expect(UNHARMED).push((seed, result));
                 }
             });

@@ -191,6 +191,35 @@ fn who_dies_in_the_midst_of_it_leaves_what_another_can_go_on_with() {
 }
 
 #[test]
+fn a_table_full_of_nodes_that_are_long_gone_has_room_for_the_new_identity() {
+    for walking in [false, true] {
+        let zone = Fixture::new(32 << 10, None, true);
+        let gone = |n: u16| {
+            let mut bytes = [9; 16];
+            bytes[..2].copy_from_slice(&n.to_le_bytes());
+            Identity(bytes)
+        };
+        // Each has a record first, so that a walk finds nobody who has none.
+        for n in (0..).take_while(|n| zone.advance(gone(*n), Stamp::at(START - 1))) {
+            let version = Version { stamp: Stamp::at(START + u64::from(n)), origin: gone(n) };
+            let key = format!("of {n}");
+            let record = Record { version, key: key.as_bytes(), ..remote("", START, 9) };
+            assert_eq!(zone.apply(&record, START, DRIFT), Ok(Applied::Newer));
+        }
+        if walking {
+            zone.find_idle_origins(START + HOUR, 10);
+            assert!(zone.walked().is_some(), "a walk is under way, and has met some");
+        }
+        zone.clear(START + HOUR).expect("emptied");
+        while zone.upkeep(START + HOUR, 1_000) > 0 {}
+        write(&zone, "of the future", START + 2 * HOUR);
+        assert_eq!(zone.expect_identity(identity(2)), Ok(()), "walking: {walking}");
+        assert_eq!(renew(&zone, 2, START + HOUR, 1_000_000).map(|done| done.records), Some(1));
+        check(&zone);
+    }
+}
+
+#[test]
 fn a_node_has_one_identity_at_a_time() {
     let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
     let control = Control::create_with(memory.region(), identity(1)).expect("a control region");
