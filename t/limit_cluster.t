@@ -103,7 +103,7 @@ eventually { $nodes[2]->get('/api/9/stream/zone_sync')->json->{status}{nodes_onl
 is_deeply([ map { ask($nodes[2], '/slow?key=f') } 1 .. 4 ], [ 200, 200, 200, 503 ], '... and goes on alone');
 is_deeply([ map { ask($nodes[0], '/slow?key=f') } 1 .. 4 ], [ 200, 200, 200, 503 ], '... as do the others');
 # All told of limits, without the time; the names of the others as they are dialled.
-sub told { my ($node) = @_; return map { s/.*?(limit_req: )/$1/r } $node->grep_log(qr/limit_req: (?:zones|not connected|no other)/) }
+sub told { my ($node) = @_; return map { s/.*?(limit_req: )/$1/r } $node->grep_log(qr/limit_req: (?:all other|not connected|no other)/) }
 my $shared = 'limit_req: all other nodes are connected: zones with sync are shared with each that has them';
 ok(scalar $nodes[2]->wait_log(qr/limit_req: no other node is connected \(127\.0\.0\.1:\d+, 127\.0\.0\.1:\d+\): .* go on alone/), '... and says so, with names');
 for my $node (@nodes[ 0, 1 ]) {
