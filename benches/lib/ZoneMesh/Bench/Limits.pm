@@ -253,7 +253,4 @@ sub offered {
     return ($sent, $admitted, $end);
 }
 
-# Processor time of a process's main thread.
-sub cpu_ns { return (split ' ', slurp("/proc/$_[0]/schedstat"))[0] // 0 }
-
 1;

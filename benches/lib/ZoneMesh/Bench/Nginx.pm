@@ -186,7 +186,4 @@ sub networks {
 
 sub dotted { return join '.', unpack 'C4', pack 'N', $_[0] }
 
-# Processor time of a process's main thread.
-sub cpu_ns { return (split ' ', slurp("/proc/$_[0]/schedstat"))[0] // 0 }
-
 1;

@@ -9,7 +9,7 @@ use Exporter 'import';
 use POSIX qw(strftime);
 use IO::Socket::INET;
 
-our @EXPORT = qw(median spread figure with_spread ratio row bars circumstances revision busy slurp write_file free_port publish);
+our @EXPORT = qw(median spread figure with_spread ratio row bars circumstances revision busy cpu_ns slurp write_file free_port publish);
 
 # The value below which a share of the samples lies, between neighbours linearly.
 sub quantile {
@@ -114,6 +114,9 @@ sub machine {
 
 # How much else the machine did: the load average of the last minute.
 sub busy { return (split ' ', slurp('/proc/loadavg'))[0] }
+
+# Processor time of a process's main thread, nanoseconds.
+sub cpu_ns { return (split ' ', slurp("/proc/$_[0]/schedstat"))[0] // 0 }
 
 # Puts a mode's part (its title, then text with headings of the third level) into docs/benchmarks.md or another page, in place
 # of what the last run of this mode wrote; the parts of other modes stay, and what is written by hand.

@@ -158,7 +158,4 @@ sub sums {
 
 sub md5 { my ($text) = @_; require Digest::MD5; return Digest::MD5::md5_hex($text) }
 
-# Processor time of a process's main thread.
-sub cpu_ns { return (split ' ', slurp("/proc/$_[0]/schedstat"))[0] // 0 }
-
 1;
