@@ -184,7 +184,7 @@ impl Zone {
         let last = self.region.load64(header::ORIGINS_WALKED, Relaxed);
         // What came to be without records behind a walk that is under way, only the next one finds.
         for _ in 0..2 {
-            if self.begin_walk(last).is_ok() {
+            if self.idle_origins().next().is_none() && self.begin_walk(last).is_ok() {
                 self.walk_on(usize::MAX);
             }
         }
