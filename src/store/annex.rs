@@ -5,9 +5,10 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Zone;
-use super::arena::{NEXT, Need, OWNER};
+use super::arena::Need;
 use super::failpoint::{Step, done};
 use super::layout::{MAX_ORIGINS, ORIGIN_LEN, header};
+use super::pages::{NEXT, OWNER};
 
 /// The owner of such pages. No shard has this number.
 pub const ANNEX: u32 = 0xffff;

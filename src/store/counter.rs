@@ -6,10 +6,13 @@
 use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
-use super::keys::{Condition, Found, Grave, Life, Made, Sink, UNLOCKED_TRIES, Written};
+use super::find::{Met, Place};
+use super::keys::{Condition, Life, Written};
 use super::layout::shard;
+use super::lookup::{Found, Sink, UNLOCKED_TRIES};
+use super::own::{Grave, Made};
 use super::parts::Parts;
-use super::shard::{Met, Place, Shard};
+use super::shard::Shard;
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
 

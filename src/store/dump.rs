@@ -2,7 +2,8 @@
 //! when the lock has been given back.
 
 use super::block::Fields;
-use super::shard::{Met, Shard};
+use super::find::Met;
+use super::shard::Shard;
 use super::{StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Version};
 

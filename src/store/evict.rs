@@ -18,8 +18,9 @@ use super::arena::serves;
 use super::block::{Fields, HEAD};
 use super::failpoint::{Step, done};
 use super::feed::End;
+use super::find::{Met, Place};
 use super::layout::{BUCKET_LINKS, header, shard};
-use super::shard::{Met, Place, Shard};
+use super::shard::Shard;
 
 /// Of how many records the one that ends soonest is chosen, and as many of those that were written longest ago.
 pub const SAMPLE: usize = 16;

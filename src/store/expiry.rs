@@ -8,8 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::block::{Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
+use super::find::Met;
 use super::layout::shard;
-use super::shard::{Met, Shard};
+use super::shard::Shard;
 use crate::record::Millis;
 
 /// Milliseconds in a tick, as a shift: 64.

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::{FEED_NEXT, FEED_PREV, Fields};
 use super::failpoint::{Step, done};
+use super::find::Met;
 use super::layout::{WALKER_MISSED, header, shard};
-use super::shard::{Met, Shard};
+use super::shard::Shard;
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, watch};
 use crate::record::{Record, Version};
 

@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use super::arena::Need;
 use super::block::{CHAIN_NEXT, HEAD};
 use super::failpoint::{Step, done};
+use super::find::Met;
 use super::layout::CLASS_SIZES;
-use super::shard::{Met, Shard};
+use super::shard::Shard;
 
 /// Of how many pages with free blocks the emptiest is looked for.
 const LOOKED_AT: usize = 64;

@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::block::Block;
 use super::evict::Wish;
 use super::failpoint::{Step, done};
+use super::find::{Met, Place};
 use super::layout::{header, shard};
-use super::shard::{Met, Place, Shard};
+use super::shard::Shard;
 use super::{MAX_PARTED, Rule, StoreError, Zone};
 use crate::record::{Bucket, Kind, Millis, PartId, Record, Role, Share, Stamp, Version};
 

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
+use super::find::{Met, Place};
 use super::layout::header;
-use super::shard::{Met, Place};
 use super::{MAX_KEY, Zone};
 use crate::record::{ENDING, Role};
 

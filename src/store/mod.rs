@@ -4,14 +4,15 @@
 //! ground up:
 //!
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
-//! - `lock`: locks that know their owner. `pool`, `arena`: pages and blocks. `block`: a record in memory.
-//! - `shard`: chains of records under a lock, with `feed` (changes in order), `expiry` (ends in order) and `repair`.
+//! - `lock`: locks that know their owner. `pool`, `arena` with `pages`: pages and blocks. `block`: a record in memory.
+//! - `find`: where a key belongs. `shard`: chains of records under a lock (`unlocked`: looked at without), with `feed`
+//!   (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
-//!   `counter` makes sums and `limit` buckets. `keys`, `replicate`, `upkeep`, `evict` with
-//!   `hand` and `gather`, `survey`: what a zone does. `session`:
-//!   which server a client stays with. `renew`: stamping anew what was written by a clock that was ahead.
+//!   `counter` makes sums and `limit` buckets. `lookup`, `keys` with `own` and `relief`, `scan`, `replicate`, `upkeep`,
+//!   `evict` with `hand` and `gather`, `survey`: what a zone does. `session`: which server a client stays with.
+//!   `renew`: stamping anew what was written by a clock that was ahead.
 //! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
 //!   `tally`: figures that many workers count.
 //! - `failpoint`, `rule`: what tests stop at, and what the simulator breaks.
@@ -27,6 +28,7 @@ mod evict;
 mod expiry;
 pub(crate) mod failpoint;
 mod feed;
+mod find;
 mod gather;
 mod hand;
 mod hash;
@@ -38,14 +40,18 @@ mod layout;
 mod limit;
 mod links;
 mod lock;
+mod lookup;
 mod matching;
 mod merge;
 mod origins;
+mod own;
+mod pages;
 mod parts;
 mod past;
 mod pledge;
 mod pool;
 pub mod region;
+mod relief;
 mod renew;
 mod repair;
 mod replicate;
@@ -58,6 +64,7 @@ mod state;
 mod survey;
 mod tally;
 mod trail;
+mod unlocked;
 mod upkeep;
 mod watch;
 mod zone;
@@ -72,10 +79,11 @@ pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
 pub use hash::mixed;
 pub use heard::{HeardNode, Traffic};
-pub use keys::{Condition, Found, Life, ScanEach, ScanPlace, Sink, Written};
+pub use keys::{Condition, Life, Written};
 pub use known::Known;
 pub use limit::{Limited, Outcome};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
+pub use lookup::{Found, Sink};
 pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
 pub use past::Lacks;
@@ -84,6 +92,7 @@ pub use renew::{Renewal, Renewed};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
 pub use resize::{Copied, Handover, Source};
 pub use rule::Rule;
+pub use scan::{ScanEach, ScanPlace};
 pub use session::{Keeping, Told, Use};
 pub use state::{Followed, StateChanges, StateFigures};
 pub use survey::Surveyed;

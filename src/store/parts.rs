@@ -10,10 +10,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::arena::Need;
 use super::block::{Block, Fields};
-use super::keys::Grave;
+use super::find::{Met, Place};
 use super::layout::header;
 use super::limit::share_of;
-use super::shard::{Met, Place, Shard};
+use super::own::Grave;
+use super::shard::Shard;
 use super::{Matching, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
 

@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::Fields;
 use super::expiry;
+use super::find::Met;
 use super::layout::{CLASS_SIZES, header, shard};
 use super::origins::{ANEW, LACKING, MET};
-use super::shard::{Met, Shard};
+use super::shard::Shard;
 use super::{Rule, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 

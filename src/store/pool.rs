@@ -3,10 +3,11 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::annex::ANNEX;
-use super::arena::{CLASS_SHIFT, NEXT, Need, OWNER};
+use super::arena::Need;
 use super::failpoint::{Step, done};
 use super::layout::{DESCRIPTOR_LEN, header};
 use super::lock::{self, Obtained};
+use super::pages::{CLASS_SHIFT, NEXT, OWNER};
 use super::shard::Shard;
 use super::{StoreError, Zone};
 

@@ -18,10 +18,11 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::block::Fields;
-use super::keys::ScanPlace;
+use super::find::Met;
 use super::layout::{header, shard};
 use super::origins::ANEW;
-use super::shard::{Met, Shard};
+use super::scan::ScanPlace;
+use super::shard::Shard;
 use super::{StoreError, Zone};
 use crate::record::{Identity, Millis, Role, Stamp};
 

@@ -6,9 +6,10 @@ use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
 use super::failpoint::{Step, done};
-use super::keys::Grave;
+use super::find::Met;
 use super::layout::{header, shard};
-use super::shard::{Met, Shard};
+use super::own::Grave;
+use super::shard::Shard;
 use super::{Matching, Rule, StoreError, Zone};
 use crate::record::{Millis, Record, Role, Stamp, Version, beats};
 

@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 
 use super::arena::Need;
 use super::block::Fields;
+use super::find::Met;
 use super::layout::{MAGIC, header};
 use super::replicate::Via;
-use super::shard::{Met, Shard};
+use super::shard::Shard;
 use super::{Applied, AttachError, Params, Region, ShardMask, StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 

@@ -1,9 +1,23 @@
-//! Places of a listing that are told to somebody: as text, and stopped anywhere within a bucket.
+//! Listing: walking over the records of a zone, some dozens at a time, from places that can be told to somebody.
 
-use super::keys::{ScanEach, ScanPlace};
+use super::find::Met;
+use super::layout::BUCKET_LINKS;
+use super::lookup::Found;
+use super::shard::Shard;
 use super::{StoreError, Zone};
 use crate::record::Millis;
 
+/// Where a listing stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScanPlace(pub(super) u64);
+
+/// What a listing calls for each record: key, value, what is found.
+pub type ScanEach<'a> = &'a mut dyn FnMut(&[u8], &[u8], Found);
+
+/// Records shown, their bytes, and buckets passed, in one hold of the lock.
+const RECORDS_A_HOLD: usize = 32;
+const BYTES_A_HOLD: usize = 64 * 1024;
+const BUCKETS_A_HOLD: usize = 256;
 /// What the zone's mark is the hash of.
 const MARK: &[u8] = b"zonemesh place";
 
@@ -15,6 +29,74 @@ impl ScanPlace {
 }
 
 impl Zone {
+    /// Hands some dozens of live records to `each` (key, value, what is found) and returns where to go on, `None` at the
+    /// end. What is there from the first call to the last is met exactly once; what comes or goes between may be missed.
+    /// `each` must not call the zone: the shard is locked.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: nothing was handed out; the same place can be tried again.
+    pub fn scan(&self, place: ScanPlace, now: Millis, each: ScanEach<'_>) -> Result<Option<ScanPlace>, StoreError> {
+        self.scan_some(place, now, RECORDS_A_HOLD, each)
+    }
+
+    /// The same for as many buckets as it takes to show so many records.
+    pub(super) fn scan_some(
+        &self,
+        place: ScanPlace,
+        now: Millis,
+        records: usize,
+        each: ScanEach<'_>,
+    ) -> Result<Option<ScanPlace>, StoreError> {
+        let per_shard = self.geometry.buckets_per_shard as u64;
+        let index = place.0 / per_shard;
+        if index >= u64::from(self.geometry.shards) {
+            return Ok(None);
+        }
+        let shard = self.shard(index as u32)?;
+        let (mut payload, mut shown, mut bytes) = (Vec::new(), 0, 0);
+        let mut bucket = (place.0 % per_shard) as usize;
+        let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+        while bucket < end && shown < records && bytes < BYTES_A_HOLD {
+            if self.matching.has_parts() {
+                self.sums_each(&shard, bucket, now, |key, value, found| {
+                    each(key, value, found);
+                    shown += 1;
+                    bytes += key.len() + value.len();
+                });
+                bucket += 1;
+                continue;
+            }
+            shard.bucket_each(bucket, |met| {
+                if met.fields.is_live(now, self.cleared()) && shard.payload(met, &mut payload) {
+                    let (key, value) = payload.split_at(met.fields.key_len);
+                    each(key, value, self.found(&met.fields));
+                    shown += 1;
+                    bytes += payload.len();
+                }
+            });
+            bucket += 1;
+        }
+        let next = index * per_shard + bucket as u64;
+        Ok((next < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(next)))
+    }
+
+    /// Whether there is no live record.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`.
+    pub fn is_empty(&self, now: Millis) -> Result<bool, StoreError> {
+        let (mut empty, mut place) = (true, Some(ScanPlace::default()));
+        if self.stats().records == 0 {
+            return Ok(true);
+        }
+        while let Some(at) = place.filter(|_| empty) {
+            place = self.scan(at, now, &mut |_, _, _| empty = false)?;
+        }
+        Ok(empty)
+    }
+
     /// A number that another zone, or one made anew, has otherwise: places belong to a zone as it was made.
     pub fn scan_mark(&self) -> u64 {
         self.hash(MARK) ^ self.mark()
@@ -47,5 +129,18 @@ impl Zone {
         // The walk ends behind the first bucket that has a record.
         let passed = next.map_or(end, |next| next.0);
         Ok((ScanPlace(passed.saturating_sub(1)), next))
+    }
+}
+
+impl Shard<'_> {
+    /// The records of one bucket.
+    pub fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
+        // One look at its line: most buckets of a zone with few records have none.
+        let line = self.zone.geometry.bucket(self.index, bucket);
+        let mut used = !self.zone.region.matches(line, 0, u32::MAX) & ((1 << BUCKET_LINKS) - 1);
+        while used != 0 {
+            self.link_each(bucket * BUCKET_LINKS + used.trailing_zeros() as usize, &mut each);
+            used &= used - 1;
+        }
     }
 }

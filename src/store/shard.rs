@@ -6,41 +6,18 @@
 
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, fence};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{self, Relaxed, Release};
 use std::thread;
 
 use super::arena::Need;
 use super::block::{self, Block, CHAIN_NEXT, FEED_NEXT, FEED_PREV, Fields, TIMER_NEXT, TIMER_PREV};
 use super::failpoint::{Step, done};
+use super::find::{LAST_LINK, Met, Place};
 use super::layout::{BUCKET_LINKS, header, shard};
 use super::lock::{self, Obtained};
 use super::{StoreError, Zone};
 use crate::record::{Millis, Stamp};
-
-/// Where in a bucket the link to its chain is.
-const LAST_LINK: usize = (BUCKET_LINKS - 1) * 4;
-
-/// A key's place: which shard, which bucket, and the bits that records keep of the hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub shard: u32,
-    pub bucket: usize,
-    pub tag: u16,
-    /// What the link to the record bears, and the slots of the bucket in which that may be.
-    pub mark: u32,
-    pub window: u32,
-}
-
-/// A record found in a chain.
-#[derive(Clone, Copy)]
-pub struct Met {
-    /// Offset of the record.
-    pub at: usize,
-    /// Offset of the link that leads to it.
-    pub from: usize,
-    pub fields: Fields,
-}
 
 /// The face of a shard, locked by [`Zone::shard`] and unlocked when this is dropped.
 pub struct Shard<'a> {
@@ -89,122 +66,6 @@ impl Zone {
         if let Some(class) = self.geometry.class_for(block::HEAD + payload) {
             self.region.prefetch_to_write(base + shard::CLASSES + class * shard::CLASS_LEN);
         }
-    }
-
-    /// A shard that nobody else can use yet or that is only read: not locked.
-    pub(super) fn shard_unlocked(&self, index: u32) -> UnlockedShard<'_> {
-        UnlockedShard { zone: self, base: self.geometry.shard(index) }
-    }
-
-    /// Where a key of this hash belongs.
-    #[inline(always)]
-    pub(super) fn place_of_hash(&self, hash: u64) -> Place {
-        Place {
-            shard: (hash >> 58) as u32 & (self.geometry.shards - 1),
-            bucket: self.geometry.bucket_of(hash),
-            tag: ((hash >> 32) as u32 & block::TAG_MASK) as u16,
-            mark: self.geometry.mark_of(hash),
-            window: self.geometry.window_of(hash),
-        }
-    }
-
-    /// Finds `key` in its bucket. Without the lock it may miss or end early: the caller checks the sequence.
-    #[inline(always)]
-    pub(super) fn find(&self, place: Place, key: &[u8]) -> Option<Met> {
-        let bucket = self.geometry.bucket(place.shard, place.bucket);
-        let slots = self.bearing(bucket, place);
-        if slots != 0
-            && let Some(met) = self.find_in_slot(bucket, slots, place.tag, key)
-        {
-            return Some(met);
-        }
-        // Hardly ever does another key's link bear the same mark.
-        if slots & slots.wrapping_sub(1) == 0 && self.region.load32(bucket + LAST_LINK, Relaxed) == 0 {
-            return None;
-        }
-        self.find_further(bucket, slots, place.tag, place.mark, key)
-    }
-
-    /// Looks into the first of the slots.
-    #[inline(always)]
-    fn find_in_slot(&self, bucket: usize, slots: u32, tag: u16, key: &[u8]) -> Option<Met> {
-        let from = bucket + slots.trailing_zeros() as usize * 4;
-        let block = Block { region: &self.region, at: self.geometry.target(self.region.load32(from, Acquire)) };
-        (block.at != 0 && block.has_key(&self.geometry, tag, key)).then(|| {
-            // The length is known: whoever reads the value needn't wait for the header.
-            Met { at: block.at, from, fields: Fields { key_len: key.len(), ..block.fields() } }
-        })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_further(&self, bucket: usize, mut slots: u32, tag: u16, mark: u32, key: &[u8]) -> Option<Met> {
-        while slots != 0 {
-            slots &= slots - 1;
-            if slots != 0
-                && let Some(met) = self.find_in_slot(bucket, slots, tag, key)
-            {
-                return Some(met);
-            }
-        }
-        self.chain(bucket + LAST_LINK, mark).find_map(|(at, from)| {
-            let block = Block { region: &self.region, at };
-            block.has_key(&self.geometry, tag, key).then(|| Met { at, from, fields: block.fields() })
-        })
-    }
-
-    /// Hands every record that [`Zone::find`] would look at to `each`.
-    pub(super) fn find_each(&self, place: Place, mut each: impl FnMut(&Met)) {
-        let mut show = |at, from| {
-            let fields = Block { region: &self.region, at }.fields();
-            if fields.tag == place.tag {
-                each(&Met { at, from, fields });
-            }
-        };
-        let bucket = self.geometry.bucket(place.shard, place.bucket);
-        let mut slots = self.bearing(bucket, place);
-        while slots != 0 {
-            let from = bucket + slots.trailing_zeros() as usize * 4;
-            slots &= slots - 1;
-            let at = self.geometry.target(self.region.load32(from, Acquire));
-            if at != 0 {
-                show(at, from);
-            }
-        }
-        self.chain(bucket + LAST_LINK, place.mark).for_each(|(at, from)| show(at, from));
-    }
-
-    /// The slots of a bucket whose links bear the place's mark; some may be empty.
-    #[inline]
-    fn bearing(&self, bucket: usize, place: Place) -> u32 {
-        self.region.matches(bucket, place.mark, self.geometry.mark_mask) & place.window
-    }
-
-    /// The records of a chain whose links bear this mark: where each is, where the link to it is.
-    fn chain(&self, mut from: usize, mark: u32) -> impl Iterator<Item = (usize, usize)> {
-        // A chain can't be longer than there are blocks; one that seems so is being changed under our eyes.
-        let mut left = self.geometry.longest_chain;
-        std::iter::from_fn(move || {
-            while left > 0 {
-                left -= 1;
-                let (word, here) = (self.region.load32(from, Acquire), from);
-                let at = self.geometry.target(word);
-                if at == 0 {
-                    break;
-                }
-                from = at + CHAIN_NEXT;
-                if (word ^ mark) & self.geometry.mark_mask == 0 {
-                    return Some((at, here));
-                }
-            }
-            None
-        })
-    }
-
-    /// Copies a record's key into `to`, which has its length.
-    pub(super) fn read_key(&self, met: &Met, to: &mut [u8]) -> bool {
-        let block = Block { region: &self.region, at: met.at };
-        block.read_payload(&self.geometry, met.fields.payload(), 0, to)
     }
 }
 
@@ -499,44 +360,5 @@ pub struct Changing<'s, 'a>(&'s Shard<'a>);
 impl Drop for Changing<'_, '_> {
     fn drop(&mut self) {
         self.0.end_change();
-    }
-}
-
-/// A shard looked at without its lock.
-pub struct UnlockedShard<'a> {
-    zone: &'a Zone,
-    base: usize,
-}
-
-impl UnlockedShard<'_> {
-    /// A field of the shard, as of some moment.
-    #[inline]
-    pub fn get(&self, field: usize) -> u64 {
-        self.zone.region.load64(self.base + field, Relaxed)
-    }
-
-    /// Whether somebody holds the lock; in one order with the closing of stamps.
-    pub fn is_locked(&self) -> bool {
-        self.zone.region.load64(self.base + shard::LOCK, std::sync::atomic::Ordering::SeqCst) != 0
-    }
-
-    /// The sequence before reading.
-    #[inline]
-    pub fn sequence(&self) -> u64 {
-        self.zone.region.load64(self.base + shard::SEQUENCE, Acquire)
-    }
-
-    /// Whether something is half done; to be asked after [`UnlockedShard::sequence`].
-    #[inline]
-    pub fn is_changing(&self) -> bool {
-        self.zone.region.load64(self.base + shard::CHANGING, Acquire) != 0
-    }
-
-    /// Whether nothing that was read since `sequence` can have been reused meanwhile.
-    #[inline]
-    pub fn is_unmoved(&self, sequence: u64) -> bool {
-        // Orders the relaxed reads of the records before the read of the sequence.
-        fence(Acquire);
-        self.get(shard::SEQUENCE) == sequence
     }
 }

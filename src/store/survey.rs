@@ -3,8 +3,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::keys::{Grave, ScanPlace};
 use super::layout::{header, shard};
+use super::own::Grave;
+use super::scan::ScanPlace;
 use super::{StoreError, Zone};
 use crate::record::{Millis, Record, Stamp, Version};
 

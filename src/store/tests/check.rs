@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::store::Zone;
 use crate::store::annex::ANNEX;
-use crate::store::arena::{CLASS_SHIFT, NEXT, OWNER, PARTIAL, PREV, USE};
 use crate::store::block::{self, CHAIN_NEXT, TIMER_NEXT, TIMER_PREV};
 use crate::store::idle::UNMET;
 use crate::store::layout::{self, CLASS_SIZES, header, shard};
 use crate::store::origins::USED;
+use crate::store::pages::{CLASS_SHIFT, NEXT, OWNER, PARTIAL, PREV, USE};
 use crate::store::shard::Shard;
 
 /// Panics, naming what is wrong, if the zone isn't whole.
