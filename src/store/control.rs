@@ -1,13 +1,14 @@
-//! What belongs to the node, in a small region of its own: identity, lease, workers, counters. What is known of other nodes is
-//! in it as well: see `heard`, `drift` and `links`.
+//! What belongs to the node, in a small region of its own: identity, generation, counters. The rest of it is in `lease`,
+//! `sleep` and `workers`, and what is known of other nodes in `heard`, `drift` and `links`.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 
 use super::drift::{DRIFT_LEN, DRIFTS};
 use super::heard::{HEARD, HEARD_LEN};
+pub use super::lease::Lease;
 use super::links::{LINK_LEN, LINKS};
-use super::lock::{is_dead, lock, this_thread, unlock};
+use super::lock::{lock, unlock};
 use super::{AttachError, Region};
 use crate::record::{Identity, Millis, Stamp};
 
@@ -24,30 +25,30 @@ const IDENTITIES: [usize; 2] = [16, 160];
 const INCARNATION: usize = 152;
 const GENERATION: usize = 32;
 /// The descriptor + 1.
-const EVENTFD: usize = 40;
+pub(super) const EVENTFD: usize = 40;
 /// The same of the one that wakes watchers.
-const WATCH_EVENTFD: usize = 48;
+pub(super) const WATCH_EVENTFD: usize = 48;
 /// The greatest stamp in zones of earlier configurations.
 const LEFT_BEHIND: usize = 56;
 /// Guards the lease and the tables of workers and of other nodes.
 const LOCK: usize = 64;
-const LEASE_NUMBER: usize = 72;
+pub(super) const LEASE_NUMBER: usize = 72;
 /// The word of the holder's main thread, 0 if nobody holds the lease.
-const LEASE_OWNER: usize = 80;
-const LEASE_GENERATION: usize = 88;
-const BEAT: usize = 96;
-const SLEEPING: usize = 128;
+pub(super) const LEASE_OWNER: usize = 80;
+pub(super) const LEASE_GENERATION: usize = 88;
+pub(super) const BEAT: usize = 96;
+pub(super) const SLEEPING: usize = 128;
 /// Some worker with watchers sleeps.
-const WATCHERS_SLEEP: usize = 136;
+pub(super) const WATCHERS_SLEEP: usize = 136;
 /// An old and a new nginx listen on the same addresses.
 const UPGRADING: usize = 144;
 const COUNTERS: usize = 192;
 const NODES_ONLINE: usize = 320;
 const BASES: usize = 384;
 const BASE_COUNT: usize = 64;
-const WORKERS: usize = 1024;
-const WORKER_COUNT: usize = 1024;
-const WORKER_LEN: usize = 16;
+pub(super) const WORKERS: usize = 1024;
+pub(super) const WORKER_COUNT: usize = 1024;
+pub(super) const WORKER_LEN: usize = 16;
 /// How far workers that are ending may get beyond the stamps that were noted, milliseconds.
 const ENDING: Millis = 1_000;
 const HEARD_AT: usize = WORKERS + WORKER_COUNT * WORKER_LEN;
@@ -59,17 +60,6 @@ const _: () = assert!(LINKS_AT + LINKS * LINK_LEN <= CONTROL_SIZE);
 #[derive(Clone, Copy)]
 pub struct Control {
     region: Region,
-}
-
-/// The right to be the node's agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Counts up with each holder; whatever acts for the node checks that it is still in force.
-    pub number: u64,
-    /// Process of the holder.
-    pub pid: u32,
-    /// The generation of the configuration that it serves.
-    pub generation: u64,
 }
 
 /// Running totals of the node.
@@ -211,174 +201,6 @@ impl Control {
         let left = Stamp(self.get(LEFT_BEHIND)).millis();
         (self.generation() > 0).then(|| if left > 0 { now.max(left.saturating_add(ENDING)) } else { now })
     }
-
-    /// The descriptor of the eventfd that wakes the agent, -1 while there is none.
-    pub fn eventfd(&self) -> i32 {
-        self.get(EVENTFD) as i32 - 1
-    }
-
-    /// Sets it, once for each master process.
-    pub fn set_eventfd(&self, fd: i32) {
-        self.put(EVENTFD, (i64::from(fd) + 1) as u64);
-    }
-}
-
-/// Watchers.
-impl Control {
-    /// The descriptor of the eventfd that wakes workers with watchers, -1 while there is none.
-    pub fn watch_eventfd(&self) -> i32 {
-        self.get(WATCH_EVENTFD) as i32 - 1
-    }
-
-    /// Sets it, once for each master process.
-    pub fn set_watch_eventfd(&self, fd: i32) {
-        self.put(WATCH_EVENTFD, (i64::from(fd) + 1) as u64);
-    }
-
-    /// A worker with watchers is about to sleep: it must look for changes once more after this.
-    pub fn watchers_sleep(&self) {
-        self.put(WATCHERS_SLEEP, 1);
-    }
-
-    /// After a change of a watched zone: whether the caller has to write to the eventfd, as some watchers sleep and nobody
-    /// has woken them yet. One write wakes all workers.
-    pub fn must_wake_watchers(&self) -> bool {
-        self.word(WATCHERS_SLEEP).is_some_and(|word| word.load(SeqCst) == 1 && word.swap(0, SeqCst) == 1)
-    }
-}
-
-/// The lease.
-impl Control {
-    /// Takes the lease for this process, if it is free or its holder is dead. `None`: somebody has it (this process, maybe),
-    /// or a newer configuration is in force. Call it from the process's main thread, whose life stands for the holder's.
-    pub fn try_lease(&self, generation: u64, now: Millis) -> Option<Lease> {
-        let owner = self.get(LEASE_OWNER);
-        if generation < self.generation() || (owner != 0 && !is_dead(owner)) {
-            return None;
-        }
-        self.locked(|| {
-            let owner = self.get(LEASE_OWNER);
-            if owner != 0 && !is_dead(owner) {
-                return None;
-            }
-            let lease = Lease { number: self.get(LEASE_NUMBER) + 1, pid: std::process::id(), generation };
-            self.put(BEAT, now);
-            self.put(LEASE_GENERATION, generation);
-            self.put(LEASE_NUMBER, lease.number);
-            self.put(LEASE_OWNER, this_thread());
-            Some(lease)
-        })?
-    }
-
-    /// Whether `lease` is the one in force.
-    pub fn holds(&self, lease: &Lease) -> bool {
-        self.get(LEASE_NUMBER) == lease.number && self.get(LEASE_OWNER) != 0
-    }
-
-    /// The lease in force, if somebody living has it.
-    pub fn lease(&self) -> Option<Lease> {
-        let owner = self.get(LEASE_OWNER);
-        (owner != 0 && !is_dead(owner)).then(|| Lease {
-            number: self.get(LEASE_NUMBER),
-            pid: (owner >> 32) as u32,
-            generation: self.get(LEASE_GENERATION),
-        })
-    }
-
-    /// The generation of the configuration for which somebody has the lease, be it alive or not.
-    pub fn lease_generation(&self) -> Option<u64> {
-        (self.get(LEASE_OWNER) != 0).then(|| self.get(LEASE_GENERATION))
-    }
-
-    /// Gives it back.
-    pub fn release(&self, lease: &Lease) {
-        self.locked(|| {
-            if self.holds(lease) {
-                self.put(LEASE_OWNER, 0);
-            }
-        });
-    }
-
-    /// The holder's thread lives.
-    pub fn beat(&self, lease: &Lease, now: Millis) {
-        if self.holds(lease) {
-            self.put(BEAT, now);
-        }
-    }
-
-    /// When a holder last said so.
-    pub fn last_beat(&self) -> Millis {
-        self.get(BEAT)
-    }
-
-    /// The agent is about to sleep: it must look for changes once more after this.
-    pub fn sleeping(&self) {
-        self.put(SLEEPING, 1);
-    }
-
-    /// The agent is awake.
-    pub fn awake(&self) {
-        self.put(SLEEPING, 0);
-    }
-
-    /// After a change: whether the caller has to write to the eventfd, as the agent sleeps and nobody woke it yet.
-    pub fn must_wake(&self) -> bool {
-        self.word(SLEEPING).is_some_and(|word| word.load(SeqCst) == 1 && word.swap(0, SeqCst) == 1)
-    }
-}
-
-/// Workers.
-impl Control {
-    /// This process is a worker of a generation. For its main thread.
-    pub fn worker_enter(&self, generation: u64) {
-        let me = this_thread();
-        self.locked(|| {
-            let free = (0..WORKER_COUNT).map(worker_at).find(|at| {
-                let owner = self.get(*at);
-                owner == 0 || owner == me || is_dead(owner)
-            });
-            if let Some(at) = free {
-                self.put(at + 8, generation);
-                self.put(at, me);
-            }
-        });
-    }
-
-    /// This process is no worker any more.
-    pub fn worker_leave(&self) {
-        let me = this_thread();
-        (0..WORKER_COUNT).map(worker_at).filter(|at| self.get(*at) == me).for_each(|at| self.put(at, 0));
-    }
-
-    /// This worker's number: small, and no other living worker's. `None`: this process is none.
-    pub fn worker_number(&self) -> Option<usize> {
-        let me = this_thread();
-        (0..WORKER_COUNT).find(|number| self.get(worker_at(*number)) == me)
-    }
-
-    /// Whether the worker of this number lives.
-    pub fn worker_lives(&self, number: usize) -> bool {
-        let owner = if number < WORKER_COUNT { self.get(worker_at(number)) } else { 0 };
-        owner != 0 && !is_dead(owner)
-    }
-
-    /// How many other workers live.
-    pub fn other_workers(&self) -> usize {
-        let me = this_thread();
-        let lives = |at: &usize| {
-            let owner = self.get(*at);
-            owner != 0 && owner != me && !is_dead(owner)
-        };
-        (0..WORKER_COUNT).map(worker_at).filter(lives).count()
-    }
-
-    /// Whether another worker lives that serves an older configuration than `generation`.
-    pub fn older_workers(&self, generation: u64) -> bool {
-        (0..WORKER_COUNT).map(worker_at).any(|at| {
-            let owner = self.get(at);
-            owner != 0 && self.get(at + 8) < generation && !is_dead(owner)
-        })
-    }
 }
 
 /// Counters.
@@ -471,7 +293,7 @@ impl Control {
         }
     }
 
-    fn word(&self, at: usize) -> Option<&AtomicU64> {
+    pub(super) fn word(&self, at: usize) -> Option<&AtomicU64> {
         self.region.word64(at)
     }
 
@@ -486,8 +308,4 @@ impl Control {
 
 fn counter_at(counter: Counter) -> usize {
     COUNTERS + 8 * counter as usize
-}
-
-fn worker_at(index: usize) -> usize {
-    WORKERS + index * WORKER_LEN
 }

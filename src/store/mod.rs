@@ -13,8 +13,8 @@
 //!   `counter` makes sums and `limit` buckets. `lookup`, `keys` with `own` and `relief`, `scan`, `replicate`, `upkeep`,
 //!   `evict` with `hand` and `gather`, `survey`: what a zone does. `session`: which server a client stays with.
 //!   `renew`: stamping anew what was written by a clock that was ahead.
-//! - [`control`]: what belongs to the node and not to a zone, with `links`, `heard` and `drift`: what is known of other nodes.
-//!   `tally`: figures that many workers count.
+//! - [`control`]: what belongs to the node and not to a zone, with `lease` (who is its agent), `sleep` (who is to be woken),
+//!   `workers`, and what is known of other nodes: `links`, `heard` and `drift`. `tally`: figures that many workers count.
 //! - `failpoint`, `rule`: what tests stop at, and what the simulator breaks.
 
 mod annex;
@@ -37,6 +37,7 @@ mod idle;
 mod keys;
 mod known;
 mod layout;
+mod lease;
 mod limit;
 mod links;
 mod lock;
@@ -60,6 +61,7 @@ mod rule;
 mod scan;
 mod session;
 mod shard;
+mod sleep;
 mod state;
 mod survey;
 mod tally;
@@ -67,6 +69,7 @@ mod trail;
 mod unlocked;
 mod upkeep;
 mod watch;
+mod workers;
 mod zone;
 
 #[cfg(test)]
