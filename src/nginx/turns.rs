@@ -9,8 +9,8 @@ use std::ffi::c_void;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// For all of them, in one turn of the event loop.
-const TURN: Duration = Duration::from_millis(2);
+/// For all of them, in one turn of the event loop. A request of HTTP takes some turns: each may be as much longer.
+const TURN: Duration = Duration::from_millis(1);
 /// For one of them at a time: it looks at the clock itself.
 pub const SLICE: Duration = Duration::from_micros(500);
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// What all sessions of a worker may use of a turn; what was begun is finished. Beginnings and ends count as well: a hundred
 /// peers that go at once take longer than a client of HTTP should wait.
-const SHARE: Duration = Duration::from_millis(1);
+const SHARE: Duration = Duration::from_micros(250);
 
 thread_local! {
     /// The time of nginx's clock, which stands still during a turn, and what was used of it.
