@@ -12,6 +12,7 @@ pub mod timer;
 
 use super::conf::main::MainConf;
 use super::http::watch;
+use super::stream::door;
 use super::{ffi, log, wake};
 use crate::agent::{Agent, Config, LogLine, PidFiles};
 use crate::store::{Control, LinkFigures, Zone};
@@ -116,6 +117,7 @@ pub unsafe fn started(control: &Control) {
 pub fn ending() {
     let nowhere = names::leading_nowhere();
     wake::ending();
+    door::close();
     names::stop();
     watch::end();
     // Out of its place: what comes of log lines now is done here.

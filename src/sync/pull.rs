@@ -27,7 +27,7 @@ const ACK_DELAY: u64 = 5;
 /// One inbound session.
 ///
 /// Each call works in proportion to the bytes it is given. The caller should not read on while what was appended to
-/// `out` can't be sent. At the end, whatever the reason, call [`Pull::close`].
+/// `out` can't be sent. At the end, whatever the reason, call [`Pull::close`] or [`Pull::lost`].
 pub struct Pull {
     node: Node,
     own: Identity,
@@ -194,11 +194,16 @@ impl Pull {
 
     /// The session is over (for whatever reason): claims are given back, a goodbye appended.
     pub fn close(&mut self, out: &mut Vec<u8>, why: &str) {
-        self.release();
         if self.ended.is_none() && self.peer.is_some() {
             write::bye(out, message::BYE_END, why);
             self.node.control.count(Counter::MsgsOut, 1);
         }
+        self.lost();
+    }
+
+    /// The same where nobody is there to hear a goodbye.
+    pub fn lost(&mut self) {
+        self.release();
         self.ended = Some(message::BYE_END);
     }
 

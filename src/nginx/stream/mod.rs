@@ -3,6 +3,7 @@
 //! nginx's stream module may be loaded before this one, after it, or not at all. So nothing here is linked to it: its
 //! modules are found in the cycle by name, its functions by looking them up.
 
+pub mod door;
 mod lines;
 pub mod listens;
 mod session;

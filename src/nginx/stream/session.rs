@@ -1,10 +1,10 @@
 //! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
 //!
 //! It never holds up its worker: what comes at once is small or waits for its turn, and what waits to be sent is bounded as
-//! well. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
+//! well. Of those that say hello faster than a cluster's nodes do, each waits at the [`door`]. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
 //! hello, when connections run short.
 
-use super::{Symbols, context, exiting, lines, turn};
+use super::{Symbols, context, door, exiting, lines, turn};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
 use crate::nginx::turns::{Place, SLICE};
 use crate::nginx::{log, wake};
@@ -40,6 +40,8 @@ pub unsafe fn begin(session: *mut sys::ngx_stream_session_t, node: Node, symbols
             symbols,
             output: Vec::new(),
             sent: 0,
+            admitted: !(*c).ssl.is_null(),
+            waiting: None,
             greeted: false,
             over: false,
             place: Place::new(),
@@ -89,6 +91,19 @@ unsafe fn run(connection: *mut c_void) {
     unsafe { advance(connection.cast(), Share::Slice) };
 }
 
+/// It is the session's turn at the door.
+///
+/// # Safety
+/// In the thread of the event loop; `c` is the live connection of a session that waits there, and that isn't at work.
+pub unsafe fn admit(c: *mut sys::ngx_connection_t) {
+    // SAFETY: the caller's promise; a session's own context is what `begin` put there.
+    unsafe {
+        let own = &mut *(*context((*c).data.cast())).cast::<Session>();
+        (own.admitted, own.waiting) = (true, None);
+        own.place.take(run, c.cast());
+    }
+}
+
 /// How much may be received.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Share {
@@ -131,6 +146,10 @@ struct Session {
     output: Vec<u8>,
     /// How much of `output` is sent.
     sent: usize,
+    /// What the peer says is read.
+    admitted: bool,
+    /// At the door, until it is.
+    waiting: Option<door::Waiting>,
     greeted: bool,
     over: bool,
     /// Among those that have more to receive.
@@ -206,6 +225,9 @@ impl Session {
 
     /// Receives its share and applies it; `true`: there may be more at once.
     fn receive(&mut self, share: Share, now: u64) -> Result<bool, Why> {
+        if !self.is_admitted()? {
+            return Ok(false);
+        }
         self.take_preread(now)?;
         let began = Instant::now();
         let mut buffer = [0; READ];
@@ -220,6 +242,29 @@ impl Session {
             if share == Share::First || began.elapsed() >= SLICE {
                 return Ok(self.is_readable());
             }
+        }
+    }
+
+    /// Whether the peer is to be heard now. Who goes while it waits is noticed without being read.
+    fn is_admitted(&mut self) -> Result<bool, Why> {
+        if !self.admitted && self.waiting.is_none() && (self.is_readable() || !self.preread().is_empty()) {
+            // SAFETY: in the thread of the event loop; the connection is this session's, which keeps its place until it ends.
+            self.waiting = unsafe { door::knock(self.connection, &self.node.control) };
+            self.admitted = self.waiting.is_none();
+        }
+        if self.waiting.is_some() && self.has_gone() { Err(Why::Closed) } else { Ok(self.admitted) }
+    }
+
+    /// Whether the peer has closed the connection, however much it has said before.
+    fn has_gone(&self) -> bool {
+        // SAFETY: the connection and its read event are live, its descriptor is open, and there is room for one byte.
+        unsafe {
+            let mut byte = 0u8;
+            (*(*self.connection).read).pending_eof() != 0
+                || match libc::recv((*self.connection).fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) {
+                    0 => true,
+                    seen => seen < 0 && std::io::Error::last_os_error().kind() != std::io::ErrorKind::WouldBlock,
+                }
         }
     }
 
@@ -243,21 +288,26 @@ impl Session {
         unsafe { (*(*self.connection).read).ready() != 0 }
     }
 
-    /// What phases before ours have read already.
+    /// Takes what phases before ours have read already.
     fn take_preread(&mut self, now: u64) -> Result<(), Why> {
-        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled. The
-        // copy ends the borrow before anything else can touch the buffer.
-        let preread = unsafe {
-            let Some(buffer) = (*self.connection).buffer.as_mut() else { return Ok(()) };
-            let Ok(len) = usize::try_from(buffer.last.offset_from(buffer.pos)) else { return Ok(()) };
-            if len == 0 {
-                return Ok(());
-            }
-            let preread = std::slice::from_raw_parts(buffer.pos, len).to_vec();
-            buffer.pos = buffer.last;
-            preread
-        };
+        let preread = self.preread();
+        if preread.is_empty() {
+            return Ok(());
+        }
+        let preread = preread.to_vec();
+        // SAFETY: the connection is live, and its buffer, which it has if something is in it; nothing refers to what is in it.
+        unsafe { (*(*self.connection).buffer).pos = (*(*self.connection).buffer).last };
         self.take(&preread, now)
+    }
+
+    fn preread(&self) -> &[u8] {
+        // SAFETY: the connection is live, and so is its buffer, if it has one; from `pos` to `last` it is filled, and changes
+        // only in `take_preread`.
+        unsafe {
+            let Some(buffer) = (*self.connection).buffer.as_ref() else { return &[] };
+            let len = usize::try_from(buffer.last.offset_from(buffer.pos)).unwrap_or(0);
+            if len == 0 { &[] } else { std::slice::from_raw_parts(buffer.pos, len) }
+        }
     }
 
     fn take(&mut self, bytes: &[u8], now: u64) -> Result<(), Why> {
@@ -310,14 +360,17 @@ impl Session {
     fn end(&mut self, why: &Why) {
         self.tell();
         let goodbye = match why {
-            Why::Protocol(error) => error.to_string(),
-            Why::Wanted => "it needs the connection for others".into(),
-            Why::Exiting => "its worker ends, as nginx reloads or quits".into(),
-            Why::Closed | Why::Broken => String::new(),
+            Why::Protocol(error) => Some(error.to_string()),
+            Why::Wanted => Some("it needs the connection for others".into()),
+            Why::Exiting => Some("its worker ends, as nginx reloads or quits".into()),
+            // Nobody hears it.
+            Why::Closed | Why::Broken => None,
         };
-        self.close(&goodbye);
-        // What the connection doesn't take at once is lost: it is only said for the peer's log.
-        let _ = self.send();
+        self.close(goodbye.as_deref());
+        if goodbye.is_some() {
+            // What the connection doesn't take at once is lost: it is only said for the peer's log.
+            let _ = self.send();
+        }
         let (level, text) = match why {
             Why::Protocol(error @ SessionError::Protocol(_)) => (log::ERR, error.to_string()),
             Why::Protocol(error @ SessionError::Silent(_)) if self.greeted => (log::WARN, error.to_string()),
@@ -332,9 +385,12 @@ impl Session {
         unsafe { lines::write((*self.connection).log, level, format_args!("session of {peer} ended: {text}")) };
     }
 
-    fn close(&mut self, goodbye: &str) {
+    fn close(&mut self, goodbye: Option<&str>) {
         if !std::mem::replace(&mut self.over, true) {
-            self.pull.close(&mut self.output, goodbye);
+            match goodbye {
+                Some(goodbye) => self.pull.close(&mut self.output, goodbye),
+                None => self.pull.lost(),
+            }
         }
     }
 }
@@ -342,7 +398,7 @@ impl Session {
 /// However the session ends, it keeps no other from taking its place.
 impl Drop for Session {
     fn drop(&mut self) {
-        self.close("");
+        self.close(None);
     }
 }
 

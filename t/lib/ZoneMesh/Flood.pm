@@ -3,14 +3,15 @@ package ZoneMesh::Flood;
 # An attacker: many connections to a port of zone_sync, from a process of its own with a limit of open files to match.
 #
 #     my $flood = ZoneMesh::Flood->new(port => $node->sync, kind => 'silent', count => 2_000);
-#     $flood->status;    # {opened, open, closed, refused, sent, longest}, as of now; `longest`: seconds that one stayed open
+#     $flood->status;    # {opened, open, closed, refused, sent, answered, longest}, as of now; `longest`: seconds that one stayed open
 #     $flood->end;       # closes them all; so does the end of the test
 #
 # kind: silent     connects and says nothing
 #       half       sends the beginning of a hello, and then nothing
 #       drip       sends a hello, a byte each 0.2 s
 #       handshake  begins a TLS handshake and leaves the server waiting for the rest of it
-#       hello      says a valid hello as a node never heard of, stays for 0.1 s, and goes
+#       hello      says a valid hello as a node never heard of, stays for 0.1 s (stays: other seconds), and goes
+# from_one: connections from one address, before the next has its turn (default: as many as an address may have ports for)
 # rate: connections begun in a second (default 2,000); again: true: it goes on when `count` have been opened, in place of
 # those that were closed. idle: true: it gets only the processor time that everybody else leaves, as one elsewhere takes none.
 
@@ -29,7 +30,7 @@ use ZoneMesh::Wire;
 
 # Connections from one address, as ports run out.
 my $FROM_ONE = 4_000;
-my %STAYS = (hello => 0.1);
+my $STAYS = 0.1;
 
 # The most files that a process of this user may have open.
 sub most_files { chomp(my $most = qx(sh -c 'ulimit -Hn')); return $most =~ /^\d+$/ ? $most : 1_000_000 }
@@ -47,7 +48,7 @@ sub new {
         close $orders;
         my $code = 'ZoneMesh::Flood::attack(@ARGV)';
         exec 'sh', '-c', 'ulimit -n "$1" 2>/dev/null; shift; exec "$@"', 'sh', $files, ($given{idle} ? qw(chrt --idle 0) : ()), $^X, "-I$lib", '-MZoneMesh::Flood', '-e', $code,
-            map { $_ => $given{$_} } grep { defined $given{$_} } qw(port kind count rate again)
+            map { $_ => $given{$_} } grep { defined $given{$_} } qw(port kind count rate again stays from_one)
             or POSIX::_exit(127);
     }
     close $orders_out;
@@ -89,11 +90,12 @@ sub client_hello {
 sub attack {
     my (%given) = @_;
     my ($port, $kind, $count, $rate) = (@given{qw(port kind count)}, $given{rate} // 2_000);
+    my ($stays, $from_one) = ($given{stays} // $STAYS, $given{from_one} // $FROM_ONE);
     $SIG{PIPE} = 'IGNORE';
     STDOUT->autoflush(1);
     my $hello = $kind eq 'handshake' ? client_hello() : hello();
     my %speech = (half => substr($hello, 0, 20), handshake => $hello);
-    my %done = map { $_ => 0 } qw(opened closed refused sent longest);
+    my %done = map { $_ => 0 } qw(opened closed refused sent answered longest);
     my (%open, $wanted);
     my ($began, $looked) = (time, 0);
     while (1) {
@@ -103,7 +105,7 @@ sub attack {
         my $at_once = 50;
         while ($done{opened} + $done{refused} < $due && keys %open < $count && $at_once-- > 0) {
             my $number = $done{opened} + $done{refused};
-            my $socket = from_loopback(2 + int($number / $FROM_ONE) % 200, $port);
+            my $socket = from_loopback(2 + int($number / $from_one), $port);
             if (!$socket) { $done{refused}++; next }
             $done{opened}++;
             my $says = $kind eq 'hello' ? hello() : $speech{$kind} // '';
@@ -129,12 +131,14 @@ sub attack {
         $now = time;
         for my $fd (keys %open) {
             my $one = $open{$fd};
-            my $is_over = vec($in, $fd, 1) && !sysread $one->{socket}, my $bytes, 65_536;
+            my $said    = vec($in, $fd, 1) ? sysread $one->{socket}, my $bytes, 65_536 : undef;
+            my $is_over = vec($in, $fd, 1) && !$said;
+            $done{answered}++ if $said && !$one->{answered}++;
             if ($is_over) {
                 $done{closed}++;
                 $done{longest} = $now - $one->{since} if $now - $one->{since} > $done{longest};
             }
-            elsif ($STAYS{$kind} && $now - $one->{since} > $STAYS{$kind}) { $is_over = 1 }
+            elsif ($kind eq 'hello' && $now - $one->{since} > $stays) { $is_over = 1 }
             elsif ($kind eq 'drip' && $one->{said} < length $hello && $now - $one->{since} > 0.2 * $one->{said}) {
                 $done{sent} += syswrite($one->{socket}, substr $hello, $one->{said}++, 1) // 0;
             }
@@ -144,11 +148,11 @@ sub attack {
     return;
 }
 
-# A connection from 127.0.0.`from`.
+# A connection from 127.0.0.0 + `from`.
 sub from_loopback {
     my ($from, $port) = @_;
     socket my $socket, PF_INET, SOCK_STREAM, 0 or return;
-    bind $socket, pack_sockaddr_in(0, inet_aton("127.0.0.$from")) or return;
+    bind $socket, pack_sockaddr_in(0, pack "N", 0x7f000000 + $from) or return;
     $socket->blocking(0);
     connect($socket, pack_sockaddr_in($port, INADDR_LOOPBACK)) || $!{EINPROGRESS} or return;
     return $socket;
