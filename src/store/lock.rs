@@ -17,6 +17,8 @@ use super::StoreError;
 
 /// How long a lock is waited for while its owner lives.
 pub const PATIENCE: Duration = Duration::from_millis(100);
+/// The same for who has no requests to serve meanwhile.
+const LONG_PATIENCE: Duration = Duration::from_secs(2);
 /// A look at the owner costs a file in /proc: not before this.
 const SUSPICION: Duration = Duration::from_millis(2);
 /// How often a lock is looked at before its waiter lets others run, and the processor's pauses between two looks at most.
@@ -82,6 +84,17 @@ pub fn unlock(word: &AtomicU64) {
     // all the rest. Release: a closing of stamps that finds the lock free finds what was marked before.
     if word.load(Relaxed) == this_thread() {
         word.store(0, Release);
+    }
+}
+
+/// Does something again as long as locks are in its way, for some seconds: for the master and its like.
+pub fn in_time<T>(mut work: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let began = Instant::now();
+    loop {
+        match work() {
+            Err(StoreError::Busy) if began.elapsed() < LONG_PATIENCE => {}
+            done => return done,
+        }
     }
 }
 

@@ -18,7 +18,6 @@
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, Instant};
 
 use super::arena::Need;
 use super::block::Fields;
@@ -26,7 +25,7 @@ use super::find::Met;
 use super::layout::{MAGIC, header};
 use super::replicate::Via;
 use super::shard::Shard;
-use super::{Applied, AttachError, Params, Region, ShardMask, StoreError, Zone};
+use super::{Applied, AttachError, Params, Region, ShardMask, StoreError, Zone, lock};
 use crate::record::{Identity, Millis, Record, Stamp};
 
 /// Set in a limit that is not to be raised any more.
@@ -37,8 +36,6 @@ const NOTHING: u64 = 1;
 pub(super) const ANY_DRIFT: Millis = Millis::MAX;
 /// Buckets copied in one hold of a shard's lock.
 const BUCKETS_A_HOLD: usize = 64;
-/// How long a shard that is stuck is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What became of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,7 +185,7 @@ impl Zone {
         for index in 0..self.geometry.shards {
             for bucket in (0..self.geometry.buckets_per_shard).step_by(BUCKETS_A_HOLD) {
                 let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
-                let shard = self.shard_in_time(index)?;
+                let shard = lock::in_time(|| self.shard(index))?;
                 (bucket..end).for_each(|bucket| shard.bucket_each(bucket, |met| each(&shard, met, &mut scratch)));
             }
         }
@@ -307,16 +304,6 @@ impl Zone {
     /// Whether records have still to be merged from here.
     pub fn is_source(&self) -> bool {
         self.region.load64(header::MAGIC, SeqCst) == MAGIC
-    }
-
-    fn shard_in_time(&self, index: u32) -> Result<Shard<'_>, StoreError> {
-        let began = Instant::now();
-        loop {
-            match self.shard(index) {
-                Err(StoreError::Busy) if began.elapsed() < PATIENCE => {}
-                done => return done,
-            }
-        }
     }
 
     /// The agent is to look at the place of `key`.

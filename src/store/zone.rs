@@ -7,7 +7,7 @@ use super::layout::{Geometry, MAGIC, header, shard};
 use super::matching::{MAX_SPELLINGS, Matching};
 use super::parts::MAX_PARTS;
 use super::upkeep::RETENTION;
-use super::{Region, Rule};
+use super::{Region, Rule, lock};
 use crate::record::{Identity, Millis, Stamp};
 
 /// Handle of a zone; a copy is the same zone. Used from any thread of any process that maps the region.
@@ -237,7 +237,8 @@ impl Zone {
                 shard.timer_clear(0);
             }
         }
-        zone.set_params(params)?;
+        zone.set_params(params);
+        zone.become_node(params.node).map_err(|_| AttachError::Foreign("no room to note this node"))?;
         if let Some(born) = params.born {
             // Every stamp that is given here comes after it.
             region.store64(header::CLOSED, Stamp::at(born).0, Relaxed);
@@ -250,7 +251,9 @@ impl Zone {
         Ok(zone)
     }
 
-    /// Takes up the zone that `region` holds. Timeout, sync and the node's identity become those of `params`.
+    /// Takes up the zone that `region` holds. Timeout, sync and the node's identity become those of `params`, but for the
+    /// identity if it is another one and the table of origins is locked by who doesn't go on for seconds, or is full
+    /// ([`Zone::is_of`]): the agent mends that, as it does after one that died while it changed.
     ///
     /// # Errors
     ///
@@ -265,7 +268,9 @@ impl Zone {
         }
         let hasher = Hasher::new(&seed);
         let zone = Zone { region, geometry, hasher, matching: params.matching, evict: params.evict };
-        zone.set_params(params)?;
+        zone.set_params(params);
+        // No error: nginx would end for it in a reload.
+        let _ = lock::in_time(|| zone.become_node(params.node));
         Ok(zone)
     }
 
@@ -363,7 +368,7 @@ impl Zone {
         self.hasher.hash(key)
     }
 
-    fn set_params(&self, params: &Params) -> Result<(), AttachError> {
+    fn set_params(&self, params: &Params) {
         self.region.store64(header::TIMEOUT, params.timeout.unwrap_or(u64::MAX), Relaxed);
         self.region.store32(header::SYNC, params.sync.into(), Relaxed);
         self.region.store32(header::EVICT, params.evict.into(), Relaxed);
@@ -372,10 +377,16 @@ impl Zone {
             self.region.store64(header::RATE, params.rate, Relaxed);
         }
         self.region.store32(header::MATCHING, params.matching as u32, Relaxed);
-        let noted = self.origin_for_own(params.node).and_then(|own| {
-            // Under the table's lock: what is one's own isn't given to others.
-            self.with_origins(|| self.hold_origin(own, params.node).then(|| self.set_own_origin(own)))
-        });
-        noted.ok().flatten().ok_or(AttachError::Foreign("no room to note this node"))
+    }
+
+    /// What is written here is this node's from now on.
+    fn become_node(&self, node: Identity) -> Result<(), StoreError> {
+        // Nearly always it is so already. Then nobody's lock may be in the way.
+        if self.hold_origin(self.own_origin(), node) {
+            return Ok(());
+        }
+        let own = self.origin_for_own(node)?;
+        // Under the table's lock: what is one's own isn't given to others.
+        self.with_origins(|| self.hold_origin(own, node).then(|| self.set_own_origin(own)))?.ok_or(StoreError::Busy)
     }
 }

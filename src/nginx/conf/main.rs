@@ -13,7 +13,7 @@ use crate::api::{NamedZone, StatusKind};
 use crate::nginx::log::Limited;
 use crate::nginx::shm::resize::{self, Resized};
 use crate::nginx::shm::{Figures, state};
-use crate::nginx::{ffi, limit, modules};
+use crate::nginx::{ffi, limit, log, modules};
 use crate::record::Millis;
 use crate::store::control::Lease;
 use crate::store::{Control, Matching, Params, Region, Zone};
@@ -285,8 +285,20 @@ impl MainConf {
             for zone in &mut self.zones {
                 let region = zone.region.ok_or_else(|| format!("{} has no memory", zone.title()))?;
                 if zone.inherited {
-                    let attached = Zone::attach(region, &zone.params(&control));
-                    zone.zone = Some(attached.map_err(|error| format!("{}: {error}", zone.title()))?);
+                    let params = zone.params(&control);
+                    let attached =
+                        Zone::attach(region, &params).map_err(|error| format!("{}: {error}", zone.title()))?;
+                    if !attached.is_of(params.node) {
+                        let why = "a process holds its lock and does not go on, or its table of nodes is full";
+                        log::cycle(
+                            log::WARN,
+                            format_args!(
+                                "{}: it is still written under this node's last identity: {why}",
+                                zone.title()
+                            ),
+                        );
+                    }
+                    zone.zone = Some(attached);
                 }
             }
         }

@@ -7,7 +7,8 @@ use super::crash::{end, fork};
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::failpoint::{Step, armed};
-use crate::store::{Applied, Condition, Life, StoreError};
+use crate::store::layout::header;
+use crate::store::{Applied, Condition, Life, StoreError, lock};
 
 /// As different as those of real nodes.
 fn node(n: u16) -> Identity {
@@ -266,6 +267,22 @@ fn status(child: libc::pid_t) -> i32 {
     // SAFETY: a child of ours that wasn't waited for yet.
     unsafe { libc::waitpid(child, &mut status, 0) };
     status
+}
+
+#[test]
+fn who_holds_the_table_and_does_not_go_on_is_in_no_reloads_way() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let attach = |n, timeout| Zone::attach(zone.region, &Params { timeout, ..Params::new(n) }).expect("the zone");
+    // Stopped, as far as anybody can tell: who waits for itself waits in vain.
+    zone.region.store64(header::ORIGINS_LOCK, lock::this_thread(), SeqCst);
+    let again = attach(identity(1), Some(5));
+    assert!(again.is_of(identity(1)) && again.params().timeout == Some(5));
+    // Another identity needs the lock. All else is as it was asked for, and the identity may follow later.
+    let again = attach(identity(2), Some(6));
+    assert!(again.is_of(identity(1)) && again.params().timeout == Some(6));
+    zone.region.store64(header::ORIGINS_LOCK, 0, SeqCst);
+    assert!(attach(identity(2), None).is_of(identity(2)));
+    check(&zone);
 }
 
 /// A node's records, all of them.
