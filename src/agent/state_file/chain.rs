@@ -70,6 +70,8 @@ pub fn read(target: &Path, found: &Followed, counters: bool) -> Result<(Option<C
             // Its writer was killed before it could write the first line.
             Ok(link) if link.whole == 0 => {}
             Ok(link) => links.push(link),
+            // Removed since it was listed, by who has written the state file anew; its reader looks for that.
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(ChainError { path, error }),
         }
     }

@@ -5,9 +5,9 @@ use super::read::{About, Item, Pair, ReadError, Reader};
 use super::{Terms, changes, number};
 use crate::record::{Kind, Millis, Record, Stamp, Version};
 use crate::store::{Applied, Followed, MAX_KEY, Matching, Params, StateChanges, StoreError, Zone};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// A version from so far ahead of the clock is a fault of a clock that was mended since: to keep it would let every later
@@ -15,6 +15,8 @@ use std::path::Path;
 const TOO_FAR_AHEAD: Millis = 24 * 3_600_000;
 /// How far ahead stamps are is of no interest otherwise: the records have been here before.
 const ANY_DRIFT: Millis = Millis::MAX;
+/// So often at most a file is read that is replaced again and again meanwhile.
+const TRIES: usize = 10;
 
 /// What was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,9 @@ pub enum LoadError {
         /// What is wrong.
         error: ReadError,
     },
+    /// Each time it was read, it was replaced.
+    #[error("was replaced each time while it was read; does another nginx write it? Try again")]
+    Restless,
     /// Not all of it fits.
     #[error(
         "has {records} records, of which {lost} don't fit into the zone; give the zone more memory, or add \"evict\" to \
@@ -90,30 +95,50 @@ impl From<ChainError> for LoadError {
 
 /// Fills `zone`, which is new and which nobody else uses yet. `None`: there is no such file, and the zone stays empty.
 ///
+/// Another nginx may be writing the file (this may be a test of its configuration, or its next binary): what was read of a file
+/// that isn't in its place any more is of the past, and the files of changes beside it follow another one. It is read anew then.
+///
 /// # Errors
 ///
 /// The file can't be read, is damaged, or has more than fits.
 pub fn load(path: &Path, zone: &Zone, now: Millis) -> Result<Option<Loaded>, LoadError> {
-    match load_once(path, zone, now, false) {
-        // Maybe a zone had found room for all of it, in another order.
-        Err(full @ LoadError::Full { .. }) => match zone.begin_anew() {
-            Ok(()) => load_once(path, zone, now, true),
-            Err(_) => Err(full),
-        },
-        loaded => loaded,
+    let (mut packed, mut failure) = (false, LoadError::Restless);
+    for _ in 0..TRIES {
+        let file = match open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                zone.keep_state(Some(number(path)));
+                zone.state_loaded(0, 0);
+                return Ok(None);
+            }
+            opened => opened?,
+        };
+        // While it is open, no other file can pass for it.
+        let held = file.try_clone()?;
+        failure = match load_once(file, path, zone, now, packed) {
+            _ if is_replaced(path, &held)? => LoadError::Restless,
+            // Maybe a zone had found room for all of it, in another order.
+            Err(full @ LoadError::Full { .. }) if !packed => {
+                packed = true;
+                full
+            }
+            Ok(whole) => return Ok(Some(whole.keep(zone, now))),
+            Err(error) => return Err(error),
+        };
+        if zone.begin_anew().is_err() {
+            break;
+        }
     }
+    Err(failure)
+}
+
+fn is_replaced(path: &Path, held: &File) -> io::Result<bool> {
+    let held = held.metadata()?;
+    Ok(fs::metadata(path).map_or(true, |there| (there.dev(), there.ino()) != (held.dev(), held.ino())))
 }
 
 /// `packed`: as tightly as can be, the largest pairs first. All of them are in memory then.
-fn load_once(path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Option<Loaded>, LoadError> {
+fn load_once(file: File, path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Whole, LoadError> {
     zone.keep_state(Some(number(path)));
-    let file = match open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            zone.state_loaded(0, 0);
-            return Ok(None);
-        }
-        opened => opened?,
-    };
     let mut found = changes::known_by(&file.metadata()?, Stamp::ZERO)?;
     let modified = found.modified / 1_000_000;
     let counters = zone.params().matching == Matching::Counter;
@@ -151,12 +176,31 @@ fn load_once(path: &Path, zone: &Zone, now: Millis, packed: bool) -> Result<Opti
     }
     loaded.given_up = lost + zone.stats().evicted;
     loaded.records -= zone.stats().evicted.min(loaded.records);
-    zone.state_loaded(modified, reader.offset());
     // What the files say another time must be what the zone has now.
-    if loaded.ahead == 0 && lives == 0 {
-        follow(zone, now, &found, chain.as_ref());
+    let follow = loaded.ahead == 0 && lives == 0;
+    Ok(Whole { loaded, modified, bytes: reader.offset(), follow, found, chain })
+}
+
+/// All that was read, of a file that is in its place.
+struct Whole {
+    loaded: Loaded,
+    modified: Millis,
+    bytes: u64,
+    /// Changes may follow it.
+    follow: bool,
+    found: Followed,
+    chain: Option<Chain>,
+}
+
+impl Whole {
+    /// The zone has it, and stays as it is: what it gives its own writes from here on comes after all that was read.
+    fn keep(self, zone: &Zone, now: Millis) -> Loaded {
+        zone.state_loaded(self.modified, self.bytes);
+        if self.follow {
+            follow(zone, now, &self.found, self.chain.as_ref());
+        }
+        self.loaded
     }
-    Ok(Some(loaded))
 }
 
 /// What changes from now on can be appended to what was loaded.

@@ -344,3 +344,48 @@ fn nothing_is_remembered_for_files_that_are_not_followed() {
     assert_eq!(zone.stats().tombstones, 0);
     assert_eq!(zone.params().matching, Matching::Exact);
 }
+
+#[test]
+fn who_reads_while_another_writes_has_all_that_was_there_when_it_began() {
+    let mut followed = Followed::new(zone(false));
+    for n in 0..2_000 {
+        followed.set(&format!("filling {n}"), &"v".repeat(100));
+    }
+    followed.set("count", "0");
+    followed.write();
+    let (path, params) = (followed.state.path.clone(), followed.zone().params());
+    let (written, ended) = (&AtomicU64::new(0), &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for count in 1.. {
+                followed.set("count", &count.to_string());
+                // Most are appended; then all is written, and the files of changes go.
+                if count % 3 == 0 {
+                    followed.write()
+                } else {
+                    followed.append()
+                }
+                written.store(count, Ordering::SeqCst);
+                if ended.load(Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        let outcome = (0..60).try_for_each(|_| {
+            let least = written.load(Ordering::SeqCst);
+            let to = Zone::create(memory(1 << 20), &params).unwrap();
+            match load(&path, &to, now()) {
+                // It says so, where the writer is that much quicker.
+                Err(LoadError::Restless) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+                Ok(_) => {}
+            }
+            let mut count = Vec::new();
+            to.get(b"count", now(), &mut count).unwrap();
+            let count: u64 = String::from_utf8(count).unwrap().parse().map_err(|_| "no count".to_owned())?;
+            if count < least { Err(format!("{count} instead of {least}")) } else { Ok(()) }
+        });
+        ended.store(true, Ordering::SeqCst);
+        assert_eq!(outcome, Ok(()));
+    });
+}
