@@ -282,6 +282,7 @@ impl World {
                 Ok(()) => {
                     let since = *since.get_or_insert(self.now);
                     if self.now >= since + 2_000 {
+                        self.all_is_told()?;
                         return Ok(since);
                     }
                 }
@@ -290,6 +291,17 @@ impl World {
                 Err(_) => since = None,
             }
         }
+    }
+
+    /// Whether agents have looked at all changes that there are.
+    fn all_is_told(&mut self) -> Result<(), String> {
+        for at in 0..self.nodes.len() {
+            self.announce_changes(at);
+            if (0..self.zones()).any(|zone| self.nodes[at].zone(zone).take_dirty() != 0) {
+                return Err(format!("node {at} has changes that its agent wasn't told of"));
+            }
+        }
+        Ok(())
     }
 
     /// Where something found no room, room is made. Then all must have all of it, and show nothing as missing.
@@ -482,6 +494,7 @@ impl World {
             let pushes = link.push.is_some();
             let clocks = (self.nodes[link.from].clock(self.now), self.nodes[link.to].clock(self.now));
             let moved = &mut self.counts.moved;
+            let pieces = moved.pieces;
             let result = link.step(&mut self.rng, self.now, clocks, self.lie, moved, &mut self.out);
             if let Err(SessionError::Protocol(text)) = result
                 && self.lie.is_none()
@@ -491,6 +504,8 @@ impl World {
                     link.from, link.to
                 ));
             }
+            // Merging what others wrote makes a node write, too.
+            self.written[link.to] |= moved.pieces > pieces;
             self.due.set(at, link.next(self.now, (self.nodes[link.from].skew, self.nodes[link.to].skew)));
             self.lost |= pushes && link.push.is_none();
             dead |= link.dead();
