@@ -59,6 +59,9 @@ pub struct Incoming {
     mode: Mode,
     /// The positions that the peer goes on from: what it was told in this epoch, and has promised since.
     base: Vec<(Identity, Stamp)>,
+    /// Origins of which this epoch asks for later records only than this node goes on from: the peer's positions for them
+    /// tell nothing.
+    spared: Vec<Identity>,
     /// A position of this epoch has come: the peer has sent what there was.
     begun: bool,
     /// The full state that this epoch asked for is on its way.
@@ -117,6 +120,7 @@ impl Incoming {
             epoch: 0,
             mode: Mode::None,
             base: Vec::new(),
+            spared: Vec::new(),
             begun: false,
             filling: false,
             joining: None,
@@ -151,7 +155,7 @@ impl Incoming {
 
     /// Whether the session should look at this zone often.
     pub const fn restless(&self) -> bool {
-        self.filling || matches!(self.mode, Mode::None) || self.again_at.is_some()
+        self.filling || !self.begun || matches!(self.mode, Mode::None) || self.again_at.is_some()
     }
 
     /// Merges a record.
@@ -244,7 +248,7 @@ impl Incoming {
         // What a clock that is ahead has closed may be given again when it is mended.
         let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
         for Entry { identity, stamp, anew, .. } in positions {
-            if identity == cx.own || self.held {
+            if identity == cx.own || self.held || self.spared.binary_search(&identity).is_ok() {
                 continue;
             }
             let believed = stamp.min(latest);
@@ -282,6 +286,8 @@ impl Incoming {
         }
         if !self.begun && !self.filling {
             self.begun = true;
+            // See `steer`: who has what this peer wrote may ask another one for the rest.
+            zone.release_donor(cx.token);
             self.compare.rest(cx.t.saturating_add(cx.node.limits.timeout / 2));
         }
         if !self.held {
@@ -341,7 +347,7 @@ impl Incoming {
 
     /// Adds what it holds.
     pub fn add_held(&self, held: &mut Held) {
-        held.origins += self.have.len() + self.base.len();
+        held.origins += self.have.len() + self.base.len() + self.spared.len();
         held.compared += self.compare.held();
     }
 
@@ -375,11 +381,16 @@ impl Incoming {
             return;
         }
         let joined = zone.joined();
+        // What the peer wrote is on its way: from a donor it would come once more. Who sends nothing isn't waited for.
+        if !joined && self.mode == Mode::Own && !self.begun && cx.t.saturating_sub(self.moved) <= patience {
+            zone.claim_donor(cx.token, cx.now, patience);
+            return;
+        }
         // A node that never joined has little but its own writes, and may itself be new: others go first.
         let patient = !self.peer_joined && cx.t < cx.node.limits.timeout;
-        let full = if joined { self.relay_due(cx) } else { !patient };
-        if full && zone.claim_donor(cx.token, cx.now, patience) {
-            self.subscribe(cx, Mode::Full, out);
+        let full = if joined { self.relay_due(cx) } else { (!patient).then_some(Stamp::ZERO) };
+        if let Some(after) = full.filter(|_| zone.claim_donor(cx.token, cx.now, patience)) {
+            self.subscribe(cx, Mode::Full, after, out);
             if !joined {
                 zone.set_joining(Joining::default());
                 self.joining = Some(Progress::new(cx.t));
@@ -391,7 +402,10 @@ impl Incoming {
         let mode = if joined || !self.peer_joined { Mode::Own } else { Mode::None };
         let again = self.again_at.is_some_and(|at| cx.t >= at);
         if self.epoch == 0 || mode != self.mode || again {
-            self.subscribe(cx, mode, out);
+            self.subscribe(cx, mode, Stamp::ZERO, out);
+            if !joined && mode == Mode::Own {
+                zone.claim_donor(cx.token, cx.now, patience);
+            }
         }
     }
 
@@ -411,14 +425,13 @@ impl Incoming {
 
     /// The session is over.
     pub fn close(&mut self, node: &Node, token: u64) {
-        if self.filling
-            && let Some(zone) = node.zones.get(self.index)
-        {
+        if let Some(zone) = node.zones.get(self.index) {
             zone.zone.release_donor(token);
         }
     }
 
-    fn subscribe(&mut self, cx: &Context<'_>, mode: Mode, out: &mut Vec<u8>) {
+    /// `after`: no record up to this stamp is wanted, but of the peer itself.
+    fn subscribe(&mut self, cx: &Context<'_>, mode: Mode, after: Stamp, out: &mut Vec<u8>) {
         let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return };
         self.epoch += 1;
         self.begun = false;
@@ -441,8 +454,20 @@ impl Incoming {
         .filter(|(_, stamp)| *stamp > Stamp::ZERO && Rule::Filtered.holds())
         .collect();
         self.base.sort_unstable();
-        let entry = |(identity, stamp): &_| Entry { identity: *identity, stamp: *stamp, gone: false, anew: false };
-        let positions: Vec<Entry> = self.base.iter().map(entry).collect();
+        self.spared = match after {
+            Stamp::ZERO => Vec::new(),
+            _ => zone.positions().into_iter().map(|(origin, _)| origin).filter(|origin| *origin != cx.peer).collect(),
+        };
+        let goes_on = |origin: &Identity| {
+            let at = self.base.binary_search_by_key(origin, |(base, _)| *base);
+            at.is_ok_and(|at| self.base.get(at).is_some_and(|(_, stamp)| *stamp >= after))
+        };
+        self.spared.retain(|origin| !goes_on(origin));
+        self.spared.sort_unstable();
+        self.base.retain(|(origin, _)| self.spared.binary_search(origin).is_err());
+        let entry = |(identity, stamp)| Entry { identity, stamp, gone: false, anew: false };
+        let asked = self.base.iter().copied().chain(self.spared.iter().map(|origin| (*origin, after)));
+        let positions: Vec<Entry> = asked.map(entry).collect();
         write::subscribe(out, cx.bound, self.number, self.epoch, mode, zone.cleared(), &positions);
     }
 
@@ -463,32 +488,36 @@ impl Incoming {
         }
     }
 
-    /// Whether the peer has something of an origin that this node hasn't heard of for long.
-    fn relay_due(&mut self, cx: &Context<'_>) -> bool {
+    /// Whether the peer has something of origins that this node hasn't heard of for long: if so, after which stamp. What such
+    /// an origin wrote is older than that only if it is here already, and what has taken its place on the peer is later still.
+    fn relay_due(&mut self, cx: &Context<'_>) -> Option<Stamp> {
         let timeout = cx.node.limits.timeout;
-        let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) else { return false };
+        let SyncZone { zone, .. } = cx.node.zones.get(self.index)?;
         if self.again_at.is_some() || cx.t < self.look_at || cx.t <= timeout.saturating_mul(2) {
-            return false;
+            return None;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);
         let mark = Heard::mark(cx.node, cx.now);
         if self.all_heard == Some(mark) {
-            return false;
+            return None;
         }
         let heard = cx.heard();
         self.all_heard = self.have.iter().all(|have| !lost(cx, heard, have.entry.identity)).then_some(mark);
         if self.all_heard.is_some() {
-            return false;
+            return None;
         }
         let mut positions = Positions::new(zone.positions().into_iter());
-        let mut due = false;
+        let mut due: Option<Stamp> = None;
         for have in &mut self.have {
             let Entry { identity, stamp, gone: gone_there, .. } = have.entry;
             if !lost(cx, heard, identity) {
                 continue;
             }
             // What the table of origins has no room for would be asked for again and again.
-            due |= stamp > positions.get(identity) && zone.would_admit(identity, stamp, cx.now);
+            let had = positions.get(identity);
+            if stamp > had && zone.would_admit(identity, stamp, cx.now) {
+                due = Some(due.map_or(had, |due| due.min(had)));
+            }
             // What both have of it above any position would be sent again by each peer; comparing tells what is unlike.
             if gone_there && !have.compared {
                 have.compared = self.compare.soon(cx.t);

@@ -426,3 +426,39 @@ fn a_peer_that_does_not_know_of_comparing_is_left_in_peace() {
     assert_eq!(keys(&b, NOW), ["k"]);
     let _: &Pull = &pair.pull;
 }
+
+#[test]
+fn who_is_gone_is_relayed_with_what_came_later_only() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    let (gone, old) = (Identity([8; 16]), Identity([9; 16]));
+    let apply = |node: &Node, key: &str, origin, stamp| {
+        let version = Version { stamp: Stamp::at(stamp), origin };
+        let record = Record {
+            kind: Kind::Register,
+            version,
+            key: key.as_bytes(),
+            value: Some(b"v"),
+            expires: None,
+            shortened: false,
+        };
+        assert_eq!(zone(node).apply(&record, NOW, 60_000).unwrap(), Applied::Newer);
+    };
+    // As of state files: nobody has promised anything of who wrote these.
+    for n in 0..500 {
+        apply(&a, &format!("key {n}"), old, NOW - 100_000);
+        apply(&b, &format!("key {n}"), old, NOW - 100_000);
+    }
+    // One node was told more by who is gone; and of what that wrote, something has been replaced since.
+    zone(&a).advance(gone, Stamp::at(NOW - 5_000));
+    apply(&b, "late", gone, NOW - 1_000);
+    apply(&b, "replaced", old, NOW - 500);
+    zone(&b).advance(gone, Stamp::at(NOW));
+    let mut pair = Pair::new(&b, &a, NOW);
+    for at in (NOW..NOW + 15_000).step_by(100) {
+        pair.run(at);
+    }
+    assert_eq!(zone(&a).position(gone), Stamp::at(NOW));
+    assert_eq!(contents(&zone(&a), NOW), contents(&zone(&b), NOW));
+    assert_eq!(pair.records, 2, "of 502");
+    assert_eq!(zone(&a).position(old), Stamp::ZERO, "that was not asked for");
+}

@@ -1,7 +1,7 @@
 //! One pair of sessions, wired to each other.
 
 use super::super::frame::Input;
-use super::super::message::kind;
+use super::super::message::{self, Message, kind};
 use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError};
 use super::{NOW, contents, limits, node, set};
 use crate::record::{Identity, Millis, Stamp};
@@ -15,6 +15,8 @@ pub struct Pair {
     pub pull: Pull,
     /// Types of the frames that the dialer sent.
     sent: Vec<u8>,
+    /// Records that it sent, but for those in parts.
+    pub records: usize,
     /// The last turn moved nothing, either way.
     quiet: bool,
 }
@@ -25,6 +27,7 @@ impl Pair {
             push: Push::new(dialer.clone(), 1, now),
             pull: Pull::new(dialled.clone(), 1, now),
             sent: Vec::new(),
+            records: 0,
             quiet: false,
         }
     }
@@ -37,6 +40,7 @@ impl Pair {
         }
         self.push.fill(&mut forth, budget, now).unwrap();
         self.sent.extend(types(&forth));
+        self.records += records(&forth);
         self.pull.handle(&forth, &mut back, now).unwrap();
         if self.pull.deadline() <= now {
             self.pull.tick(&mut back, now).unwrap();
@@ -81,6 +85,19 @@ fn types(mut frames: &[u8]) -> Vec<u8> {
         types.push(kind);
     }
     types
+}
+
+fn records(mut frames: &[u8]) -> usize {
+    let mut input = Input::new(usize::MAX);
+    let mut count = 0;
+    while let Some((kind, body)) = input.next(&mut frames).unwrap() {
+        let Message::Records { mut records, .. } = message::decode(kind, body).unwrap() else { continue };
+        while !records.is_empty() {
+            message::decode_record(&mut records, Identity([1; 16]), |_| Some(Identity([1; 16]))).unwrap();
+            count += 1;
+        }
+    }
+    count
 }
 
 pub fn mark(push: &mut Push, node: &Node) {
@@ -243,6 +260,37 @@ fn who_joins_takes_one_full_state_and_only_the_rest_from_others() {
     assert_eq!(from_other.count(kind::RECORDS), 0, "the first has given it all");
     assert_eq!(from_other.count(kind::POSITION), 1);
     assert_eq!(contents(&new.zones[0].zone, NOW).len(), 300);
+}
+
+#[test]
+fn in_a_young_cluster_too_who_joins_takes_one_copy() {
+    let lims = limits();
+    let (writer, other, new) = (node(1, &["z"], lims), node(2, &["z"], lims), node(3, &["z"], lims));
+    (0..300).for_each(|n| set(&writer.zones[0].zone, &format!("key {n}"), &[7; 100], NOW));
+    Pair::new(&writer, &other, NOW).run(NOW);
+    let mut from_writer = Pair::new(&writer, &new, NOW);
+    let mut from_other = Pair { pull: Pull::new(new.clone(), 2, NOW), ..Pair::new(&other, &new, NOW) };
+    // Nobody has joined, so each is asked for what it wrote itself.
+    for _ in 0..6 {
+        from_writer.turn(200, NOW);
+        from_other.turn(200, NOW);
+    }
+    assert!(from_writer.count(kind::RECORDS) > 0 && from_writer.count(kind::POSITION) == 0, "in the midst of it");
+    // Now others have, and say so.
+    for node in [&writer, &other] {
+        node.zones[0].zone.set_joined();
+    }
+    for at in (NOW..NOW + 15_000).step_by(100) {
+        // The writer is slow: a frame now and then.
+        if at % 500 == 0 {
+            from_writer.turn(1, at);
+        }
+        from_other.turn(4_096, at);
+    }
+    assert!(new.zones[0].zone.joined());
+    assert_eq!(contents(&new.zones[0].zone, NOW).len(), 300);
+    let sent = from_writer.records + from_other.records;
+    assert!(sent < 330, "{sent} records were sent, where 300 are a copy");
 }
 
 #[test]
