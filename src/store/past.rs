@@ -103,19 +103,20 @@ impl Zone {
 
     /// All that was left out, as [`Zone::lacks`] said before comparing, is here now or known to be over. If something was left
     /// out since, that has to be compared first. Returns whether that was the last of what this zone lacked, which several
-    /// sessions may find out.
-    pub fn made_up(&self, lacks: &Lacks) -> bool {
+    /// sessions may find out. `unsure`: of these origins, of what was left out whoever wrote it some may still be lacking.
+    pub fn made_up(&self, lacks: &Lacks, unsure: &[Identity]) -> bool {
         // If the table is busy, the next comparison says so again.
-        self.with_origins(|| self.note_made_up(lacks)).unwrap_or(false)
+        self.with_origins(|| self.note_made_up(lacks, unsure)).unwrap_or(false)
     }
 
-    fn note_made_up(&self, lacks: &Lacks) -> bool {
+    fn note_made_up(&self, lacks: &Lacks, unsure: &[Identity]) -> bool {
         let origins: Vec<u16> = lacks.of.iter().filter_map(|(origin, _)| self.origin_index(*origin)).collect();
         if self.left_out() != lacks.count {
             return false;
         }
         let was_lacking = self.is_lacking();
         origins.iter().for_each(|index| self.flag(*index, LACKING, false));
+        unsure.iter().filter_map(|origin| self.origin_index(*origin)).for_each(|index| self.narrow(index, lacks.any));
         if let Some(word) = self.region.word64(header::LACKED_OF_ANY) {
             let _ = word.compare_exchange(lacks.any.0, 0, SeqCst, Relaxed);
         }
@@ -128,6 +129,14 @@ impl Zone {
         }
         self.region.store64(header::MADE_UP, lacks.count, SeqCst);
         was_lacking
+    }
+
+    /// Something was left out up to `any`, whoever wrote it, and of this origin it may still be lacking: as much as its position
+    /// covers, which is all that is held for here or past.
+    fn narrow(&self, origin: u16, any: Stamp) {
+        self.note_met(origin, self.position_at(origin.into()).min(any));
+        _ = self.region.word64(header::LACKED).map(|word| word.fetch_max(any.0, SeqCst));
+        self.flag(origin, LACKING, true);
     }
 
     /// Records of others that were left out, ever.

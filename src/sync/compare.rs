@@ -364,8 +364,8 @@ impl Compare {
         round.want_missing(&zone.zone);
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
-            let made_up = round.made_up(cx, &zone.zone);
-            if !made_up.is_empty() && zone.zone.made_up(&made_up) {
+            let (made_up, unsure) = round.made_up(cx, &zone.zone);
+            if !made_up.is_empty() && zone.zone.made_up(&made_up, &unsure) {
                 let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
                 cx.notes.add(NoteLevel::Notice, text);
             }
@@ -498,11 +498,14 @@ impl Round {
     /// node wrote to other memory, for what is left of an origin that is gone and of which the peer lacks something, too, or for
     /// origins that find no room here: then it takes that no peer had something that was left out, as long as it takes to compare
     /// with all. Of who is gone nothing is promised any more: whatever comes of it is news.
-    fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> Lacks {
-        let Phase::Matching { theirs, .. } = &mut self.phase else { return Lacks::default() };
+    ///
+    /// What was left out whoever wrote it is so narrowed down to those origins, the second list, that aren't sure yet: of each
+    /// another peer has the most.
+    fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> (Lacks, Vec<Identity>) {
+        let Phase::Matching { theirs, .. } = &mut self.phase else { return Default::default() };
         let asked_all = !self.left && !self.crowded && self.trusted && self.evicted == Stamp::ZERO;
         if !Rule::MadeUp.holds() {
-            return self.lacks.clone();
+            return (self.lacks.clone(), Vec::new());
         }
         let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
         let mut is_here = |origin, lacked: Stamp| {
@@ -516,9 +519,11 @@ impl Round {
         };
         let of = self.lacks.of.iter().copied().filter(|(origin, lacked)| is_here(*origin, *lacked)).collect();
         let any = self.lacks.any;
-        let all_here = (self.steady || any <= cleared)
-            && self.ours.all().all(|(origin, stamp)| origin == cx.own || is_here(origin, stamp.min(any)));
-        Lacks { of, any: if all_here { any } else { Stamp::ZERO }, count: self.lacks.count }
+        let is_narrow = any <= cleared || (asked_all && self.steady && any <= until);
+        let unsure = |(origin, stamp): &(Identity, Stamp)| *origin != cx.own && !is_here(*origin, any.min(*stamp));
+        let unsure =
+            if is_narrow { self.ours.all().filter(unsure).map(|(origin, _)| origin).collect() } else { Vec::new() };
+        (Lacks { of, any: if is_narrow { any } else { Stamp::ZERO }, count: self.lacks.count }, unsure)
     }
 
     /// Of what the peer has and this node lacks, what was not deleted here.

@@ -50,11 +50,11 @@ fn what_found_no_room_may_come_again() {
     assert_eq!(apply(record(Some(b"a"), 6, 7)), Applied::Newer);
     // What is left out meanwhile keeps it from being made up for.
     zone.count_lacked(stamp(8));
-    assert!(!zone.made_up(&Lacks { any: stamp(6), count: 1, ..Lacks::default() }));
+    assert!(!zone.made_up(&Lacks { any: stamp(6), count: 1, ..Lacks::default() }, &[]));
     assert_eq!(zone.lacks(), Lacks { any: stamp(8), count: 2, ..Lacks::default() });
     let lacks = zone.lacks();
-    assert!(zone.made_up(&lacks));
-    assert!(!zone.made_up(&lacks), "it is complete already");
+    assert!(zone.made_up(&lacks, &[]));
+    assert!(!zone.made_up(&lacks, &[]), "it is complete already");
     assert_eq!((zone.is_lacking(), zone.stats().incomplete, zone.stats().left_out), (false, 0, 2));
 }
 

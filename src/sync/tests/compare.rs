@@ -6,7 +6,7 @@ use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Count, Identity, Kind, Millis, PartId, Record, Role, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Counted, Life, Matching, Missing, Params, Traffic, Zone};
+use crate::store::{Applied, Condition, Control, Counted, Lacks, Life, Matching, Missing, Params, Traffic, Zone};
 
 /// How long the nodes of these tests keep tombstones.
 const RETENTION: Millis = 1_000;
@@ -461,4 +461,19 @@ fn who_is_gone_is_relayed_with_what_came_later_only() {
     assert_eq!(contents(&zone(&a), NOW), contents(&zone(&b), NOW));
     assert_eq!(pair.records, 2, "of 502");
     assert_eq!(zone(&a).position(old), Stamp::ZERO, "that was not asked for");
+}
+
+#[test]
+fn what_was_left_out_whoever_wrote_it_is_made_up_for_by_several_peers() {
+    let (a, b, c) = (joined(1, 1 << 20), joined(2, 1 << 20), joined(3, 1 << 20));
+    let (one, other) = (Identity([8; 16]), Identity([9; 16]));
+    for (node, of_one, of_other) in [(&a, 5, 5), (&b, 5, 3), (&c, 3, 5)] {
+        zone(node).advance(one, Stamp::at(NOW - 10_000 + of_one));
+        zone(node).advance(other, Stamp::at(NOW - 10_000 + of_other));
+    }
+    zone(&a).count_lacked(Stamp::at(NOW - 9_000));
+    // Both live, so nobody speaks for them, and no peer has all that this node has of both.
+    all_together(&[&a, &b, &c], NOW, 4 * LONG, &[one, other]);
+    assert_eq!(zone(&a).lacks(), Lacks { count: 1, ..Lacks::default() });
+    assert_eq!(zone(&a).position(one), Stamp::at(NOW - 10_000 + 5), "it is still promised");
 }
