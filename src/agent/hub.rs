@@ -5,6 +5,7 @@
 use super::apart::Apart;
 use super::link::{Link, State};
 use super::log::Log;
+use super::rest::Rest;
 use super::upgrade::Upgrade;
 use super::waiting::MostWaiting;
 use super::{Peer, now};
@@ -30,6 +31,7 @@ pub(super) struct Hub {
     pub(super) control: Control,
     pub(super) lease: Lease,
     pub(super) log: Rc<Log>,
+    pub(super) rest: Rest,
     pub(super) zones: Arc<[SyncZone]>,
     /// Of the peers that are dialled now.
     pub(super) links: RefCell<Vec<Rc<Link>>>,
@@ -53,7 +55,7 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>) -> Hub {
+    pub(super) fn new(control: Control, lease: Lease, zones: Arc<[SyncZone]>, log: Rc<Log>, rest: Rest) -> Hub {
         let (links, before) = (RefCell::new(Vec::new()), control.links());
         let waiting = MostWaiting::new(zones.len());
         // What an agent before this one counted waits for nobody yet.
@@ -69,6 +71,7 @@ impl Hub {
             control,
             lease,
             log,
+            rest,
             zones,
             links,
             waiting,

@@ -21,6 +21,7 @@ mod log;
 mod moving;
 mod node;
 mod renew;
+mod rest;
 mod retry;
 mod session;
 pub mod state_file;

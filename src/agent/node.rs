@@ -5,6 +5,7 @@ use super::hub::Hub;
 use super::link::Link;
 use super::log::Log;
 use super::renew::Renewing;
+use super::rest::Rest;
 use super::state_file::Keeper;
 use super::thread::Order;
 use super::upgrade::{PidFiles, Upgrade};
@@ -19,8 +20,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 
-/// Between two signs of life, and two looks at whether the lease is still ours.
-const BEAT: Duration = Duration::from_millis(500);
 /// While it finishes, between two looks for changes that came in late.
 const FINISHING: Duration = Duration::from_millis(20);
 /// While it finishes, for peers that aren't connected just then. This node's own workers accept no more, for example.
@@ -35,11 +34,13 @@ pub(super) fn run(
     orders: watch::Receiver<Order>,
     found: watch::Receiver<Vec<Peer>>,
 ) -> io::Result<()> {
+    // At each beat it shows that it lives, and looks whether the lease is still ours.
+    let rest = Rest::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Walkers that an agent before this one left behind: none is ours yet, and no lease has the number 0.
     config.zones.iter().for_each(|zone| zone.feed_sweep(0));
     let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
-    let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone()));
+    let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone(), rest));
     hub.count_online();
     LocalSet::new().block_on(&runtime, live(config, hub, orders, found))
 }
@@ -59,7 +60,7 @@ async fn live(
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
     let mut dials = Dials::new(config, &hub);
     let mut moving = pin!(moving::moving(config, hub.log.clone()));
-    let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control)));
+    let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control), hub.rest));
     let mut keeper = Keeper::new(config, hub.log.clone());
     let mut renewing = Renewing::new(config.cluster.as_ref(), &hub);
     // With an interval, changes that come before this wait for it.
@@ -79,7 +80,7 @@ async fn live(
             order = Order::Stop;
         }
         // Who is told to end may have got its successor a moment ago.
-        if order != Order::Run || looked.is_none_or(|at| at.elapsed() >= BEAT) {
+        if order != Order::Run || looked.is_none_or(|at| hub.rest.beat_after(at) <= Instant::now()) {
             let upgrade = look_for_upgrade(config);
             hub.set_upgrade(upgrade);
             keeper.set_upgrade(upgrade);
@@ -95,7 +96,7 @@ async fn live(
             Order::Finish { peers, states } => {
                 let sent = finish(config, &hub, dials.tasks, &mut renewing, peers);
                 let ended = async { tokio::join!(sent, keeper.finish(states)).0 };
-                return tokio::select! { ended = ended => ended, never = alive(config) => never };
+                return tokio::select! { ended = ended => ended, never = alive(config, hub.rest) => never };
             }
             Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
         }
@@ -124,7 +125,7 @@ async fn live(
             () = &mut moving => {}
             () = keeper.run() => {}
             () = renewing.run() => {}
-            () = tokio::time::sleep(BEAT) => {}
+            () = tokio::time::sleep_until(hub.rest.next_beat().into()) => {}
         }
     }
 }
@@ -136,14 +137,14 @@ fn look_for_upgrade(config: &Config) -> Upgrade {
 /// Ends at once, but for what a disk has to do.
 async fn stop(config: &Config, hub: &Rc<Hub>, dials: JoinSet<()>, keeper: &mut Keeper) -> io::Result<()> {
     let ended = async { tokio::join!(farewell(hub, dials), keeper.withdraw()).0 };
-    tokio::select! { ended = ended => ended, never = alive(config) => never }
+    tokio::select! { ended = ended => ended, never = alive(config, hub.rest) => never }
 }
 
 /// Shows that the thread lives while something takes its time.
-async fn alive(config: &Config) -> io::Result<()> {
+async fn alive(config: &Config, rest: Rest) -> io::Result<()> {
     loop {
         config.control.beat(&config.lease, now());
-        tokio::time::sleep(BEAT).await;
+        tokio::time::sleep_until(rest.next_beat().into()).await;
     }
 }
 

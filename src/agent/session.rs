@@ -48,8 +48,10 @@ const FILL: usize = 64 * 1024;
 const READ: usize = 16 * 1024;
 /// Turns of one poll: then the other sessions have theirs.
 const TURNS: usize = 16;
-/// The session looks up at least this often: its deadlines are those of a clock that may be set.
-const LONGEST_NAP: Millis = 1000;
+/// The session looks up at a beat after this at the latest: its deadlines are those of a clock that may be set.
+const LONGEST_NAP: Duration = Duration::from_millis(500);
+/// More than any deadline is away.
+const DAY: Millis = 86_400_000;
 /// Between two counts of what waits.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Pings among which the quickest is believed.
@@ -277,8 +279,9 @@ impl<'a> Session<'a> {
                 self.hub.announce();
             }
         }
-        let mut until =
-            Instant::now() + Duration::from_millis(self.push.deadline().saturating_sub(now()).min(LONGEST_NAP));
+        let at = Instant::now();
+        let due = at + Duration::from_millis(self.push.deadline().saturating_sub(now()).min(DAY));
+        let mut until = due.min(self.hub.rest.beat_after((at + LONGEST_NAP).into_std()).into());
         if self.uncounted {
             let due = self.counted + COUNT_EVERY;
             if due <= Instant::now() {

@@ -2,6 +2,7 @@
 
 use super::hub::Hub;
 use super::log::Log;
+use super::rest::Rest;
 use super::sys::{EventFd, test_eventfd};
 use super::*;
 use crate::store::{Condition, Life, LinkState, Mapping, Params, Region};
@@ -323,7 +324,7 @@ fn a_zone_shows_how_many_records_wait_for_the_peer_that_lacks_most() {
     zones.iter().for_each(|sync| sync.zone.set_pending(99));
     let lease = node.node.control.try_lease(node.node.control.generation(), now()).unwrap();
     let log = Rc::new(Log::new(test_eventfd()).0);
-    let hub = Hub::new(node.node.control, lease, zones.clone(), log);
+    let hub = Hub::new(node.node.control, lease, zones.clone(), log, Rest::new());
     let add = |n: usize| (hub.add_link(&peer(1_000 + n as u16), None), [0; 2]);
     let mut links: Vec<_> = (0..5).map(add).collect();
     let mut drawn = 1u64;

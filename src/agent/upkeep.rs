@@ -2,6 +2,7 @@
 //! for origins of which there is nothing any more.
 
 use super::now;
+use super::rest::{BEAT, Rest};
 use super::wake::Watchers;
 use crate::store::Zone;
 use std::time::{Duration, Instant};
@@ -12,12 +13,8 @@ const BUDGET: usize = 128;
 const STEP: Duration = Duration::from_micros(500);
 /// Between two rounds at least: what ends is gone within 100 ms, which are the wheel's tick of 64 ms and this.
 const PAUSE: Duration = Duration::from_millis(30);
-/// Between two rounds at most: what is written meanwhile with a shorter life than this goes that much later. To wake an idle
-/// processor costs more than the look.
-const QUIET: Duration = Duration::from_millis(500);
-
 /// Runs until it is dropped.
-pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers) {
+pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers, rest: Rest) {
     if zones.is_empty() {
         std::future::pending::<()>().await;
     }
@@ -29,15 +26,17 @@ pub(super) async fn upkeep(zones: Vec<Zone>, watchers: Watchers) {
         if changed {
             watchers.wake();
         }
-        let pause = match done {
+        let until = match done {
             // As long as it took, and so at most half of the thread's time.
-            Step::Unfinished => began.elapsed().max(Duration::from_millis(1)),
+            Step::Unfinished => Instant::now() + began.elapsed().max(Duration::from_millis(1)),
             Step::Done => {
                 let quiet = zones.iter().map(|zone| zone.quiet_for(now())).min().unwrap_or(0);
-                Duration::from_millis(quiet).clamp(PAUSE, QUIET)
+                let quiet = Duration::from_millis(quiet).max(PAUSE);
+                // What is written meanwhile with a shorter life than to the next beat goes that much later.
+                if quiet < BEAT { Instant::now() + quiet } else { rest.next_beat() }
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep_until(until.into()).await;
     }
 }
 
