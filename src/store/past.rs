@@ -20,6 +20,10 @@ use super::shard::Shard;
 use super::{Rule, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 
+const VAIN: [usize; 4] = [header::VAIN_UNTIL, header::VAIN_PAUSE, header::VAIN_PAGES, header::VAIN_RECORDS];
+/// Between two times that a zone with `evict` says that something finds no room.
+const TOLD_AGAIN: Millis = 600_000;
+
 impl Zone {
     /// Whether all that this node ever wrote to this zone was written to this memory.
     fn has_all_own(&self) -> bool {
@@ -56,6 +60,50 @@ impl Zone {
         // At least so much: a block each, of the smallest size.
         let theirs = tombstones.saturating_mul(CLASS_SIZES[0] as u64) / self.geometry.page_size as u64;
         u64::from(self.free_pages()) + theirs < self.geometry.pages as u64 / 16
+    }
+
+    /// Whether what was left out would find no room if it was asked for now: it found none before, there is no more room than there
+    /// was then, and that wasn't long ago.
+    pub fn asks_in_vain(&self, now: Millis) -> bool {
+        let [until, pause, pages, records] = VAIN.map(|field| self.region.load64(field, Relaxed));
+        // More than comes and goes all the time.
+        let is_roomier = u64::from(self.free_pages()) > pages || self.records() < records - records / 64;
+        // A clock that was set back makes it no longer.
+        let is_early = now < until && until - now <= pause;
+        if until > 0 && is_roomier {
+            self.region.store64(header::VAIN_UNTIL, 0, Relaxed);
+        }
+        is_early && !is_roomier
+    }
+
+    /// What was left out was asked for. It found room, or not all of it: then it is in vain for the first of these times,
+    /// milliseconds, doubled each time up to the second.
+    pub fn note_room(&self, refused: Option<(Millis, Millis)>, now: Millis) {
+        let [until, pause, ..] = VAIN.map(|field| self.region.load64(field, Relaxed));
+        let Some((first, last)) = refused else { return self.region.store64(header::VAIN_UNTIL, 0, Relaxed) };
+        let pause = match until {
+            0 => first,
+            // Others have just asked, too.
+            until if now < until => pause,
+            _ => pause.saturating_mul(2).min(last),
+        };
+        let room = [u64::from(self.free_pages()), self.records()];
+        for (field, value) in VAIN.into_iter().zip([now.saturating_add(pause), pause, room[0], room[1]]) {
+            self.region.store64(field, value, Relaxed);
+        }
+    }
+
+    fn records(&self) -> u64 {
+        (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::RECORDS)).sum()
+    }
+
+    /// A record of others found no room: whether that is to be said, as it wasn't since the zone was last complete. A zone that
+    /// gives up records for others is never known to be that: there it is said now and then.
+    pub fn tell_full(&self, now: Millis) -> bool {
+        let Some(word) = self.region.word64(header::TOLD_FULL) else { return false };
+        let told = word.load(Relaxed);
+        let is_news = told == 0 || (self.evict && now.abs_diff(told) > TOLD_AGAIN);
+        is_news && word.compare_exchange(told, now.max(1), Relaxed, Relaxed).is_ok()
     }
 
     /// The greatest stamp of a record of this origin that may have been left out.
@@ -128,6 +176,7 @@ impl Zone {
             return false;
         }
         self.region.store64(header::MADE_UP, lacks.count, SeqCst);
+        [header::TOLD_FULL, header::VAIN_UNTIL].into_iter().for_each(|field| self.region.store64(field, 0, Relaxed));
         was_lacking
     }
 

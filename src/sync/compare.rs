@@ -29,6 +29,8 @@ const PATIENCE: u64 = 20;
 /// Records in the parts whose versions are asked for at once, about; versions that are kept.
 const ASKED: u64 = 16_384;
 const MAX_LISTED: usize = 65_536;
+/// How long nobody is asked for what has found no room, in those periods, unless there is more: at first, and at last. It doubles.
+const VAIN: (u64, u64) = (2, 32);
 /// Records that are looked at again in the next comparison.
 const MAX_SUSPECTS: usize = 1_024;
 /// Records in a part, about.
@@ -72,6 +74,8 @@ struct Round {
     steady: bool,
     /// There was no room for what is missing.
     crowded: bool,
+    /// Something that was asked for found none.
+    refused: bool,
     listed: HashMap<u64, Told>,
     positions: Vec<(Identity, Stamp)>,
     /// What this node had before it looks at what it has.
@@ -214,6 +218,7 @@ impl Compare {
             lacks,
             steady,
             crowded: false,
+            refused: false,
             listed: HashMap::new(),
             positions: Vec::new(),
             ours: Positions::default(),
@@ -361,7 +366,11 @@ impl Compare {
 
     fn ask_for_records(&mut self, cx: &mut Context<'_>, zone: &SyncZone, out: &mut Vec<u8>) {
         let Some(round) = self.under_way.as_mut() else { return };
-        round.want_missing(&zone.zone);
+        round.want_missing(&zone.zone, cx.now);
+        if round.crowded {
+            // That nothing is left out until then tells nothing.
+            self.left_out = None;
+        }
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
             let (made_up, unsure) = round.made_up(cx, &zone.zone);
@@ -394,6 +403,13 @@ impl Compare {
         }
     }
 
+    /// A record came that found no room: was it asked for?
+    pub fn refused(&mut self, key: &[u8]) {
+        if let Some(round) = self.under_way.as_mut().filter(|round| matches!(round.phase, Phase::Fetching)) {
+            round.refused |= round.wanted.contains(&round.digests.terms.hash(key));
+        }
+    }
+
     /// All that was asked for has come, if the peer still had it.
     pub fn sent(&mut self, cx: &mut Context<'_>, number: u64) {
         let node = cx.node;
@@ -423,7 +439,12 @@ impl Compare {
                 );
                 cx.notes.add(NoteLevel::Notice, text);
             }
-            if round.left {
+            if matches!(round.phase, Phase::Fetching) {
+                let period = timeout.saturating_mul(PERIOD);
+                let pauses = (period.saturating_mul(VAIN.0), period.saturating_mul(VAIN.1));
+                zone.zone.note_room(round.refused.then_some(pauses), cx.now);
+            }
+            if round.left && !round.refused && !round.crowded {
                 // The rest soon, if that helps.
                 pause = if round.brought + round.retired > 0 { timeout / 2 } else { timeout.saturating_mul(2) };
             }
@@ -527,10 +548,10 @@ impl Round {
     }
 
     /// Of what the peer has and this node lacks, what was not deleted here.
-    fn want_missing(&mut self, zone: &Zone) {
+    fn want_missing(&mut self, zone: &Zone, now: Millis) {
         // Something was left out for want of room: asked for again when there is some.
         let lacks = zone.lacks();
-        if !lacks.is_empty() && zone.is_crowded() {
+        if !lacks.is_empty() && (zone.is_crowded() || zone.asks_in_vain(now)) {
             self.crowded = true;
             return;
         }

@@ -87,7 +87,6 @@ pub struct Incoming {
     acked: Option<(Stamp, bool)>,
     /// What no change brings.
     pub compare: Compare,
-    full: Seldom,
     future: Seldom,
     busy: Seldom,
     origins: Seldom,
@@ -135,7 +134,6 @@ impl Incoming {
             ack: None,
             acked: None,
             compare: Compare::new(index),
-            full: Seldom::default(),
             future: Seldom::default(),
             busy: Seldom::default(),
             origins: Seldom::default(),
@@ -174,10 +172,11 @@ impl Incoming {
             Ok(Applied::Newer) => self.compare.came(cx, zone, record.key),
             Ok(Applied::Stale) => {}
             Ok(Applied::Full) => {
-                if let Some(count) = self.full.happened(cx.t) {
+                self.compare.refused(record.key);
+                if zone.tell_full(cx.now) {
                     let text = format!(
-                        "zone \"{name}\" is full: {count} records of a peer were left out; give it more \
-                         memory (keyval_zone zone={name}:SIZE)"
+                        "zone \"{name}\" is full: records of peers are left out until there is room (\"incomplete\" in the API \
+                         says how many); give it more memory (keyval_zone zone={name}:SIZE)"
                     );
                     cx.notes.add(NoteLevel::Error, text);
                 }

@@ -21,6 +21,14 @@ pub const CLEARED: usize = 128;
 /// While a full state is taken: records that came, and how many there are about (0: the donor didn't say).
 pub const JOIN_TAKEN: usize = 136;
 pub const JOIN_TOTAL: usize = 144;
+/// When it was said that the zone has no room for what others have, milliseconds; 0: not since it was last complete.
+pub const TOLD_FULL: usize = 152;
+/// Until when what others have isn't asked for, milliseconds (0: it may be), as it found no room when it was asked for last; for
+/// how long that was to be; and how many pages were free then, and how many records there were.
+pub const VAIN_UNTIL: usize = 160;
+pub const VAIN_PAUSE: usize = 168;
+pub const VAIN_PAGES: usize = 176;
+pub const VAIN_RECORDS: usize = 184;
 /// A bit for each shard that changed since the agent last looked.
 pub const DIRTY: usize = 192;
 /// The lock of the page pool.

@@ -402,6 +402,39 @@ fn a_zone_is_not_complete_as_long_as_somebody_has_what_it_has_no_room_for() {
 }
 
 #[test]
+fn a_full_zone_asks_ever_more_seldom_for_what_finds_no_room_and_says_once_that_it_is_full() {
+    // So small that no page of it has to be free before all is asked for again.
+    let (a, b) = (joined(1, 1 << 20), joined(2, 32 << 10));
+    (0..300).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], NOW));
+    let (mut pair, mut notes) = (Pair::new(&a, &b, NOW), Vec::new());
+    let mut go = |from: Millis, long: Millis| {
+        for at in (from..from + long).step_by(500) {
+            mark(&mut pair.push, &a);
+            pair.run(at);
+            notes.extend(pair.pull.notes().into_iter().map(|note| note.text));
+        }
+        let said = |what: &str| notes.iter().filter(|text| text.contains(what)).count();
+        (pair.count(kind::SENT), said("is full"), said("is complete"))
+    };
+    // They are compared each 50 s.
+    let (asked, full, complete) = go(NOW, 30 * LONG);
+    assert!((2..=8).contains(&asked), "asked {asked} times in an hour");
+    assert_eq!((full, complete), (1, 0));
+    assert!(zone(&b).stats().incomplete > 0);
+    // There is room now, and that is used at the next comparison.
+    let later = NOW + 30 * LONG;
+    (50..300).for_each(|number| _ = zone(&a).delete(format!("key {number}").as_bytes(), later).unwrap());
+    let (asked_again, full, complete) = go(later, LONG);
+    assert!(asked_again > asked);
+    assert_eq!((full, complete, keys(&b, later).len(), zone(&b).stats().incomplete), (1, 1, 50, 0));
+    // Full once more.
+    let later = NOW + 31 * LONG;
+    (300..600).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], later));
+    let (_, full, complete) = go(later, 2 * LONG);
+    assert_eq!((full, complete), (2, 1));
+}
+
+#[test]
 fn a_peer_that_does_not_know_of_comparing_is_left_in_peace() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
     set(&zone(&a), "k", b"v", NOW);
