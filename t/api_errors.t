@@ -17,6 +17,7 @@ my $node = node(http => <<'CONF')->start;
         location /read  { api; }
         location /off   { api write=off; }
         location /tight { api write=on; client_max_body_size 1k; }
+        location /roomy { api write=on; client_max_body_size 200k; }
     }
 CONF
 
@@ -130,6 +131,8 @@ for my $method (qw(POST PATCH)) {
     my $target = '/tight/9/http/keyvals/one';
     fails($node->request($method, $target, body => $large), 413, 'BodyTooLarge', "$method above client_max_body_size");
     fails($node->request($method, $target, chunked => [ unpack '(a700)*', $large ]), 413, 'BodyTooLarge', "$method the same in chunks");
+    # More than is read at once: it is found out after the request was taken.
+    fails($node->request($method, '/roomy/9/http/keyvals/one', chunked => [ ('v' x 50_000) x 8 ]), 413, 'BodyTooLarge', "$method of much in chunks");
     is($node->request($method, '/tight/9/http/keyvals/one', body => '{"k":"v"}')->status, { POST => 201, PATCH => 204 }->{$method}, 'a small one is done');
 }
 is($node->clear('one'), 204, 'and taken away');

@@ -48,6 +48,22 @@ $nodes[1]->stop;
 eventually { value($nodes[0], "zonemesh_sync_peer_connected{$peer}") == 0 } '... and when a peer is gone';
 ok(value($nodes[0], "zonemesh_sync_peer_since_timestamp_seconds{$peer}") > $since, '... since when');
 
+# Limits that nodes share.
+{
+    my $node = node(http => <<'CONF');
+    limit_req_zone $binary_remote_addr zone=shared:64k rate=1r/m sync;
+    server {
+        listen 127.0.0.1:%%PORT%%;
+        location /api  { api; }
+        location /slow { api; limit_req zone=shared; limit_req_status 429; }
+    }
+CONF
+    $node->start;
+    is($node->get('/slow/9/nginx')->status, $_, 'a request under a limit') for 200, 429;
+    my $count = sub { return value($node, "zonemesh_limit_req_requests_total{zone=\"shared\",outcome=\"$_[0]\"}") };
+    is($count->($_), 1, "... and one was $_") for qw(passed rejected);
+}
+
 # State files.
 {
     my $node = node(name => 'keeper', workers => 1, http => <<'CONF');

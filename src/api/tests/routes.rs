@@ -232,3 +232,16 @@ fn workers_are_an_array() {
         assert_eq!(host.failure("DELETE", &path, b""), (404, "WorkerNotFound".into()));
     }
 }
+
+#[test]
+fn every_code_of_an_error_is_documented() {
+    let (source, page) = (include_str!("../error.rs"), include_str!("../../../docs/api.md"));
+    let codes: Vec<&str> = source
+        .lines()
+        .filter_map(|line| line.split_once("=> (").map_or_else(|| line.split_once("why.codes("), Some))
+        .filter_map(|(_, rest)| rest.split('"').nth(1))
+        .collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    let unknown: Vec<_> = codes.iter().filter(|code| !page.contains(&format!("`{code}`"))).collect();
+    assert!(unknown.is_empty(), "docs/api.md doesn't name {unknown:?}");
+}

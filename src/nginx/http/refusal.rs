@@ -62,7 +62,7 @@ unsafe fn is_refused(r: *mut sys::ngx_http_request_t) -> bool {
     unsafe {
         (*r).err_status >= 400
             && (*r).err_status == (*r).headers_out.status
-            && slot::of(r).is_null()
+            && slot::of(r).as_ref().is_none_or(|slot| slot.left_to_nginx)
             && location(r).is_on()
     }
 }

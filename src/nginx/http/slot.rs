@@ -12,6 +12,8 @@ pub struct Slot {
     pub flow: *mut Flow,
     pub work: *mut Work,
     pub refusal: *mut Refusal,
+    /// Its work has ended without an answer of its own: nginx makes one.
+    pub left_to_nginx: bool,
 }
 
 /// Null if this module has answered nothing yet.
@@ -28,7 +30,7 @@ pub unsafe fn of(r: *mut sys::ngx_http_request_t) -> *mut Slot {
 /// # Safety
 /// `r` is live.
 pub unsafe fn of_mine(r: *mut sys::ngx_http_request_t) -> *mut Slot {
-    // SAFETY: as above; a slot of zeroes is one of null pointers.
+    // SAFETY: as above; a slot of zeroes is one of null pointers and of what isn't so.
     unsafe {
         let place = (*r).ctx.add(ctx_index());
         if (*place).is_null() {

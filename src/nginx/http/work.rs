@@ -79,7 +79,10 @@ unsafe fn go(r: *mut sys::ngx_http_request_t) -> Option<sys::ngx_int_t> {
         }
         match step {
             Step::Done(response) => return Some(Request::new(r).send(response)),
-            Step::Refused(status) => return Some(status as sys::ngx_int_t),
+            Step::Refused(status) => {
+                (*slot::of(r)).left_to_nginx = true;
+                return Some(status as sys::ngx_int_t);
+            }
             Step::More => work.again.soon(),
             Step::Pause(pause) => work.again.later(pause),
             // nginx calls `readable`.
