@@ -1,10 +1,82 @@
-//! How a node ends by QUIT: its sessions send what was accepted, and the log says which peers may lack something.
+//! How a node ends by QUIT: its sessions send what was accepted, state files are written, and the log says which peers may lack
+//! something.
 
 use super::hub::Hub;
 use super::link::{Link, State};
+use super::node::{farewell, look_for_upgrade, pass_on_panic};
+use super::renew::Renewing;
+use super::state_file::Keeper;
 use super::upgrade::Upgrade;
+use super::{Config, now};
+use crate::store::Control;
 use crate::sync::NoteLevel;
+use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Between two looks for changes that came in late.
+const LOOK: Duration = Duration::from_millis(20);
+/// For peers that aren't connected just then. This node's own workers accept no more, for example.
+const REACH: Duration = Duration::from_secs(1);
+/// Rounds of sending and writing, as long as other workers still change something: who is slower is followed by another agent.
+const ROUNDS: usize = 3;
+/// For peers to have what came after the first round. State files may have taken long.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long a node that ends has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Until {
+    /// For peers to acknowledge what they were sent.
+    pub(super) peers: Instant,
+    /// For state files.
+    pub(super) states: Instant,
+}
+
+/// Sends what was accepted and writes state files, both once more if something was changed meanwhile; then says goodbye.
+pub(super) async fn finish(
+    config: &Config,
+    hub: &Rc<Hub>,
+    mut dials: JoinSet<()>,
+    renewing: &mut Renewing<'_>,
+    keeper: &mut Keeper,
+    until: Until,
+) -> io::Result<()> {
+    // What isn't done in time the next agent does.
+    let _ = tokio::time::timeout_at(until.peers.into(), renewing.finish()).await;
+    let (reach, mut peers) = (Instant::now() + REACH, until.peers);
+    hub.finish();
+    for _ in 0..ROUNDS {
+        let changes = Control::changes(config.zones.iter());
+        tokio::join!(flush(config, hub, &mut dials, reach, peers), keeper.finish(until.states));
+        config.control.set_finished(&config.lease, changes);
+        if config.control.is_finished(config.lease.generation, config.zones.iter()) || !hub.holds() {
+            break;
+        }
+        peers = (Instant::now() + AGAIN).min(until.states.max(until.peers));
+    }
+    hub.tell_unsent();
+    tokio::join!(farewell(hub, dials), keeper.end()).0
+}
+
+/// Lets the sessions send what there is.
+async fn flush(config: &Config, hub: &Rc<Hub>, dials: &mut JoinSet<()>, reach: Instant, until: Instant) {
+    hub.distribute();
+    while hub.holds() && Instant::now() < until {
+        config.control.beat(&config.lease, now());
+        // A new binary may fail meanwhile.
+        hub.set_upgrade(look_for_upgrade(config));
+        let reached = Instant::now() > reach;
+        if !hub.distribute() && hub.flushed(reached) {
+            break;
+        }
+        tokio::select! {
+            () = hub.until(|hub| hub.flushed(reached)) => {}
+            Some(ended) = dials.join_next() => pass_on_panic(ended),
+            () = tokio::time::sleep(LOOK.min(until.saturating_duration_since(Instant::now()))) => {}
+        }
+    }
+}
 
 impl Hub {
     /// No new changes will come: sessions end when everything is sent.

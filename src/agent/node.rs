@@ -1,6 +1,7 @@
 //! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
 
 use super::dial::Dial;
+use super::finish::finish;
 use super::hub::Hub;
 use super::link::Link;
 use super::log::Log;
@@ -20,10 +21,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet, LocalSet};
 
-/// While it finishes, between two looks for changes that came in late.
-const FINISHING: Duration = Duration::from_millis(20);
-/// While it finishes, for peers that aren't connected just then. This node's own workers accept no more, for example.
-const REACH: Duration = Duration::from_secs(1);
 /// For goodbyes.
 const FAREWELL: Duration = Duration::from_millis(150);
 
@@ -93,9 +90,8 @@ async fn live(
         }
         match order {
             Order::Run => {}
-            Order::Finish { peers, states } => {
-                let sent = finish(config, &hub, dials.tasks, &mut renewing, peers);
-                let ended = async { tokio::join!(sent, keeper.finish(states)).0 };
+            Order::Finish(until) => {
+                let ended = finish(config, &hub, dials.tasks, &mut renewing, &mut keeper, until);
                 return tokio::select! { ended = ended => ended, never = alive(config, hub.rest) => never };
             }
             Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
@@ -130,7 +126,7 @@ async fn live(
     }
 }
 
-fn look_for_upgrade(config: &Config) -> Upgrade {
+pub(super) fn look_for_upgrade(config: &Config) -> Upgrade {
     config.pid_files.as_ref().map(PidFiles::look).unwrap_or_default()
 }
 
@@ -208,39 +204,8 @@ impl Dials<'_> {
     }
 }
 
-/// Lets the sessions send what was accepted; no more is coming.
-async fn finish(
-    config: &Config,
-    hub: &Rc<Hub>,
-    mut dials: JoinSet<()>,
-    renewing: &mut Renewing<'_>,
-    until: Instant,
-) -> io::Result<()> {
-    // What isn't done in time the next agent does.
-    let _ = tokio::time::timeout_at(until.into(), renewing.finish()).await;
-    let reach = Instant::now() + REACH;
-    hub.distribute();
-    hub.finish();
-    while hub.holds() && Instant::now() < until {
-        config.control.beat(&config.lease, now());
-        // A new binary may fail meanwhile.
-        hub.set_upgrade(look_for_upgrade(config));
-        let reached = Instant::now() > reach;
-        if !hub.distribute() && hub.flushed(reached) {
-            break;
-        }
-        tokio::select! {
-            () = hub.until(|hub| hub.flushed(reached)) => {}
-            Some(ended) = dials.join_next() => pass_on_panic(ended),
-            () = tokio::time::sleep(FINISHING.min(until.saturating_duration_since(Instant::now()))) => {}
-        }
-    }
-    hub.tell_unsent();
-    farewell(hub, dials).await
-}
-
 /// Lets the sessions say goodbye.
-async fn farewell(hub: &Rc<Hub>, mut dials: JoinSet<()>) -> io::Result<()> {
+pub(super) async fn farewell(hub: &Rc<Hub>, mut dials: JoinSet<()>) -> io::Result<()> {
     hub.end();
     // Who can't say it in time is cut off.
     let _ = tokio::time::timeout(FAREWELL, async { while dials.join_next().await.is_some() {} }).await;

@@ -379,6 +379,51 @@ fn finishing_does_not_wait_for_a_peer_that_is_not_there() {
 }
 
 #[test]
+fn who_is_told_to_finish_while_it_rests_from_a_failure_starts_once_more() {
+    for mended in [true, false] {
+        let (near, far) = (TestNode::new(), TestNode::new());
+        let acceptor = Acceptor::new(&far.node, 0);
+        near.node.control.set_eventfd(-1);
+        near.set("key", "1");
+        let mut agent = near.start(&[acceptor.port]);
+        agent.says("starts again in 800 ms");
+        if mended {
+            near.node.control.set_eventfd(near.eventfd.as_raw_fd());
+        }
+        agent.agent.finish(PATIENCE, Duration::ZERO);
+        assert!(agent.agent.join(PATIENCE));
+        let control = near.node.control;
+        assert_eq!(far.value("key").is_some(), mended);
+        assert_eq!(control.is_finished(control.generation(), [near.zone()].iter()), mended);
+        assert!(control.lease().is_none());
+        if !mended {
+            agent.says("while nginx ends");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_after_the_end_is_not_taken_for_finished() {
+    let near = TestNode::new();
+    let (control, zone) = (near.node.control, near.zone());
+    near.set("key", "1");
+    let mut agent = near.start(&[]);
+    assert!(!control.has_finished(control.generation()));
+    agent.agent.finish(PATIENCE, Duration::ZERO);
+    assert!(agent.agent.join(PATIENCE));
+    let is_finished = || control.is_finished(control.generation(), [zone].iter());
+    assert!(is_finished());
+    near.set("key", "2");
+    assert!(!is_finished() && control.has_finished(control.generation()));
+    let mut agent = near.start(&[]);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+    assert!(!is_finished(), "who was only stopped has finished nothing");
+    control.next_generation();
+    assert!(!control.has_finished(control.generation()));
+}
+
+#[test]
 fn without_the_lease_it_ends() {
     let near = TestNode::new();
     let mut agent = near.start(&[]);

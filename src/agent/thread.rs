@@ -1,5 +1,6 @@
 //! The thread itself: how it starts, what it is told, and what becomes of a panic.
 
+use super::finish::Until;
 use super::log::{Log, LogLine};
 use super::sys::{EventFd, SignalsBlocked};
 use super::{Config, Peer, node, now};
@@ -17,11 +18,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     Run,
-    /// Send what was accepted and write state files, each until then at most; then end.
-    Finish {
-        peers: Instant,
-        states: Instant,
-    },
+    /// Send what was accepted and write state files; then end.
+    Finish(Until),
     /// End at once.
     Stop,
 }
@@ -68,7 +66,7 @@ impl Agent {
     /// `states`, then to end and release the lease. Returns at once.
     pub fn finish(&self, peers: Duration, states: Duration) {
         let now = Instant::now();
-        self.orders.send_replace(Order::Finish { peers: now + peers, states: now + states });
+        self.orders.send_replace(Order::Finish(Until { peers: now + peers, states: now + states }));
     }
 
     /// Asks it to end at once and release the lease. Returns at once.
@@ -114,9 +112,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Who ran for this long begins again with the first pause.
 const STEADY: Duration = Duration::from_secs(60);
 
-/// Runs the node until it is told to end, and starts it again if it fails.
+/// Runs the node until it is told to end, and starts it again if it fails. Once it is to finish, it is started once more: what
+/// was accepted is still to be sent.
 fn main(config: &Config, log: &Rc<Log>, orders: &watch::Receiver<Order>, found: &watch::Receiver<Vec<Peer>>) {
     let mut pause = FIRST_PAUSE;
+    let mut last = false;
     loop {
         let began = Instant::now();
         let failure = match catch_unwind(AssertUnwindSafe(|| node::run(config, log, orders.clone(), found.clone()))) {
@@ -124,14 +124,22 @@ fn main(config: &Config, log: &Rc<Log>, orders: &watch::Receiver<Order>, found: 
             Ok(Err(error)) => format!("failed: {error}"),
             Err(panic) => format!("panicked: {}", message(panic.as_ref())),
         };
+        if last {
+            return log.error(format!("the helper thread of zonemesh {failure}, while nginx ends"));
+        }
         if began.elapsed() > STEADY {
             pause = FIRST_PAUSE;
         }
         log.error(format!("the helper thread of zonemesh {failure}; it starts again in {} ms", pause.as_millis()));
         let until = Instant::now() + pause;
         while Instant::now() < until {
-            if *orders.borrow() != Order::Run || !config.control.holds(&config.lease) {
+            let order = *orders.borrow();
+            if order == Order::Stop || !config.control.holds(&config.lease) {
                 return;
+            }
+            last = order != Order::Run;
+            if last {
+                break;
             }
             // It does live: what hangs is something that nothing can be done about by replacing the worker.
             config.control.beat(&config.lease, now());

@@ -3,9 +3,10 @@
 //! Every worker looks whether the lease of the node can be had; who gets it starts the helper thread. It looks fifty times a
 //! second until somebody of its own generation has it, and then seldom: a holder that dies is replaced, and its successor
 //! looks at once. After a reload the holder is of an older generation and gives it back as soon as a new worker asks for it,
-//! or when it is told to end, before its last requests are done. When nginx quits, the holder waits for the other workers, so
-//! that what they still write leaves too. The timer is one that nginx doesn't wait for when a worker ends.
+//! or when it is told to end, before its last requests are done. The timer is one that nginx doesn't wait for when a worker ends;
+//! how that goes is in `end`.
 
+mod end;
 pub mod lines;
 mod names;
 pub mod timer;
@@ -26,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::parent_id;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use timer::Timer;
 
 /// Between two looks, as long as the lease moves, and once it has settled. Each costs an idle processor's awakening.
@@ -34,15 +35,6 @@ const TICK_MS: usize = 20;
 const SETTLED_TICK_MS: usize = 500;
 /// The helper thread shows its life twice a second: after so many milliseconds of ticks without, it hangs.
 const SILENT_MS: usize = 10_000;
-/// When nginx quits: for the other workers, and then for peers to acknowledge what they were sent.
-const OTHERS: Duration = Duration::from_secs(5);
-const FLUSH: Duration = Duration::from_secs(5);
-/// When nginx quits: for state files. Who doesn't want to wait for a large one can still terminate.
-const STATES: Duration = Duration::from_secs(300);
-/// When nginx is terminated: the master kills what is left after 1.5 s.
-const OTHERS_QUICKLY: Duration = Duration::from_millis(100);
-const FLUSH_QUICKLY: Duration = Duration::from_millis(300);
-const STATES_QUICKLY: Duration = Duration::from_millis(1000);
 /// For the thread to end once it is through with its work.
 const MARGIN: Duration = Duration::from_millis(700);
 
@@ -123,7 +115,6 @@ pub fn ending() {
     // Out of its place: what comes of log lines now is done here.
     if let Some(mut worker) = WORKER.with_borrow_mut(Option::take) {
         worker.end(&nowhere);
-        worker.control.worker_leave();
     }
 }
 
@@ -189,7 +180,9 @@ impl Worker {
                 }
             }
             None if newer => {}
-            None => self.try_start(),
+            None => {
+                self.try_start();
+            }
         }
         self.tick_ms = if self.is_settled() { SETTLED_TICK_MS } else { TICK_MS };
         self.timer.set(self.tick_ms);
@@ -219,13 +212,14 @@ impl Worker {
         self.control.generation() != self.generation
     }
 
-    fn try_start(&mut self) {
+    /// Starts the helper thread, if the lease can be had; `true`: somebody else has it.
+    fn try_start(&mut self) -> bool {
         let Some(lease) = self.control.try_lease(self.generation, ffi::now()) else {
             if self.control.lease_generation() < Some(self.generation) {
                 // The helper thread of an older configuration may not know yet.
                 wake::agent(&self.control);
             }
-            return;
+            return true;
         };
         let pinned = lines::stay_loaded();
         // The thread shows its own from its start on.
@@ -248,6 +242,7 @@ impl Worker {
                 log::cycle(log::ALERT, format_args!("the helper thread can't be started: {error}"));
             }
         }
+        false
     }
 
     /// The thread hangs. It can't be ended from outside, but with its process.
@@ -281,40 +276,6 @@ impl Worker {
         if let Some(running) = &mut self.running {
             running.stop();
             self.join(MARGIN);
-        }
-    }
-
-    /// `nowhere`: names of which nobody was met.
-    fn end(&mut self, nowhere: &[String]) {
-        if self.running.is_none() {
-            return;
-        }
-        // SAFETY: a number that a signal handler sets.
-        let terminate = unsafe { (&raw const sys::ngx_terminate).read_volatile() } != 0;
-        if self.is_outdated() {
-            return self.stop_now();
-        }
-        let (others, flush, states) =
-            if terminate { (OTHERS_QUICKLY, FLUSH_QUICKLY, STATES_QUICKLY) } else { (OTHERS, FLUSH, STATES) };
-        self.wait_for_others(others);
-        if let Some(running) = &self.running {
-            running.agent.finish(flush, states);
-        }
-        for name in nowhere {
-            let text =
-                "led to no address when this node ended; nodes that it stands for were not told the last changes";
-            log::cycle(log::WARN, format_args!("zone_sync_server {name} {text}"));
-        }
-        self.join(flush.max(states) + MARGIN);
-    }
-
-    /// Until no other worker can change a zone. One that takes longer finds the lease free, and sends its changes
-    /// itself.
-    fn wait_for_others(&self, limit: Duration) {
-        let until = Instant::now() + limit;
-        while self.control.other_workers() > 0 && Instant::now() < until {
-            self.take_lines();
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 

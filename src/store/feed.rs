@@ -247,6 +247,11 @@ impl Zone {
             .map_or(0, |dirty| if dirty.load(SeqCst) == 0 { 0 } else { dirty.swap(0, SeqCst) })
     }
 
+    /// Whether some shard has changed since.
+    pub fn is_dirty(&self) -> bool {
+        self.region.load64(header::DIRTY, SeqCst) != 0
+    }
+
     /// Every shard.
     pub fn all_shards(&self) -> ShardMask {
         u64::MAX >> (64 - self.geometry.shards)

@@ -1,6 +1,7 @@
 //! Who is the node's agent: one process at a time.
 
-use super::control::{BEAT, Control, LEASE_GENERATION, LEASE_NUMBER, LEASE_OWNER};
+use super::Zone;
+use super::control::{BEAT, Control, FINISHED, FINISHED_CHANGES, LEASE_GENERATION, LEASE_NUMBER, LEASE_OWNER};
 use super::lock::{is_dead, this_thread};
 use crate::record::Millis;
 
@@ -76,5 +77,30 @@ impl Control {
     /// When a holder last said so.
     pub fn last_beat(&self) -> Millis {
         self.get(BEAT)
+    }
+
+    /// The agent has seen to all changes up to what [`Control::changes`] said: nginx ends. What it couldn't send or write, it
+    /// has told.
+    pub fn set_finished(&self, lease: &Lease, changes: u64) {
+        if self.holds(lease) {
+            self.put(FINISHED, 0);
+            self.put(FINISHED_CHANGES, changes);
+            self.put(FINISHED, lease.generation);
+        }
+    }
+
+    /// Whether an agent of this generation has done that, and no zone has changed since.
+    pub fn is_finished<'a>(&self, generation: u64, zones: impl Iterator<Item = &'a Zone>) -> bool {
+        self.has_finished(generation) && self.get(FINISHED_CHANGES) == Control::changes(zones)
+    }
+
+    /// Whether it has done so, whatever came afterwards.
+    pub fn has_finished(&self, generation: u64) -> bool {
+        self.get(FINISHED) == generation
+    }
+
+    /// A number that moves with every change that other nodes or a state file are to have.
+    pub fn changes<'a>(zones: impl Iterator<Item = &'a Zone>) -> u64 {
+        zones.filter(|zone| zone.is_kept()).map(Zone::changes).fold(0, u64::wrapping_add)
     }
 }

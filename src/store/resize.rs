@@ -253,7 +253,7 @@ impl Zone {
     }
 
     /// Whether another zone has taken this one's place.
-    pub(super) fn is_handed_over(&self) -> bool {
+    pub fn is_handed_over(&self) -> bool {
         self.region.load64(header::LIMIT, SeqCst) & FROZEN != 0
     }
 

@@ -68,6 +68,11 @@ impl Zone {
         shards.chain(others).fold(0, u64::wrapping_add)
     }
 
+    /// Whether what is written is to be known elsewhere: the zone is shared, or has a state file.
+    pub fn is_kept(&self) -> bool {
+        self.region.load32(header::SYNC, Relaxed) != 0 || self.region.load64(header::STATE_FILE, SeqCst) != 0
+    }
+
     /// The zone has a state file (not 0: a hash of its path) or has none any more. One that it had not before holds nothing
     /// of it yet.
     pub fn keep_state(&self, file: Option<u64>) {

@@ -39,10 +39,15 @@ impl Control {
 
     /// How many other workers live.
     pub fn other_workers(&self) -> usize {
+        self.other_workers_since(0)
+    }
+
+    /// How many of them serve this configuration or a newer one.
+    pub fn other_workers_since(&self, generation: u64) -> usize {
         let me = this_thread();
         let lives = |at: &usize| {
             let owner = self.get(*at);
-            owner != 0 && owner != me && !is_dead(owner)
+            owner != 0 && owner != me && self.get(*at + 8) >= generation && !is_dead(owner)
         };
         (0..WORKER_COUNT).map(worker_at).filter(lives).count()
     }

@@ -139,7 +139,8 @@ impl Keeper {
         }
     }
 
-    /// Writes what has changed, at once, until `until` at most. Other workers change nothing any more, or not for long.
+    /// Writes what has changed, at once, until `until` at most. Other workers change nothing any more, or not for long. May be
+    /// called again; [`Keeper::end`] follows.
     pub async fn finish(&mut self, until: Instant) {
         self.until = Some(until);
         self.files.iter_mut().for_each(Kept::hurry);
@@ -160,6 +161,10 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Ends what is still being written, and says what isn't.
+    pub async fn end(&mut self) {
         let in_time = self.running.is_empty();
         self.withdraw().await;
         for kept in &self.files {

@@ -34,6 +34,13 @@ pub struct Name {
     pub port: u16,
 }
 
+impl Name {
+    /// One of the nodes that it leads to.
+    pub fn peer_at(&self, address: SocketAddr) -> Peer {
+        Peer { text: self.text.clone(), target: Target::Tcp { host: self.host.clone(), address } }
+    }
+}
+
 /// Reads the directive, and resolves its name unless that is to be followed.
 pub fn read(conf: &Conf) -> Result<Server, Fault> {
     let text = conf.text(1).into_owned();

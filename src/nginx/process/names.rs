@@ -4,7 +4,7 @@
 //! it found. A name that can't be resolved keeps the addresses that it had; one that doesn't exist (any more) has none.
 
 use super::timer::Timer;
-use crate::agent::{Peer, Target};
+use crate::agent::Peer;
 use crate::nginx::conf::peers;
 use crate::nginx::conf::sync::SyncServer;
 use crate::nginx::ffi::{self, ERROR, OK, guard};
@@ -52,6 +52,19 @@ fn known_before(name: &peers::Name, before: &[LinkFigures]) -> Option<Vec<Socket
     known.sort_unstable();
     known.dedup();
     (!known.is_empty()).then_some(known)
+}
+
+/// What the names of a server lead to as far as an agent has dialled it, and the names that led nowhere: for who can't ask any
+/// more.
+pub fn remembered(server: &SyncServer, before: &[LinkFigures]) -> (Vec<Peer>, Vec<String>) {
+    let (mut peers, mut nowhere) = (Vec::new(), Vec::new());
+    for name in &server.names {
+        match known_before(name, before) {
+            Some(known) => peers.extend(known.into_iter().map(|address| name.peer_at(address))),
+            None => nowhere.push(name.text.clone()),
+        }
+    }
+    (peers, nowhere)
 }
 
 /// Whether that was done.
@@ -225,10 +238,7 @@ impl Name {
     }
 
     fn peers(&self) -> impl Iterator<Item = Peer> {
-        self.known.iter().flatten().map(|address| Peer {
-            text: self.name.text.clone(),
-            target: Target::Tcp { host: self.name.host.clone(), address: *address },
-        })
+        self.known.iter().flatten().map(|address| self.name.peer_at(*address))
     }
 }
 
