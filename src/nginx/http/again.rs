@@ -1,7 +1,7 @@
 //! What leads back to a request in a later turn of the event loop: a place in the queue of [`crate::nginx::turns`], and a timer.
 
 use crate::nginx::ffi::guard;
-use crate::nginx::turns::Place;
+use crate::nginx::turns::{Place, Work};
 use nginx_sys as sys;
 use std::ffi::c_void;
 
@@ -41,7 +41,7 @@ impl Again {
         self.later(NEXT_TURN_MS);
         let own = (&raw mut *self).cast::<c_void>();
         // SAFETY: this is the thread of the event loop, and the place is left when `self` is dropped.
-        unsafe { self.place.take(run, own) };
+        unsafe { self.place.take(Work::Long, run, own) };
     }
 
     /// After so many milliseconds, if nothing comes before.

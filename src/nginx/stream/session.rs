@@ -6,7 +6,7 @@
 
 use super::{Symbols, context, door, exiting, lines, turn};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
-use crate::nginx::turns::{Place, SLICE};
+use crate::nginx::turns::{Place, SLICE, Work};
 use crate::nginx::{log, wake};
 use crate::store::control::Counter;
 use crate::sync::{Node, Pull, SessionError};
@@ -80,7 +80,7 @@ unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
         } else if turn::within(|| advance(c, Share::First)).is_none() {
             // Others have their turn before.
             let own = (*context((*c).data.cast())).cast::<Session>();
-            (*own).place.take(run, c.cast());
+            (*own).place.take(Work::Short, run_first, c.cast());
         }
     }
 }
@@ -89,6 +89,12 @@ unsafe extern "C" fn happened(event: *mut sys::ngx_event_t) {
 unsafe fn run(connection: *mut c_void) {
     // SAFETY: the place in the queue is left when the session ends, and its connection is live until then.
     unsafe { advance(connection.cast(), Share::Slice) };
+}
+
+/// The same, of those whose events there was no time for.
+unsafe fn run_first(connection: *mut c_void) {
+    // SAFETY: as in `run`.
+    unsafe { advance(connection.cast(), Share::First) };
 }
 
 /// It is the session's turn at the door.
@@ -100,7 +106,7 @@ pub unsafe fn admit(c: *mut sys::ngx_connection_t) {
     unsafe {
         let own = &mut *(*context((*c).data.cast())).cast::<Session>();
         (own.admitted, own.waiting) = (true, None);
-        own.place.take(run, c.cast());
+        own.place.take(Work::Short, run_first, c.cast());
     }
 }
 
@@ -209,7 +215,7 @@ impl Session {
                 wake::soon();
             }
             if more {
-                self.place.take(run, self.connection.cast());
+                self.place.take(Work::Long, run, self.connection.cast());
             }
             if read.timer_set() != 0 {
                 sys::ngx_del_timer(read);

@@ -2,12 +2,12 @@
 //! have their turn within milliseconds. Who has more to receive queues up in [`crate::nginx::turns`].
 
 use super::super::ffi;
+use super::super::turns::SHORT_TURN;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// What all sessions of a worker may use of a turn; what was begun is finished. Beginnings and ends count as well: a hundred
-/// peers that go at once take longer than a client of HTTP should wait.
-const SHARE: Duration = Duration::from_micros(250);
+/// What all sessions of a worker may use of a turn; what was begun is finished. Beginnings and ends count as well.
+const SHARE: Duration = SHORT_TURN;
 
 thread_local! {
     /// The time of nginx's clock, which stands still during a turn, and what was used of it.
