@@ -35,6 +35,8 @@ rules! {
     MadeUp,
     /// When that has brought it, nothing is missing any more.
     Complete,
+    /// What was given up for others before it was sent is told of with the position that covers it.
+    GivenUp,
     /// One session at a time takes the full state.
     OneDonor,
     /// Who has the state of one node asks others only for what that doesn't cover.

@@ -476,6 +476,7 @@ impl Outgoing {
         // Asked for after the walk: what was given up before the walk came to it is among this. Of what this node wrote itself
         // nobody else was to send it anything.
         let evicted = if complete { cx.zone.may_lack() } else { cx.zone.evicted_here() };
+        let evicted = if Rule::GivenUp.holds() { evicted } else { Stamp::ZERO };
         write::position(out, cx.bound, cx.number, self.epoch, complete, &positions, evicted);
         if complete {
             self.given_all = Some(self.given);

@@ -1,7 +1,7 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
-use crate::clocks::Versions;
+use crate::clocks::{Versions, versions};
 use crate::counts::Ledger;
 use crate::limits;
 use crate::node::{Numbers, SimNode, ZONES};
@@ -47,7 +47,10 @@ impl fmt::Debug for Act {
     }
 }
 
-/// The node of an act that binds nobody, as its node has lost its memory. It may still be around.
+/// Clocks that aren't off by minutes are never further apart than this, milliseconds.
+const CLOCKS_APART: Millis = 60_000;
+
+/// The node of an act that binds nobody, as all nodes that had it have lost their memory. It may still be around.
 const NOBODY: usize = usize::MAX;
 
 #[derive(Clone, Debug)]
@@ -57,8 +60,9 @@ struct Acknowledged {
     number: u64,
     /// The version that it had before its node's clock was mended.
     was: Option<Version>,
+    /// Who acknowledged it, or, if that has lost its memory, another one that had it by then.
     by: usize,
-    /// The same, also when it binds nobody any more.
+    /// Who acknowledged it.
     author: usize,
     act: Act,
     /// The node's clock.
@@ -69,9 +73,14 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
+    /// Whether who acknowledged it still has its memory.
+    fn binds_author(&self) -> bool {
+        self.by == self.author
+    }
+
     /// Whether the node knew of this version when it acted.
     fn knew(&self, version: Version) -> bool {
-        version.origin == self.version.origin
+        (version.origin == self.version.origin && self.binds_author())
             || self.replaced == Some(version)
             || self.positions.iter().any(|(origin, stamp)| *origin == version.origin && *stamp >= version.stamp)
     }
@@ -86,7 +95,7 @@ impl Acknowledged {
                     .iter()
                     .any(|(origin, stamp)| *origin == older.version.origin && *stamp >= older.version.stamp)
         };
-        self.number > older.number && self.was.is_some_and(knew)
+        self.number > older.number && self.binds_author() && self.was.is_some_and(knew)
     }
 
     /// Its node holds nothing for over any more but what these positions cover.
@@ -156,6 +165,8 @@ pub struct History {
     /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
     latest: Millis,
     pub count: u64,
+    /// How often an act of a node that has lost its memory came to bind another one that had it.
+    pub inherited: u64,
     numbers: Numbers,
     /// Whether at most one clock was ever off by minutes.
     one_ahead: bool,
@@ -172,6 +183,7 @@ impl History {
             retention,
             latest: 0,
             count: 0,
+            inherited: 0,
             numbers,
             one_ahead,
             ledger: Ledger::default(),
@@ -206,18 +218,39 @@ impl History {
         self.count += 1;
     }
 
-    /// What a node that lost its memory had acknowledged before binds nobody, but may still be around.
-    /// `zone`: only that of this zone.
-    pub fn forget(&mut self, node: usize, zone: Option<usize>) {
+    /// What a node that lost its memory had acknowledged, or was bound to by one that lost it before, binds another one that has
+    /// it now. If there is none it binds nobody, but may still be around. `zone`: only that of this zone.
+    pub fn forget(&mut self, node: usize, zone: Option<usize>, nodes: &[SimNode]) {
         // What was counted in other zones is still there.
         if zone.is_none_or(|zone| ZONES[zone].counts) {
             self.ledger.forget(node);
         }
-        let lost = |at: usize| zone.is_none_or(|zone| zone == at);
-        let zones = self.acts.iter_mut().enumerate().filter(|(at, _)| lost(*at));
-        let acts = zones.flat_map(|(_, keys)| keys.values_mut().flatten());
-        let clears = self.clears.iter_mut().filter(|emptied| lost(emptied.zone)).map(|emptied| &mut emptied.by);
-        acts.map(|act| &mut act.by).chain(clears).filter(|by| **by == node).for_each(|by| *by = NOBODY);
+        let others = || nodes.iter().enumerate().filter(|(at, _)| *at != node);
+        for lost in (0..nodes[node].node.zones.len()).filter(|at| zone.is_none_or(|zone| zone == *at)) {
+            // Who gave it up for others has it no more, and needn't.
+            let held: Vec<_> = match ZONES[lost].evict {
+                true => Vec::new(),
+                false => others().map(|(at, other)| (at, versions(other, lost))).collect(),
+            };
+            for (key, acts) in &mut self.acts[lost] {
+                for act in acts.iter_mut().filter(|act| act.by == node) {
+                    let heir = held.iter().find(|(_, versions)| versions.get(key) == Some(&act.version));
+                    act.by = heir.map_or(NOBODY, |(at, _)| *at);
+                    if let Some((at, _)) = heir {
+                        act.positions = nodes[*at].zone(lost).positions().into();
+                        act.replaced = None;
+                        self.inherited += 1;
+                    }
+                }
+            }
+            let bound = self.clears.iter_mut().filter(|emptied| emptied.zone == lost && emptied.by == node);
+            for emptied in bound {
+                // Clocks that are set by minutes make emptyings take back what they said.
+                let mut heirs = others().filter(|_| self.numbers.have_parts());
+                let heir = heirs.find(|(_, other)| other.zone(lost).cleared() >= emptied.stamp);
+                emptied.by = heir.map_or(NOBODY, |(at, _)| at);
+            }
+        }
     }
 
     /// A node's memory of a zone was made anew: of what it wrote before, tombstones alone tell that it is over.
@@ -305,6 +338,36 @@ impl History {
                 acts.iter().filter(|act| own(&act.by) && act.version > record.version).map(|act| act.version).max();
             if emptied || last.is_some_and(|last| !self.forgotten(zone, acts, last, record.version, now)) {
                 return Err(format!("node {node} shows {record:?} for key {key:?} again, which was over for it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a node vouches for more than it has had: its positions cover a record that is over nowhere and isn't there, and it
+    /// doesn't say that this may have been given up for others.
+    pub fn check_vouched(
+        &self,
+        at: usize,
+        node: &SimNode,
+        zone: usize,
+        live: &Shown,
+        now: Millis,
+    ) -> Result<(), String> {
+        let (claims, lacks, given_up) = (node.zone(zone).claims(), node.zone(zone).lacks(), node.zone(zone).may_lack());
+        let known = |version: Version| {
+            let covers = |(origin, stamp): &(Identity, Stamp)| *origin == version.origin && *stamp >= version.stamp;
+            claims.iter().any(covers) && version.stamp > lacks.of(version.origin) && version.stamp > given_up
+        };
+        for (key, acts) in &self.acts[zone] {
+            let Some(last) = acts.iter().max_by_key(|act| act.version).filter(|act| known(act.version)) else {
+                continue;
+            };
+            let is_there = live.get(key).is_some_and(|record| record.version >= last.version);
+            // Some clock may have gone so far, and back.
+            if !is_there && !self.explained(zone, acts, last.version, now + CLOCKS_APART) {
+                return Err(format!(
+                    "node {at} vouches for {last:?} of key {key:?}, which isn't there and never was over"
+                ));
             }
         }
         Ok(())
@@ -435,7 +498,7 @@ impl History {
     }
 
     fn author_lives(&self, acts: &[Acknowledged], version: Version) -> bool {
-        acts.iter().any(|act| act.version == version && act.by != NOBODY)
+        acts.iter().any(|act| act.version == version && act.binds_author())
     }
 
     /// Whether something at or after `version` says that the record is gone.

@@ -77,7 +77,9 @@ impl World {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&self.rng.next().to_le_bytes());
-        let before = versions(&self.nodes[at]);
+        let all =
+            |node: &SimNode| -> Vec<Versions> { (0..node.node.zones.len()).map(|zone| versions(node, zone)).collect() };
+        let before = all(&self.nodes[at]);
         let emptied: Vec<Stamp> = (0..self.zones()).map(|zone| self.nodes[at].zone(zone).cleared()).collect();
         let control = self.nodes[at].node.control;
         let identity = control.begin_renewal(Identity(bytes));
@@ -92,7 +94,7 @@ impl World {
         control.end_renewal();
         self.counts.renewals += 1;
         self.identities += 1;
-        for (zone, (before, after)) in before.iter().zip(versions(&self.nodes[at])).enumerate() {
+        for (zone, (before, after)) in before.iter().zip(all(&self.nodes[at])).enumerate() {
             let emptied = (emptied[zone], self.nodes[at].zone(zone).cleared());
             self.history.renewed(at, zone, latest, (before, &after), emptied);
         }
@@ -102,16 +104,14 @@ impl World {
     }
 }
 
-fn versions(node: &SimNode) -> Vec<Versions> {
-    let all = |zone| {
-        let (mut versions, mut place) = (BTreeMap::new(), Some(ScanPlace::default()));
-        while let Some(at) = place {
-            let keep = &mut |record: &zonemesh::store::Surveyed<'_>| {
-                versions.insert(record.key.to_vec(), record.version);
-            };
-            place = node.zone(zone).survey(at, keep).expect("the lock");
-        }
-        versions
-    };
-    (0..node.node.zones.len()).map(all).collect()
+/// What a node has in a zone.
+pub fn versions(node: &SimNode, zone: usize) -> Versions {
+    let (mut versions, mut place) = (BTreeMap::new(), Some(ScanPlace::default()));
+    while let Some(at) = place {
+        let keep = &mut |record: &zonemesh::store::Surveyed<'_>| {
+            versions.insert(record.key.to_vec(), record.version);
+        };
+        place = node.zone(zone).survey(at, keep).expect("the lock");
+    }
+    versions
 }

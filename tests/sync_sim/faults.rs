@@ -116,7 +116,7 @@ impl World {
     /// The node's master dies, and another node begins in its place, from state files or with nothing.
     fn lose_memory(&mut self, at: usize, long: Millis, files: bool) {
         self.replace(at, long, files);
-        self.history.forget(at, None);
+        self.history.forget(at, None, &self.nodes);
     }
 
     /// Another node is in the place of one.
@@ -145,7 +145,7 @@ impl World {
         if self.rng.one_in(2) {
             self.nodes[at].load_zone(zone, clock);
         }
-        self.history.forget(at, Some(zone));
+        self.history.forget(at, Some(zone), &self.nodes);
         self.history.made_anew(zone, self.nodes[at].node.control.identity());
     }
 

@@ -119,7 +119,8 @@ impl Moved {
         for (sum, (frames, bytes)) in self.frames.iter_mut().zip(other.frames) {
             *sum = (sum.0 + frames, sum.1 + bytes);
         }
-        self.note(other.trace);
+        // In whatever order seeds end.
+        self.trace = self.trace.wrapping_add(other.trace);
     }
 
     fn note(&mut self, word: u64) {

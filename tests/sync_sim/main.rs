@@ -4,7 +4,7 @@
 //!     ZONEMESH_SIM_SEED=17 cargo test --no-default-features --test sync_sim
 //!
 //! `ZONEMESH_SIM_SEEDS=1000000` runs a million instead of the usual two thousand, `ZONEMESH_SIM_FROM=10000` begins with
-//! another seed than 0.
+//! another seed than 0. Each ten thousand a line says how far it is.
 //!
 //! When all have ended well, rules are broken, one at a time: in what is sent (`lies`), and in stores and sessions
 //! ([`zonemesh::store::Rule`]). Each has to be noticed.
@@ -21,20 +21,23 @@ mod limits;
 mod link;
 mod node;
 mod rng;
+mod total;
 mod world;
 
-use faults::FAULT_NAMES;
 use lies::Lie;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-use world::{Counts, HARD, World};
+use total::Total;
+use world::{HARD, World};
 use zonemesh::store::Rule;
 
 const SEEDS: u64 = 2_000;
 /// A broken rule has to be noticed in one of so many seeds.
 const SEEDS_A_BREAK: u64 = 500;
+
+/// Why locks are free of what a panic leaves.
+const UNHARMED: &str = "no thread panics while it holds this";
 
 /// A rule that is broken.
 #[derive(Clone, Copy, Debug)]
@@ -75,75 +78,13 @@ fn main() -> ExitCode {
 
 /// Runs that many seeds on all cores and prints what happened in them.
 fn simulate(from: u64, seeds: u64) -> bool {
-    let begun = Instant::now();
+    let total = Mutex::new(Total::new(seeds));
     // From the last on: of a round number that is one with many nodes, which takes long. At the end nobody is to wait for it.
-    let results = on_all_cores((from..from.saturating_add(seeds)).rev(), |seed| World::run(seed, None, false));
-    let mut total = Counts::default();
-    let mut settled = Vec::new();
-    let (mut failed, mut open) = (0, 0);
-    for (seed, result) in &results {
-        match result {
-            Ok(_) if OPEN.contains(seed) => {
-                failed += 1;
-                println!("seed {seed} ended well: take it off the list of those that are open");
-            }
-            Err(wrong) if OPEN.contains(seed) => {
-                open += 1;
-                println!("seed {seed}, open, failed: {wrong}");
-            }
-            Ok(counts) => {
-                total.operations += counts.operations;
-                total.acknowledged += counts.acknowledged;
-                total.sessions += counts.sessions;
-                total.moved.add(&counts.moved);
-                total.mended += counts.mended;
-                total.recovered += counts.recovered;
-                total.joined.0 += counts.joined.0;
-                total.joined.1 += counts.joined.1;
-                total.renewals += counts.renewals;
-                total.given_up += counts.given_up;
-                total.faults.iter_mut().zip(counts.faults).for_each(|(sum, count)| *sum += count);
-                settled.push(counts.settled);
-            }
-            Err(wrong) => {
-                failed += 1;
-                if failed <= 20 {
-                    println!("seed {seed} failed: {wrong}");
-                    println!("  again: ZONEMESH_SIM_SEED={seed} cargo test --no-default-features --test sync_sim");
-                }
-            }
-        }
-    }
-    settled.sort_unstable();
-    println!(
-        "simulator: {seeds} seeds in {:.1} s, {failed} failed, {open} are open; {} operations, {} writes acknowledged, {} sessions, \
-         {} bytes in {} pieces, {} records mended, {} nodes mended their stamps",
-        begun.elapsed().as_secs_f64(),
-        total.operations,
-        total.acknowledged,
-        total.sessions,
-        total.moved.bytes,
-        total.moved.pieces,
-        total.mended,
-        total.renewals
-    );
-    println!(
-        "simulator: zones that had found no room were whole again in {} seeds; nodes that joined were sent {} bytes of \
-         records, where {} are a copy; {} nodes that were long gone gave way to others",
-        total.recovered, total.joined.1, total.joined.0, total.given_up
-    );
-    let frames = link::FRAME_NAMES.iter().zip(total.moved.frames);
-    let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();
-    println!("simulator: frames: {}", frames.join(", "));
-    println!("simulator: all that was sent, and when, gives {:016x}", total.moved.trace);
-    let faults: Vec<String> = FAULT_NAMES.iter().zip(total.faults).map(|(name, n)| format!("{name} {n}")).collect();
-    println!("simulator: {} faults: {}", total.faults.iter().sum::<u64>(), faults.join(", "));
-    if let (Some(half), Some(longest)) = (settled.get(settled.len() / 2), settled.last()) {
-        println!(
-            "simulator: all nodes agreed after {half} ms in half of the seeds, {longest} ms at most (virtual time)"
-        );
-    }
-    failed == 0
+    on_all_cores((from..from.saturating_add(seeds)).rev(), |seed| {
+        let result = World::run(seed, None, false);
+        total.lock().expect(UNHARMED).add(seed, result, OPEN.contains(&seed));
+    });
+    total.into_inner().expect(UNHARMED).tell()
 }
 
 /// Breaks one rule after the other and looks how soon the simulator notices.
@@ -186,26 +127,20 @@ impl Drop for Named {
     }
 }
 
-/// The results of seeds, in the order of their numbers.
-fn on_all_cores<R: Send>(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> R + Sync) -> Vec<(u64, R)> {
+/// Runs seeds on all cores.
+fn on_all_cores(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) + Sync) {
     let seeds = Mutex::new(seeds);
-    let results = Mutex::new(Vec::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    const UNHARMED: &str = "no thread panics while it holds this";
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = seeds.lock().expect(UNHARMED).next() else { return };
                     let named = Named(seed);
-                    let result = run(seed);
+                    run(seed);
                     drop(named);
-                    results.lock().expect(UNHARMED).push((seed, result));
                 }
             });
         }
     });
-    let mut results = results.into_inner().expect("all threads have ended well");
-    results.sort_by_key(|(seed, _)| *seed);
-    results
 }

@@ -1,0 +1,118 @@
+//! What all seeds of a run tell together. It is added up as they end, so that a million take no more memory than one.
+
+use crate::faults::FAULT_NAMES;
+use crate::link::FRAME_NAMES;
+use crate::world::Counts;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use zonemesh::record::Millis;
+
+/// After so many seeds a line says how far it is.
+const PROGRESS: u64 = 10_000;
+/// So many seeds that failed are named.
+const NAMED: u64 = 20;
+
+pub struct Total {
+    seeds: u64,
+    begun: Instant,
+    done: u64,
+    failed: u64,
+    open: u64,
+    counts: Counts,
+    /// In how many seeds all nodes agreed after so long.
+    settled: BTreeMap<Millis, u64>,
+}
+
+impl Total {
+    /// Of so many seeds.
+    pub fn new(seeds: u64) -> Total {
+        Total {
+            seeds,
+            begun: Instant::now(),
+            done: 0,
+            failed: 0,
+            open: 0,
+            counts: Counts::default(),
+            settled: BTreeMap::new(),
+        }
+    }
+
+    /// A seed has ended; `is_open`: it is known to fail.
+    pub fn add(&mut self, seed: u64, result: Result<Counts, String>, is_open: bool) {
+        match result {
+            Ok(_) if is_open => {
+                self.failed += 1;
+                println!("seed {seed} ended well: take it off the list of those that are open");
+            }
+            Err(wrong) if is_open => {
+                self.open += 1;
+                println!("seed {seed}, open, failed: {wrong}");
+            }
+            Ok(counts) => {
+                *self.settled.entry(counts.settled).or_default() += 1;
+                self.counts.add(&counts);
+            }
+            Err(wrong) => {
+                self.failed += 1;
+                if self.failed <= NAMED {
+                    println!("seed {seed} failed: {wrong}");
+                    println!("  again: ZONEMESH_SIM_SEED={seed} cargo test --no-default-features --test sync_sim");
+                }
+            }
+        }
+        self.done += 1;
+        if self.done.is_multiple_of(PROGRESS) && self.done < self.seeds {
+            let seconds = self.begun.elapsed().as_secs_f64();
+            println!("simulator: {} of {} seeds in {seconds:.0} s, {} failed", self.done, self.seeds, self.failed);
+        }
+    }
+
+    /// Prints what happened in them; `false`: some failed.
+    pub fn tell(&self) -> bool {
+        let (counts, seeds) = (&self.counts, self.done);
+        println!(
+            "simulator: {seeds} seeds in {:.1} s, {} failed, {} are open; {} operations, {} writes acknowledged, {} sessions, \
+             {} bytes in {} pieces, {} records mended, {} nodes mended their stamps",
+            self.begun.elapsed().as_secs_f64(),
+            self.failed,
+            self.open,
+            counts.operations,
+            counts.acknowledged,
+            counts.sessions,
+            counts.moved.bytes,
+            counts.moved.pieces,
+            counts.mended,
+            counts.renewals
+        );
+        println!(
+            "simulator: zones that had found no room were whole again in {} seeds; nodes that joined were sent {} bytes of \
+             records, where {} are a copy; {} nodes that were long gone gave way to others; {} writes of nodes that lost their memory were with others",
+            counts.recovered, counts.joined.1, counts.joined.0, counts.given_up, counts.inherited
+        );
+        let frames = FRAME_NAMES.iter().zip(counts.moved.frames);
+        let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();
+        println!("simulator: frames: {}", frames.join(", "));
+        println!("simulator: all that was sent, and when, gives {:016x}", counts.moved.trace);
+        let faults: Vec<String> =
+            FAULT_NAMES.iter().zip(counts.faults).map(|(name, n)| format!("{name} {n}")).collect();
+        println!("simulator: {} faults: {}", counts.faults.iter().sum::<u64>(), faults.join(", "));
+        if let (Some(half), Some((longest, _))) = (self.half(), self.settled.last_key_value()) {
+            println!(
+                "simulator: all nodes agreed after {half} ms in half of the seeds, {longest} ms at most (virtual time)"
+            );
+        }
+        self.failed == 0
+    }
+
+    /// After how long all nodes agreed in half of the seeds.
+    fn half(&self) -> Option<Millis> {
+        let mut left = self.settled.values().sum::<u64>() / 2;
+        let is_it = |seeds: &u64| {
+            let is_it = left < *seeds;
+            left = left.saturating_sub(*seeds);
+            is_it
+        };
+        let at = self.settled.values().position(is_it);
+        self.settled.keys().nth(at?).copied()
+    }
+}
