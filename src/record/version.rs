@@ -1,13 +1,37 @@
 //! Versions: a hybrid logical clock's stamp and the identity of the writer. Their order is total.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Milliseconds since the epoch of Unix, as the caller's clock has it.
 pub type Millis = u64;
 
 /// A node and its incarnation: 128 random bits drawn when the node's memory was made.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity(pub [u8; 16]);
+
+impl Identity {
+    /// The number that its bytes are, the highest first.
+    #[inline]
+    pub const fn number(self) -> u128 {
+        u128::from_be_bytes(self.0)
+    }
+}
+
+impl Ord for Identity {
+    /// That of the bytes.
+    #[inline]
+    fn cmp(&self, other: &Identity) -> Ordering {
+        self.number().cmp(&other.number())
+    }
+}
+
+impl PartialOrd for Identity {
+    #[inline]
+    fn partial_cmp(&self, other: &Identity) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl fmt::Display for Identity {
     /// The first eight bytes, enough to tell nodes apart in a log.
@@ -61,4 +85,19 @@ pub struct Version {
     pub stamp: Stamp,
     /// By whom.
     pub origin: Identity,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_stand_in_the_order_of_their_bytes() {
+        let mut first = [0x7f; 16];
+        let mut last = first;
+        (first[0], last[15]) = (0x80, 0xff);
+        assert_eq!(Identity(first).cmp(&Identity(last)), first.cmp(&last));
+        assert_eq!(Identity(last).cmp(&Identity([0x7f; 16])), Ordering::Greater);
+        assert_eq!(Identity(last).cmp(&Identity(last)), Ordering::Equal);
+    }
 }

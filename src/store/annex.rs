@@ -30,13 +30,19 @@ impl Zone {
         }
     }
 
-    /// Where each of them lies, in their order: for who looks through the table, as each further page is found by those before it.
+    /// Where each of them lies that was ever used, in their order: for who looks through the table. Most have few, and each
+    /// further page is found by those before it.
     pub(super) fn origin_places(&self) -> impl Iterator<Item = usize> {
         let first = (0..self.geometry.origins).map(|index| self.geometry.origin(index));
         let further = self.annex_pages().flat_map(move |page| {
             (0..self.entries_a_page()).map(move |entry| self.geometry.page(page) + entry * ORIGIN_LEN)
         });
-        first.chain(further).take(MAX_ORIGINS)
+        first.chain(further).take(self.origins_end())
+    }
+
+    /// How many of them were ever used: all before this one.
+    pub(super) fn origins_end(&self) -> usize {
+        (self.region.load32(header::ORIGINS_END, Acquire) as usize).min(MAX_ORIGINS)
     }
 
     /// How many entries there may still be, as far as nothing else takes the pages.

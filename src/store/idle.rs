@@ -89,6 +89,7 @@ impl Zone {
     fn room_for(&self, origin: Identity) -> Room {
         if self.origin_index(origin).is_some()
             || self.origins_to_come() > 0
+            || self.origins_end() < self.origin_entries()
             || self.origin_places().any(|at| self.state_in(at) == FREE)
         {
             return Room::Plenty;
@@ -161,7 +162,7 @@ impl Zone {
             return;
         }
         let left = self.origin_places().filter(|at| matches!(self.state_in(*at), FREE | IDLE)).count();
-        if left < self.share() {
+        if left + self.origin_entries().saturating_sub(self.origins_end()) < self.share() {
             self.want_idle();
         }
     }
@@ -199,7 +200,7 @@ impl Zone {
                 return;
             }
             let own = usize::from(self.own_origin());
-            for index in (0..self.origin_entries()).filter(|index| *index != own) {
+            for index in (0..self.origins_end()).filter(|index| *index != own) {
                 self.change_state(index, |state| (state == USED).then_some(UNMET));
                 done(Step::OriginUnmet);
             }
@@ -264,7 +265,7 @@ impl Zone {
         self.with_origins(|| {
             let Some(walk) = self.walk_word().filter(|walk| walk.load(SeqCst) == word) else { return };
             let own = usize::from(self.own_origin());
-            for index in 0..self.origin_entries() {
+            for index in 0..self.origins_end() {
                 // This node's own may have become that while the walk was under way; what is one's own isn't looked for.
                 let then = if index == own { USED } else { IDLE };
                 self.change_state(index, |state| (state == UNMET).then_some(then));

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::Zone;
 use super::layout::header;
-use super::origins::ANEW;
 use crate::record::{Identity, Stamp};
 
 /// What others are told of an origin.
@@ -21,18 +20,17 @@ pub struct Known {
 }
 
 impl Zone {
-    /// Hands what is known of each origin to `each`, but for this node itself.
-    pub fn known_of_others(&self, mut each: impl FnMut(Known)) {
+    /// Hands what is known of each origin to `each`, but for this node itself, with a number that stands for the origin as long
+    /// as it is known.
+    pub fn known_of_others(&self, mut each: impl FnMut(usize, Known)) {
         let own = usize::from(self.own_origin());
-        for index in (0..self.origin_entries()).filter(|index| *index != own) {
-            let told = self.entry(index, |at| {
+        for (index, place) in self.origin_places().enumerate().filter(|(index, _)| *index != own) {
+            let told = self.entry(place, |at| {
                 // Read before what is lacking: a record that is left out is noted before a position covers it.
-                let position = self.position_at(at);
-                let at = at as u16;
-                (position, self.lacked_of(at) > Stamp::ZERO, !self.is_flagged(at, ANEW))
+                (self.position_in(at), self.lacked_in(at) > Stamp::ZERO, self.is_anew(at))
             });
-            if let Some((origin, (position, is_lacking, is_whole))) = told {
-                each(Known { origin, position, is_lacking, is_whole });
+            if let Some((origin, (position, is_lacking, is_anew))) = told {
+                each(index, Known { origin, position, is_lacking, is_whole: !is_anew });
             }
         }
     }

@@ -38,18 +38,22 @@ impl Zone {
     /// For each origin known, the stamp at or below which everything of it has been applied, zero if nothing is promised;
     /// of this node itself, the last closed one.
     pub fn positions(&self) -> Vec<(Identity, Stamp)> {
-        (0..self.origin_entries()).filter_map(|index| self.entry(index, |index| self.promise_of(index))).collect()
+        let own = usize::from(self.own_origin());
+        let places = self.origin_places().enumerate();
+        places.filter_map(|(index, at)| self.entry(at, |at| self.promised_in(index == own, at))).collect()
     }
 
     /// The position of one origin, zero if it isn't known.
     pub fn position(&self, origin: Identity) -> Stamp {
-        let found =
-            self.origin_index(origin).and_then(|index| self.entry(index.into(), |index| self.promise_of(index)));
+        let Some(index) = self.origin_index(origin) else { return Stamp::ZERO };
+        let own = index == self.own_origin();
+        let found = self.entry(self.origin_at(index.into()), |at| self.promised_in(own, at));
         found.filter(|(identity, _)| *identity == origin).map_or(Stamp::ZERO, |(_, stamp)| stamp)
     }
 
-    fn promise_of(&self, index: usize) -> Stamp {
-        if index == usize::from(self.own_origin()) { self.within_limit(self.closed()) } else { self.position_at(index) }
+    /// Up to where all of an origin has been applied: this node's own, or another.
+    pub(super) fn promised_in(&self, is_own: bool, at: usize) -> Stamp {
+        if is_own { self.within_limit(self.closed()) } else { self.position_in(at) }
     }
 
     /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
@@ -78,7 +82,16 @@ impl Zone {
     }
 
     pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {
-        self.region.load32(self.origin_at(index.into()) + FLAGS, SeqCst) & flag != 0
+        self.is_flagged_in(self.origin_at(index.into()), flag)
+    }
+
+    fn is_flagged_in(&self, at: usize, flag: u32) -> bool {
+        self.region.load32(at + FLAGS, SeqCst) & flag != 0
+    }
+
+    /// Whether the entry there is of an origin whose memory was made anew.
+    pub(super) fn is_anew(&self, at: usize) -> bool {
+        self.is_flagged_in(at, ANEW)
     }
 
     pub(super) fn flag(&self, index: u16, flag: u32, set: bool) {
@@ -98,9 +111,9 @@ impl Zone {
 
     /// How many origins are noted, and how many more can be without giving up another.
     pub(super) fn origins_known(&self) -> (u64, u64) {
-        let entries = self.origin_entries();
-        let free = (0..entries).filter(|index| self.state(*index) == FREE).count();
-        ((entries - free) as u64, (free + self.origins_to_come()) as u64)
+        let known = self.origin_places().filter(|at| self.state_in(*at) != FREE).count();
+        let free = self.origin_entries().saturating_sub(known);
+        (known as u64, (free + self.origins_to_come()) as u64)
     }
 
     /// The index of an origin, a new one if need be. By the time that it is used it may stand for another one: see
@@ -150,19 +163,24 @@ impl Zone {
         self.region.store64(at + POSITION, 0, Relaxed);
         self.region.store64(at + MET, 0, Relaxed);
         self.region.store64(at + EMPTIED, 0, Relaxed);
+        // Before it is used: whoever looks through the table from then on comes to it.
+        if index >= self.origins_end() {
+            self.region.store32(header::ORIGINS_END, index as u32 + 1, SeqCst);
+        }
         self.set_state(index, USED);
         self.want_idle_in_time();
         Ok(index as u16)
     }
 
-    /// What `read` finds in an entry, and whose it is. `None`: it stands for nobody, or comes to stand for another one just now.
-    pub(super) fn entry<T>(&self, index: usize, read: impl FnOnce(usize) -> T) -> Option<(Identity, T)> {
-        let turn = || self.region.load32(self.origin_at(index) + FLAGS, SeqCst) & !(TURN - 1);
+    /// What `read` finds in the entry there, and whose it is. `None`: it stands for nobody, or comes to stand for another one just
+    /// now.
+    pub(super) fn entry<T>(&self, at: usize, read: impl FnOnce(usize) -> T) -> Option<(Identity, T)> {
+        let turn = || self.region.load32(at + FLAGS, SeqCst) & !(TURN - 1);
         let before = turn();
-        if self.state(index) == FREE {
+        if self.state_in(at) == FREE {
             return None;
         }
-        let found = (self.identity_at(index), read(index));
+        let found = (self.identity_in(at), read(at));
         // Orders what was read before the look at the turn.
         fence(Acquire);
         (turn() == before).then_some(found)
@@ -193,8 +211,12 @@ impl Zone {
     }
 
     pub(super) fn identity_at(&self, index: usize) -> Identity {
+        self.identity_in(self.origin_at(index))
+    }
+
+    fn identity_in(&self, at: usize) -> Identity {
         let mut bytes = [0; 16];
-        self.region.read(self.origin_at(index), &mut bytes);
+        self.region.read(at, &mut bytes);
         Identity(bytes)
     }
 
@@ -209,26 +231,33 @@ impl Zone {
     /// Position and greatest stamp met of all other origins.
     pub(super) fn origins_met(&self) -> impl Iterator<Item = (Stamp, Stamp)> {
         let own = usize::from(self.own_origin());
-        let others = (0..self.origin_entries()).filter(move |index| *index != own && self.is_known(*index));
-        others.map(|index| (self.position_at(index), self.met_of(index)))
+        let others = self.origin_places().enumerate().filter(move |(index, _)| *index != own).map(|(_, at)| at);
+        let known = others.filter(|at| self.state_in(*at) != FREE);
+        known.map(|at| (self.position_in(at), self.met_in(at)))
     }
 
     /// The origins of which something found no room, and up to where.
     pub(super) fn origins_lacked(&self) -> impl Iterator<Item = (Identity, Stamp)> {
-        let lacking = (0..self.origin_entries()).filter(|index| self.is_flagged(*index as u16, LACKING));
-        lacking.filter_map(|index| self.entry(index, |index| self.lacked_of(index as u16)))
+        let lacking = self.origin_places().filter(|at| self.is_flagged_in(*at, LACKING));
+        lacking.filter_map(|at| self.entry(at, |at| self.lacked_in(at)))
+    }
+
+    /// The greatest stamp of a record of the origin of an entry that may have been left out.
+    pub(super) fn lacked_in(&self, at: usize) -> Stamp {
+        let any = Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
+        match self.is_flagged_in(at, LACKING) {
+            true => self.met_in(at).min(Stamp(self.region.load64(header::LACKED, SeqCst))).max(any),
+            false => any,
+        }
     }
 
     /// Notes what another zone of this node met and lacks, for which all its records are copied here.
     pub(super) fn meet_as(&self, other: &Zone) {
-        for index in 0..other.origin_entries() {
-            let emptied = |index| other.region.load64(other.origin_at(index) + EMPTIED, SeqCst);
-            let flags = |index| [ANEW, LACKING].map(|flag| (flag, other.is_flagged(index as u16, flag)));
-            let Some((origin, (met, emptied, flags))) =
-                other.entry(index, |index| (other.met_of(index), emptied(index), flags(index)))
-            else {
-                continue;
-            };
+        for place in other.origin_places() {
+            let emptied = |at| other.region.load64(at + EMPTIED, SeqCst);
+            let flags = |at| [ANEW, LACKING].map(|flag| (flag, other.is_flagged_in(at, flag)));
+            let read = |at| (other.met_in(at), emptied(at), flags(at));
+            let Some((origin, (met, emptied, flags))) = other.entry(place, read) else { continue };
             let _ = self.with_origin(origin, |here| {
                 self.note_met(here, met);
                 self.region.store64(self.origin_at(here.into()) + EMPTIED, emptied, SeqCst);
@@ -244,8 +273,8 @@ impl Zone {
 
     /// The zone is about to be emptied: what it has of others by now is over with that. The caller holds the table's lock.
     pub(super) fn note_emptied(&self) {
-        for index in (0..self.origin_entries()).filter(|index| self.is_known(*index)) {
-            self.region.store64(self.origin_at(index) + EMPTIED, self.position_at(index).0, SeqCst);
+        for at in self.origin_places().filter(|at| self.state_in(*at) != FREE) {
+            self.region.store64(at + EMPTIED, self.position_in(at).0, SeqCst);
         }
     }
 
@@ -271,7 +300,11 @@ impl Zone {
     }
 
     pub(super) fn met_of(&self, index: usize) -> Stamp {
-        Stamp(self.region.load64(self.origin_at(index) + MET, Acquire))
+        self.met_in(self.origin_at(index))
+    }
+
+    fn met_in(&self, at: usize) -> Stamp {
+        Stamp(self.region.load64(at + MET, Acquire))
     }
 
     /// Whether an entry stands for somebody.

@@ -108,11 +108,7 @@ impl Zone {
 
     /// The greatest stamp of a record of this origin that may have been left out.
     pub(super) fn lacked_of(&self, origin: u16) -> Stamp {
-        let any = Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
-        match self.is_flagged(origin, LACKING) {
-            true => self.met_of(origin.into()).min(Stamp(self.region.load64(header::LACKED, SeqCst))).max(any),
-            false => any,
-        }
+        self.lacked_in(self.origin_at(origin.into()))
     }
 
     /// A record of others was left out, of this stamp or an earlier one, whoever wrote it.
@@ -195,8 +191,13 @@ impl Zone {
 
     /// The positions that tell what is past: of nodes that never had other memory.
     pub fn claims(&self) -> Vec<(Identity, Stamp)> {
-        let claims = self.positions().into_iter();
-        claims.filter(|(identity, _)| self.is_whole(*identity)).collect()
+        let own = usize::from(self.own_origin());
+        let places = self.origin_places().enumerate();
+        let claims = places.filter_map(|(index, at)| {
+            let is_whole = |at| if index == own { self.has_all_own() } else { !self.is_anew(at) };
+            self.entry(at, |at| (self.promised_in(index == own, at), is_whole(at)))
+        });
+        claims.filter(|(_, (_, is_whole))| *is_whole).map(|(origin, (position, _))| (origin, position)).collect()
     }
 
     /// Whether all that this origin ever wrote was written to the memory that it has now, as far as is known.

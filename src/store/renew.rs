@@ -226,7 +226,7 @@ impl Zone {
                 self.set_promise(old.into(), promised, promised);
                 self.flag(old, ANEW, !whole);
             }
-            for index in (0..self.origin_entries()).filter(|index| !known_as.contains(&Some(*index as u16))) {
+            for index in (0..self.origins_end()).filter(|index| !known_as.contains(&Some(*index as u16))) {
                 let (promised, met) = (self.position_at(index), self.met_of(index));
                 let kept = if cleared > latest { promised.min(self.position_emptied(index)) } else { promised };
                 self.set_promise(index, kept.min(latest), met.max(promised).min(latest));
@@ -244,7 +244,7 @@ impl Zone {
         if cleared > latest {
             // What it hid is gone; what has a lower stamp from now on has to be looked for anew.
             shards.iter().for_each(|shard| shard.set(shard::PURGED, 0));
-            let last = (0..self.origin_entries()).map(|index| self.last_of(index)).fold(given.max(cleared), Stamp::max);
+            let last = (0..self.origins_end()).map(|index| self.last_of(index)).fold(given.max(cleared), Stamp::max);
             put(header::CLEARED, Stamp(cleared.0.saturating_sub(last.0.saturating_sub(begin.0))));
         }
         for shard in &shards {

@@ -267,7 +267,7 @@ pub struct Entry {
 impl Entry {
     /// Another number for another entry, whether it is gone or not.
     pub fn mark(&self) -> u64 {
-        let bits = u128::from_be_bytes(self.identity.0);
+        let bits = self.identity.number();
         mixed((bits >> 64) as u64 ^ mixed(bits as u64 ^ mixed(self.stamp.0 ^ u64::from(self.anew) << 63)))
     }
 }

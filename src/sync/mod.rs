@@ -21,6 +21,7 @@ mod pull;
 mod push;
 mod records;
 mod session;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -9,16 +9,14 @@ use super::message::{Entry, Mode, kind};
 use super::positions::{Numbers, Positions};
 use super::records::{Filter, Frame, Large, Stop, Wanted, send_chunk};
 use super::session::Seldom;
+use super::telling::{Telling, known};
 use super::write;
 use super::{Held, Limits};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Cursor, FeedEnd, Known, Rule, ShardMask, StoreError, Zone};
+use crate::store::{Cursor, FeedEnd, Rule, ShardMask, StoreError, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
 const CALLS_A_STEP: u32 = 256;
-/// Positions of living origins that are told at once. They speak for themselves; what others know of them is of use to who
-/// can't hear them, and can wait. In a full mesh whatever each tells each of everybody grows with the cube of the nodes.
-const LIVING_AT_ONCE: usize = 4;
 /// How long a zone rests that is busy or has no walker to spare, milliseconds.
 const REST: u64 = 100;
 
@@ -97,11 +95,7 @@ pub struct Outgoing {
     acked: Stamp,
     /// The peer had no room for some of what this node wrote, as it last said.
     left_out: bool,
-    told: Vec<Entry>,
-    /// Living origins up to this one have had their turn.
-    told_to: Option<Identity>,
-    /// There was nothing more to tell when this stood for all that is known.
-    told_all: Option<u64>,
+    telling: Telling,
     rest_until: u64,
     no_walker: bool,
     /// Bytes appended in the present call of fill.
@@ -171,9 +165,7 @@ impl Outgoing {
             sent: Stamp::ZERO,
             acked: Stamp::ZERO,
             left_out: false,
-            told: Vec::new(),
-            told_to: None,
-            told_all: None,
+            telling: Telling::default(),
             rest_until: 0,
             no_walker: false,
             used: 0,
@@ -313,7 +305,7 @@ impl Outgoing {
     /// Adds what it holds.
     pub fn add_held(&self, held: &mut Held) {
         let gathered = self.gathered.as_ref().map_or(0, |gathered| gathered.positions.len());
-        held.origins += gathered + self.filter.len() + self.told.len();
+        held.origins += gathered + self.filter.len() + self.telling.held();
         held.compared += self.answer.held();
         held.walkers += usize::from(self.cursor.is_some());
     }
@@ -325,9 +317,7 @@ impl Outgoing {
         }
     }
 
-    /// Appends what this node has of other origins, as far as it has changed since the last time. `mark` is another one when
-    /// `gone` says something else: where neither that nor what is known has changed since there was nothing to tell, there is
-    /// nothing now. In a mesh at rest every node looks as often as it has peers, at as many origins each time.
+    /// Appends what this node has of other origins, as far as it is told now; see [`Telling::next`].
     pub fn have(
         &mut self,
         cx: &Context<'_>,
@@ -339,47 +329,10 @@ impl Outgoing {
         if matches!(self.state, State::Refused) {
             return;
         }
-        let known = known(cx.zone, self.told.len());
-        let mark = known.iter().fold(mark, |sum, entry| sum.wrapping_add(entry.mark()));
-        if self.told_all == Some(mark) {
-            return;
-        }
-        let turn = |entry: &Entry| (Some(entry.identity) <= self.told_to, entry.identity);
-        let (mut tell, mut living): (Vec<Entry>, Vec<Entry>) = (Vec::new(), Vec::new());
-        for entry in known.into_iter().filter(|entry| entry.identity != peer) {
-            let entry = Entry { gone: gone(entry.identity), ..entry };
-            let told = self.told_of(entry.identity);
-            // Who is gone, or isn't any more, at once; the others by turns.
-            if told == Some(&entry) {
-                continue;
-            }
-            if entry.gone || told.is_some_and(|told| told.gone) {
-                tell.push(entry);
-                continue;
-            }
-            let place = living.partition_point(|other| turn(other) < turn(&entry));
-            if place < LIVING_AT_ONCE {
-                living.truncate(LIVING_AT_ONCE - 1);
-                living.insert(place, entry);
-            }
-        }
-        self.told_to = living.last().map(|entry| entry.identity);
-        tell.append(&mut living);
-        self.told_all = tell.is_empty().then_some(mark);
-        for entry in &tell {
-            match self.told.binary_search_by_key(&entry.identity, |told| told.identity) {
-                Ok(at) => self.told.get_mut(at).into_iter().for_each(|told| *told = *entry),
-                Err(at) => self.told.insert(at, *entry),
-            }
-        }
+        let tell = self.telling.next(cx.zone, peer, mark, gone);
         if !tell.is_empty() {
             write::have(out, cx.bound, cx.number, &tell);
         }
-    }
-
-    fn told_of(&self, origin: Identity) -> Option<&Entry> {
-        let at = self.told.binary_search_by_key(&origin, |told| told.identity).ok()?;
-        self.told.get(at)
     }
 
     /// Appends at most one frame of records, and what else is due before and after it; of answers if nothing else waits and
@@ -562,17 +515,6 @@ impl Outgoing {
 /// Writes of this node, ever.
 fn writes(zone: &Zone) -> u64 {
     (0..zone.all_shards().count_ones()).map(|shard| zone.writes(shard)).sum()
-}
-
-/// What this node has of other origins; nothing may be promised of them if records didn't fit here. `about`: how many there may
-/// be.
-fn known(zone: &Zone, about: usize) -> Vec<Entry> {
-    let mut entries = Vec::with_capacity(about + 1);
-    zone.known_of_others(|Known { origin, position, is_lacking, is_whole }| {
-        let stamp = if is_lacking { Stamp::ZERO } else { position };
-        entries.push(Entry { identity: origin, stamp, gone: false, anew: !is_whole });
-    });
-    entries
 }
 
 /// The largest frame to send to a peer that accepts `peer` bytes.

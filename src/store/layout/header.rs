@@ -66,6 +66,8 @@ pub const EVICTED_STAMP: usize = 416;
 /// How keys are compared, and whether a full zone evicts.
 pub const MATCHING: usize = 60;
 pub const EVICT: usize = 424;
+/// No entry of the table of origins was ever used from this one on.
+pub const ORIGINS_END: usize = 428;
 /// Nothing ends before this tick: upkeep passes a quiet zone by with one look.
 pub const NEXT_DUE: usize = 432;
 /// Blocks that the largest record ever made has beyond its first.

@@ -185,6 +185,11 @@ fn check_annexes(zone: &Zone) -> usize {
     assert!((zone.annexes()..=zone.annexes() + 1).contains(&owned), "{owned} pages, {} in use", zone.annexes());
     let last = zone.origin_entries() - 1;
     assert!(zone.origin_at(last) < zone.geometry.size, "every entry is somewhere");
+    let beyond = zone.origins_end()..=last;
+    assert!(
+        beyond.into_iter().all(|index| zone.origin_identity(index as u16).is_none()),
+        "no entry is used beyond the end"
+    );
     owned
 }
 

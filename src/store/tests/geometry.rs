@@ -98,6 +98,7 @@ fn fields_of_the_header_are_apart() {
         (header::PURGE_FLOOR, 8),
         (header::EVICTED_STAMP, 8),
         (header::EVICT, 4),
+        (header::ORIGINS_END, 4),
         (header::NEXT_DUE, 8),
         (header::LARGEST, 8),
         (header::LIMIT, 8),

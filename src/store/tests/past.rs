@@ -164,7 +164,7 @@ fn what_others_are_told_of_origins_is_what_each_look_by_itself_says() {
     zone.mark_anew(identity(9));
     let told = || {
         let mut told = Vec::new();
-        zone.known_of_others(|known| told.push(known));
+        zone.known_of_others(|_, known| told.push(known));
         told
     };
     let alone = || {
