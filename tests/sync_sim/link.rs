@@ -78,6 +78,11 @@ pub struct Link {
     pub pull: Option<Pull>,
     forth: Pipe,
     back: Pipe,
+    /// Something has happened to the dialer's session since it had nothing to send.
+    pub may_send: bool,
+    /// When the two sessions want to be called, by their nodes' clocks.
+    push_due: Millis,
+    pull_due: Millis,
     /// Longest delay of a piece.
     pub delay: Millis,
     /// Nothing moves until then.
@@ -164,6 +169,9 @@ impl Link {
         Link {
             from,
             to,
+            may_send: true,
+            push_due: push.deadline(),
+            pull_due: pull.deadline(),
             push: Some(push),
             pull: Some(pull),
             forth: Pipe::default(),
@@ -222,16 +230,20 @@ impl Link {
         let held = now < self.held_until;
         let mut failed = Ok(());
         if let Some(push) = self.push.as_mut() {
-            let result = step_push(push, &mut self.back, held, now, here);
             out.clear();
-            let result = result.and_then(|()| match self.forth.in_flight() < 20_000 {
-                true => {
-                    let budget = rng.between(100, 16_000) as usize;
-                    let filled = push.fill(out, budget, here);
-                    moved.beyond = moved.beyond.max(out.len().saturating_sub(budget));
-                    filled
+            let result = call_push(push, self.push_due, &mut self.back, held, now, here).and_then(|called| {
+                self.may_send |= called;
+                let budget = (self.forth.in_flight() < 20_000).then(|| rng.between(100, 16_000) as usize);
+                if !self.may_send {
+                    return Ok(());
                 }
-                false => Ok(()),
+                if let Some(budget) = budget {
+                    push.fill(out, budget, here)?;
+                    self.may_send = !out.is_empty();
+                    moved.beyond = moved.beyond.max(out.len().saturating_sub(budget));
+                }
+                self.push_due = push.deadline();
+                Ok(())
             });
             moved.notes.extend(push.notes().into_iter().map(|note| (self.from, note.text)));
             if let Some(lie) = lie {
@@ -252,20 +264,25 @@ impl Link {
         }
         if let Some(pull) = self.pull.as_mut() {
             out.clear();
-            let mut result = Ok(());
+            let (mut result, mut called) = (Ok(()), false);
             while result.is_ok()
                 && !held
                 && let Some(bytes) = self.forth.receive(now)
             {
                 moved.pieces += 1;
+                called = true;
                 result = pull.handle(bytes, out, there);
                 if now < self.slow_until {
                     self.held_until = now + 20;
                     break;
                 }
             }
-            if result.is_ok() && pull.deadline() <= there {
+            if called {
+                self.pull_due = pull.deadline();
+            }
+            if result.is_ok() && self.pull_due <= there {
                 result = pull.tick(out, there);
+                self.pull_due = pull.deadline();
             }
             moved.notes.extend(pull.notes().into_iter().map(|note| (self.to, note.text)));
             moved.count(None, now, out);
@@ -284,11 +301,11 @@ impl Link {
     /// When something happens next, in true time.
     pub fn next(&self, now: Millis, (skew_here, skew_there): (i64, i64)) -> Millis {
         let mut next = Millis::MAX;
-        if let Some(push) = &self.push {
-            next = next.min(push.deadline().saturating_add_signed(-skew_here));
+        if self.push.is_some() {
+            next = next.min(self.push_due.saturating_add_signed(-skew_here));
         }
-        if let Some(pull) = &self.pull {
-            next = next.min(pull.deadline().saturating_add_signed(-skew_there));
+        if self.pull.is_some() {
+            next = next.min(self.pull_due.saturating_add_signed(-skew_there));
         }
         for pipe in [&self.forth, &self.back] {
             let piece = pipe.pieces.front().map(|(at, _)| *at);
@@ -299,9 +316,26 @@ impl Link {
     }
 }
 
-fn step_push(push: &mut Push, back: &mut Pipe, held: bool, now: Millis, here: Millis) -> Result<(), SessionError> {
+/// What has come, and what is due by then, at the dialer's end; `true`: there was something.
+fn call_push(
+    push: &mut Push,
+    mut due: Millis,
+    back: &mut Pipe,
+    held: bool,
+    now: Millis,
+    here: Millis,
+) -> Result<bool, SessionError> {
+    let mut called = false;
     while !held && let Some(bytes) = back.receive(now) {
         push.handle(bytes, here)?;
+        called = true;
     }
-    if push.deadline() <= here { push.tick(here) } else { Ok(()) }
+    if called {
+        due = push.deadline();
+    }
+    if due <= here {
+        push.tick(here)?;
+        called = true;
+    }
+    Ok(called)
 }

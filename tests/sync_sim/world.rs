@@ -512,6 +512,7 @@ impl World {
     /// After a fault each may have something to do.
     pub fn look_at_all_links(&mut self) {
         self.due.set_all(self.now);
+        self.links.iter_mut().for_each(|link| link.may_send = true);
     }
 
     /// Does all that is due now.
@@ -573,6 +574,7 @@ impl World {
             for (at, link) in self.links.iter_mut().enumerate().filter(|(_, link)| link.from == from) {
                 if let Some(push) = link.push.as_mut() {
                     push.mark(zone, mask);
+                    link.may_send = true;
                     self.due.set(at, self.now);
                 }
             }
