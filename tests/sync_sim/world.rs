@@ -20,6 +20,8 @@ pub const FAULTS: u64 = 3;
 const PATIENCE: Millis = 180_000;
 /// One of so many seeds, this one of them, is hard: what is over is forgotten soon, and more goes wrong.
 pub const HARD: (u64, u64) = (4, 3);
+/// One of so many seeds, this one of them, has fifty nodes.
+pub const LARGE: (u64, u64) = (100, 99);
 /// In one of so many seeds, this one of them, zones note almost as many nodes as they can, which are long gone.
 const CROWDED: (u64, u64) = (25, 7);
 const MOST_CROWDED: u64 = 100;
@@ -129,7 +131,7 @@ impl World {
         let mut rng = Rng::new(seed);
         // A quarter have five nodes or more, one in a hundred fifty.
         let size = match rng.below(40) {
-            _ if seed % 100 == 99 => 50,
+            _ if seed % LARGE.0 == LARGE.1 => 50,
             0 => rng.between(10, 14),
             1..10 => rng.between(5, 9),
             _ => rng.between(2, 4),
