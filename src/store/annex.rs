@@ -33,11 +33,19 @@ impl Zone {
     /// Where each of them lies that was ever used, in their order: for who looks through the table. Most have few, and each
     /// further page is found by those before it.
     pub(super) fn origin_places(&self) -> impl Iterator<Item = usize> {
-        let first = (0..self.geometry.origins).map(|index| self.geometry.origin(index));
-        let further = self.annex_pages().flat_map(move |page| {
-            (0..self.entries_a_page()).map(move |entry| self.geometry.page(page) + entry * ORIGIN_LEN)
-        });
-        first.chain(further).take(self.origins_end())
+        let (mut pages, mut beyond) = (self.annex_pages(), 0..0);
+        (0..self.origins_end()).map_while(move |index| {
+            if index < self.geometry.origins {
+                return Some(self.geometry.origin(index));
+            }
+            if beyond.is_empty() {
+                let page = self.geometry.page(pages.next()?);
+                beyond = page..page + self.entries_a_page() * ORIGIN_LEN;
+            }
+            let at = beyond.start;
+            beyond.start += ORIGIN_LEN;
+            Some(at)
+        })
     }
 
     /// How many of them were ever used: all before this one.

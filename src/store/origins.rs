@@ -216,7 +216,10 @@ impl Zone {
 
     fn identity_in(&self, at: usize) -> Identity {
         let mut bytes = [0; 16];
-        self.region.read(at, &mut bytes);
+        if let Some([first, last]) = self.region.words(at) {
+            bytes[..8].copy_from_slice(&first.load(Relaxed).to_le_bytes());
+            bytes[8..].copy_from_slice(&last.load(Relaxed).to_le_bytes());
+        }
         Identity(bytes)
     }
 

@@ -48,6 +48,9 @@ impl Zone {
 
     /// Whether something of this origin may be lacking.
     pub fn lacks_of(&self, origin: Identity) -> bool {
+        if !self.has_left_out() {
+            return false;
+        }
         let any = || Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
         self.origin_index(origin).map_or_else(any, |index| self.lacked_of(index)) > Stamp::ZERO
     }

@@ -3,7 +3,6 @@
 use super::Node;
 use super::compare::Compare;
 use super::message::{Entry, MAX_ORIGINS, Mode};
-use super::positions::Positions;
 use super::session::{Heard, Notes, Seldom};
 use super::write;
 use super::{Held, NoteLevel, SyncZone};
@@ -36,14 +35,20 @@ pub struct Context<'a> {
     pub t: u64,
     /// Log lines.
     pub notes: &'a mut Notes,
-    /// Who was heard of lately, once a zone has asked.
+    /// Who was heard of lately, once a zone has asked, and what stands for that.
     pub heard: OnceCell<Heard>,
+    pub heard_mark: OnceCell<u64>,
 }
 
 impl Context<'_> {
     /// Who was heard of lately.
     pub fn heard(&self) -> &Heard {
         self.heard.get_or_init(|| Heard::new(self.node, self.now))
+    }
+
+    /// See [`Heard::mark`].
+    fn heard_mark(&self) -> u64 {
+        *self.heard_mark.get_or_init(|| Heard::mark(self.node, self.now))
     }
 }
 
@@ -496,33 +501,34 @@ impl Incoming {
             return None;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);
-        let mark = Heard::mark(cx.node, cx.now);
+        let mark = cx.heard_mark();
         if self.all_heard == Some(mark) {
             return None;
         }
         let heard = cx.heard();
-        self.all_heard = self.have.iter().all(|have| !lost(cx, heard, have.entry.identity)).then_some(mark);
-        if self.all_heard.is_some() {
-            return None;
-        }
-        let mut positions = Positions::new(zone.positions().into_iter());
-        let mut due: Option<Stamp> = None;
-        for have in &mut self.have {
+        // Each with what the peer has, and what this node has: few, and in their order.
+        let mut gone: Vec<(Identity, Stamp, Stamp)> = Vec::new();
+        for have in self.have.iter_mut().filter(|have| lost(cx, heard, have.entry.identity)) {
             let Entry { identity, stamp, gone: gone_there, .. } = have.entry;
-            if !lost(cx, heard, identity) {
-                continue;
-            }
-            // What the table of origins has no room for would be asked for again and again.
-            let had = positions.get(identity);
-            if stamp > had && zone.would_admit(identity, stamp, cx.now) {
-                due = Some(due.map_or(had, |due| due.min(had)));
-            }
+            gone.push((identity, stamp, Stamp::ZERO));
             // What both have of it above any position would be sent again by each peer; comparing tells what is unlike.
             if gone_there && !have.compared {
                 have.compared = self.compare.soon(cx.t);
             }
         }
-        due
+        self.all_heard = gone.is_empty().then_some(mark);
+        if gone.is_empty() {
+            return None;
+        }
+        zone.known_of_others(|_, known| {
+            let place = gone.binary_search_by_key(&known.origin, |(origin, ..)| *origin).ok();
+            if let Some((.., had)) = place.and_then(|at| gone.get_mut(at)) {
+                *had = known.position;
+            }
+        });
+        // What the table of origins has no room for would be asked for again and again.
+        let due = |(origin, has, had): &(_, _, _)| has > had && zone.would_admit(*origin, *has, cx.now);
+        gone.into_iter().filter(due).map(|(.., had)| had).min()
     }
 }
 

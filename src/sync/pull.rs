@@ -303,7 +303,7 @@ impl Pull {
 
     /// Does something with each zone that is taken.
     fn each(&mut self, peer: Identity, now: Millis, mut act: impl FnMut(&mut Incoming, &mut Context<'_>)) {
-        let (t, mut heard) = (self.pace.t, OnceCell::new());
+        let (t, mut heard, mut heard_mark) = (self.pace.t, OnceCell::new(), OnceCell::new());
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
                 node: &self.node,
@@ -315,9 +315,10 @@ impl Pull {
                 t,
                 notes: &mut self.notes,
                 heard,
+                heard_mark,
             };
             act(incoming, &mut cx);
-            heard = cx.heard;
+            (heard, heard_mark) = (cx.heard, cx.heard_mark);
         }
     }
 }

@@ -235,6 +235,7 @@ impl Pull {
             t: self.pace.t,
             notes: &mut self.notes,
             heard: OnceCell::new(),
+            heard_mark: OnceCell::new(),
         };
         Ok((incoming, (cx, &self.defined)))
     }
