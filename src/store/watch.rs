@@ -16,6 +16,9 @@ use super::shard::Shard;
 use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, lock};
 use crate::record::{Millis, Record};
 
+/// Watchers put the end of a watch off by no more than this, milliseconds.
+const LONGEST_WATCH: Millis = 15 * 60_000;
+
 /// A change as a watcher sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
@@ -31,7 +34,7 @@ impl Zone {
         self.lapsed_retention()
     }
 
-    /// Announces changes until `until`, or longer if somebody said so.
+    /// Announces changes until `until`, which is within a quarter of an hour, or longer if somebody said so.
     pub fn watch_until(&self, until: Millis) {
         if let Some(word) = self.region.word64(header::WATCHED) {
             word.fetch_max(until, SeqCst);
@@ -52,12 +55,14 @@ impl Zone {
     /// Nobody has put off the end of the watch.
     pub(super) fn end_watch(&self, now: Millis) {
         let until = self.region.load64(header::WATCHED, SeqCst);
-        if until != 0
-            && until < now
+        // So far ahead is what was said by a clock that was ahead and isn't any more. Whoever is still there puts it off again.
+        let latest = now.saturating_add(LONGEST_WATCH);
+        let end = if until < now { 0 } else { until.min(latest) };
+        if until != end
             && let Some(word) = self.region.word64(header::WATCHED)
         {
             // A failure means that somebody watches.
-            let _ = word.compare_exchange(until, 0, SeqCst, SeqCst);
+            let _ = word.compare_exchange(until, end, SeqCst, SeqCst);
         }
     }
 

@@ -75,6 +75,21 @@ fn a_zone_that_is_not_watched_forgets_at_once() {
 }
 
 #[test]
+fn a_watch_that_a_clock_ahead_asked_for_ends_soon() {
+    let zone = Fixture::new(1 << 20, None, false);
+    zone.watch_until(START + 24 * 60 * MINUTE);
+    zone.upkeep(START, 100);
+    assert!(zone.is_watched(), "who is there has time to say so");
+    zone.upkeep(START + 16 * MINUTE, 100);
+    assert!(!zone.is_watched());
+    zone.watch_until(START + 24 * 60 * MINUTE);
+    zone.upkeep(START, 100);
+    zone.watch_until(START + 17 * MINUTE);
+    zone.upkeep(START + 16 * MINUTE, 100);
+    assert!(zone.is_watched(), "and keeps it up");
+}
+
+#[test]
 fn changes_are_counted_while_somebody_watches() {
     let zone = Fixture::new(32 << 10, None, false);
     set(&zone, "a", Life::Default, START);
