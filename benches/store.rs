@@ -81,7 +81,7 @@ fn feed(criterion: &mut Criterion) {
     criterion.bench_function("feed of 100000", |bench| {
         bench.iter(|| {
             let mut bytes = 0;
-            let _ = zone.feed_rewind(&mut cursor);
+            zone.feed_rewind(&mut cursor);
             for shard in (0..64).filter(|shard| zone.all_shards() >> shard & 1 != 0) {
                 while zone.feed(&mut cursor, shard, &mut |record| {
                     bytes += record.key.len();

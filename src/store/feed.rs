@@ -10,7 +10,7 @@ use super::failpoint::{Step, done};
 use super::find::Met;
 use super::layout::{WALKER_MISSED, header, shard};
 use super::shard::Shard;
-use super::{Cursor, FeedEnd, ShardMask, StoreError, Zone, watch};
+use super::{Cursor, FeedEnd, ShardMask, Sparing, StoreError, Zone, watch};
 use crate::record::{Record, Version};
 
 /// Records handed out, and ring places passed, in one hold of the lock.
@@ -18,6 +18,8 @@ const RECORDS_A_HOLD: usize = 32;
 const STEPS_A_HOLD: usize = 512;
 /// Walkers that a zone's state files have at a time.
 const OF_STATE_FILES: usize = 2;
+/// The epoch of a shard into whose feed a walker couldn't be put yet: none has it.
+const NOT_YET: u64 = u64::MAX;
 
 /// The ends of the feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,25 +120,17 @@ impl Shard<'_> {
 }
 
 impl Zone {
-    /// A new walker at the beginning of every shard's feed. `None`: the zone has as many walkers as it can, or is busy.
+    /// A new walker at the beginning of every shard's feed. `None`: the zone has as many walkers as it can.
     /// `owner` (not 0) is the number of the lease under which it walks.
     pub fn feed_open(&self, owner: u64) -> Option<Cursor> {
-        self.feed_open_with(owner, |shard, cursor| shard.rewind(cursor))
+        let mut cursor = self.take_walker(owner)?;
+        self.feed_rewind(&mut cursor);
+        Some(cursor)
     }
 
-    /// A new walker that `place` puts into each shard's feed.
+    /// A new walker that `place` puts into each shard's feed. `None` also if some shard is busy.
     pub(super) fn feed_open_with(&self, owner: u64, place: impl Fn(&Shard<'_>, &mut Cursor)) -> Option<Cursor> {
-        let slot = (0..self.geometry.walkers).find(|slot| {
-            self.region
-                .word64(self.geometry.walker(*slot))
-                .is_some_and(|word| word.compare_exchange(0, owner, SeqCst, Relaxed).is_ok())
-        })?;
-        // Looked at with the place in hand: of two who take the last one at a time both may find that it is one too many.
-        if watch::is_watcher(owner) && !self.leaves_places() {
-            self.region.store64(self.geometry.walker(slot), 0, SeqCst);
-            return None;
-        }
-        let mut cursor = Cursor { slot, epochs: vec![0; self.geometry.shards as usize], scratch: Vec::new() };
+        let mut cursor = self.take_walker(owner)?;
         for index in 0..self.geometry.shards {
             match self.shard(index) {
                 Ok(shard) => place(&shard, &mut cursor),
@@ -149,16 +143,30 @@ impl Zone {
         Some(cursor)
     }
 
-    /// Puts a walker back to the beginning of every shard.
-    ///
-    /// # Errors
-    ///
-    /// `Busy`: some shards are, some are not; call again.
-    pub fn feed_rewind(&self, cursor: &mut Cursor) -> Result<(), StoreError> {
-        for index in 0..self.geometry.shards {
-            self.shard(index)?.rewind(cursor);
+    /// A walker that stands nowhere yet.
+    fn take_walker(&self, owner: u64) -> Option<Cursor> {
+        let slot = (0..self.geometry.walkers).find(|slot| {
+            self.region
+                .word64(self.geometry.walker(*slot))
+                .is_some_and(|word| word.compare_exchange(0, owner, SeqCst, Relaxed).is_ok())
+        })?;
+        // Looked at with the place in hand: of two who take the last one at a time both may find that it is one too many.
+        if watch::is_watcher(owner) && !self.leaves_places() {
+            self.region.store64(self.geometry.walker(slot), 0, SeqCst);
+            return None;
         }
-        Ok(())
+        Some(Cursor { slot, epochs: vec![NOT_YET; self.geometry.shards as usize], scratch: Vec::new() })
+    }
+
+    /// Puts a walker back to the beginning of every shard; of one that is busy once it isn't any more, which is told as a
+    /// [`FeedEnd::Reset`].
+    pub fn feed_rewind(&self, cursor: &mut Cursor) {
+        for index in 0..self.geometry.shards {
+            match self.shard(index) {
+                Ok(shard) => shard.rewind(cursor),
+                Err(_) => cursor.epochs.get_mut(index as usize).into_iter().for_each(|epoch| *epoch = NOT_YET),
+            }
+        }
     }
 
     /// Gives a walker's place back.
@@ -260,6 +268,7 @@ impl Zone {
     /// Takes a walker's markers out of the rings and frees its slot. A shard that is stuck keeps its marker, which costs
     /// a step to those who walk past, until the slot is used again or the shard is repaired.
     pub(super) fn free_walker(&self, slot: usize) {
+        let _sparing = Sparing::begin();
         for index in 0..self.geometry.shards {
             if let Ok(shard) = self.shard(index) {
                 shard.drop_marker(slot);

@@ -13,10 +13,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::StoreError;
+use super::{StoreError, patience};
 
-/// How long a lock is waited for while its owner lives.
-pub const PATIENCE: Duration = Duration::from_millis(100);
 /// The same for who has no requests to serve meanwhile.
 const LONG_PATIENCE: Duration = Duration::from_secs(2);
 /// A look at the owner costs a file in /proc: not before this.
@@ -47,7 +45,7 @@ pub enum Obtained {
 ///
 /// # Errors
 ///
-/// `Busy` if a living owner held it for [`PATIENCE`].
+/// `Busy` if a living owner held it for as long as the thread has [`patience`].
 pub fn lock(word: &AtomicU64) -> Result<Obtained, StoreError> {
     let me = this_thread();
     // SeqCst, as the closing of stamps relies on one order of taking locks and reading what is closed.
@@ -101,6 +99,9 @@ pub fn in_time<T>(mut work: impl FnMut() -> Result<T, StoreError>) -> Result<T, 
 /// Looks for some microseconds: a running owner is done by then.
 #[cold]
 fn wait(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
+    if patience::is_hopeless(word.load(Relaxed)) {
+        return Err(StoreError::Busy);
+    }
     let mut pauses = 1;
     for _ in 0..LOOKS {
         (0..pauses).for_each(|_| spin_loop());
@@ -116,6 +117,7 @@ fn wait(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
 /// Gives the processor away: the owner may be waiting for it. Then sleeps.
 fn wait_long(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
     let start = Instant::now();
+    let patience = patience::patience(start);
     let (mut suspected, mut naps) = (start, 0);
     loop {
         naps += 1;
@@ -125,17 +127,20 @@ fn wait_long(word: &AtomicU64, me: u64) -> Result<Obtained, StoreError> {
             thread::sleep(NAP)
         }
         if try_lock(word, me) {
+            patience::waited(start, None);
             return Ok(Obtained::Clean);
         }
         let now = Instant::now();
-        if now.duration_since(suspected) >= SUSPICION {
+        let is_over = now.duration_since(start) >= patience;
+        let owner = word.load(Relaxed);
+        if is_over || now.duration_since(suspected) >= SUSPICION {
             suspected = now;
-            let owner = word.load(Relaxed);
             if owner != 0 && is_dead(owner) && word.compare_exchange(owner, me, SeqCst, Relaxed).is_ok() {
                 return Ok(Obtained::FromTheDead);
             }
         }
-        if now.duration_since(start) >= PATIENCE {
+        if is_over {
+            patience::waited(start, Some(owner).filter(|owner| *owner != 0));
             return Err(StoreError::Busy);
         }
     }
@@ -202,6 +207,7 @@ fn thread_state(tid: u32) -> Option<(char, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::patience::PATIENCE;
 
     #[test]
     fn a_thread_that_got_the_number_of_another_is_not_it() {

@@ -4,7 +4,7 @@
 //! ground up:
 //!
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
-//! - `lock`: locks that know their owner. `pool`, `arena` with `pages`: pages and blocks. `block`: a record in memory.
+//! - `lock`: locks that know their owner, `patience`: how long they are waited for. `pool`, `arena` with `pages`: pages and blocks. `block`: a record in memory.
 //! - `find`: where a key belongs. `shard`: chains of records under a lock (`unlocked`: looked at without), with `feed`
 //!   (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
@@ -49,6 +49,7 @@ mod own;
 mod pages;
 mod parts;
 mod past;
+mod patience;
 mod pledge;
 mod pool;
 pub mod region;
@@ -90,6 +91,7 @@ pub use lookup::{Found, Sink};
 pub use matching::{MAX_PARTED, MAX_PREFIX, MAX_SPELLINGS, Matching};
 pub use merge::{Merge, Merging};
 pub use past::Lacks;
+pub use patience::Sparing;
 pub use region::{Mapping, Region};
 pub use renew::{Renewal, Renewed};
 pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};

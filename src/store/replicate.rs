@@ -86,7 +86,7 @@ pub enum FeedEnd {
     More,
     /// `each` said no.
     Stopped,
-    /// The feed was rebuilt after a crash, and this walker is at its beginning again.
+    /// The feed was rebuilt after a crash, or was busy when the walker was put into it, and the walker is at its beginning.
     Reset,
 }
 

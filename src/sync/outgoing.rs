@@ -13,12 +13,14 @@ use super::telling::{Telling, known};
 use super::write;
 use super::{Held, Limits};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Cursor, FeedEnd, Rule, ShardMask, StoreError, Zone};
+use crate::store::{Cursor, FeedEnd, Rule, ShardMask, Zone};
 
 /// Calls of the feed in one step, so that a walk over records that the peer has already doesn't hold up other zones.
 const CALLS_A_STEP: u32 = 256;
-/// How long a zone rests that is busy or has no walker to spare, milliseconds.
+/// How long a zone rests that has no walker to spare, and a shard whose lock doesn't come free, milliseconds.
 const REST: u64 = 100;
+/// A shard that is busy for longer is worth a word.
+const TOLD_AFTER: u64 = 1_000;
 
 /// What a step works with; belongs to the session.
 pub struct Context<'a> {
@@ -98,6 +100,12 @@ pub struct Outgoing {
     telling: Telling,
     rest_until: u64,
     no_walker: bool,
+    /// Shards whose locks didn't come free, and until when they are let alone. What is in them waits, and no position is told;
+    /// the others go on.
+    aside: ShardMask,
+    aside_until: u64,
+    /// One of these, and since when it is.
+    busy: Option<(u32, u64)>,
     /// Bytes appended in the present call of fill.
     pub used: usize,
     /// What the last announcement said of joining.
@@ -168,6 +176,9 @@ impl Outgoing {
             telling: Telling::default(),
             rest_until: 0,
             no_walker: false,
+            aside: 0,
+            aside_until: 0,
+            busy: None,
             used: 0,
             joined: false,
             answer: Answer::default(),
@@ -229,6 +240,7 @@ impl Outgoing {
         self.walked = 0;
         self.given = 0;
         self.rest_until = 0;
+        self.aside = 0;
         // Who subscribes anew gives up what it compared.
         self.answer = Answer::default();
         Some(())
@@ -287,13 +299,19 @@ impl Outgoing {
         if self.state != State::Subscribed {
             return None;
         }
-        let rests = (self.rest_until > t).then_some(self.rest_until);
-        rests.into_iter().chain(self.answer.wakes().filter(|_| may_answer)).min()
+        let aside_until = if self.aside == 0 { 0 } else { self.aside_until };
+        let rests = [self.rest_until, aside_until].into_iter().filter(|until| *until > t);
+        rests.chain(self.answer.wakes().filter(|_| may_answer)).min()
     }
 
     /// No walker could be had; told once.
     pub const fn lacks_walker(&mut self) -> bool {
         std::mem::replace(&mut self.no_walker, false)
+    }
+
+    /// For how long some shard has been busy, milliseconds, if that is worth telling.
+    pub fn busy_for(&self, t: u64) -> Option<u64> {
+        self.busy.map(|(_, since)| t.saturating_sub(since)).filter(|millis| *millis >= TOLD_AFTER)
     }
 
     /// A full state was sent: how many records that were; told once, and not each time to a peer that asks all the time.
@@ -355,6 +373,9 @@ impl Outgoing {
         if !self.place(cx) {
             return Step::Idle;
         }
+        if cx.t >= self.aside_until {
+            self.aside = 0;
+        }
         let before = out.len();
         if self.round.is_none() {
             if self.marked == 0 {
@@ -367,24 +388,39 @@ impl Outgoing {
                 write::total(out, cx.number, self.epoch, stats.records.saturating_add(stats.tombstones));
             }
             self.round = Some(round);
-        }
-        let walked = self.walk(cx, out);
-        let done = match walked {
-            Ok(done) => done,
-            Err(_) => {
-                self.rest_until = cx.t + REST;
-                false
+        } else if self.waits() {
+            if self.marked & !self.aside == 0 {
+                return Step::Idle;
             }
-        };
+            self.prolong(cx);
+        }
+        let done = self.walk(cx, out);
         if done && let Some(round) = self.round.take() {
             self.end_round(cx, round, out);
         }
         match out.len() > before {
             true => Step::Sent,
-            false if walked.is_err() => Step::Idle,
             false if self.round.is_none() && self.marked == 0 => Step::Idle,
+            false if self.waits() && self.marked & !self.aside == 0 => Step::Idle,
             false if cx.large.as_ref().is_some_and(|large| large.zone != cx.number) => Step::Idle,
             false => Step::Working,
+        }
+    }
+
+    /// Whether what is left of the round are shards that are let alone for now.
+    fn waits(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.todo != 0 && round.todo & !self.aside == 0)
+    }
+
+    /// The round waits, and something has changed elsewhere: it closes a later stamp, so that this goes on. What it promises in
+    /// the end is that, and not before all that it still has to walk.
+    fn prolong(&mut self, cx: &Context<'_>) {
+        let writes = writes(cx.zone);
+        let (until, held) = cx.zone.close(cx.now);
+        let changed = held | std::mem::take(&mut self.marked);
+        if let Some(round) = &mut self.round {
+            (round.until, round.writes) = (until, writes);
+            round.todo |= changed;
         }
     }
 
@@ -396,7 +432,12 @@ impl Outgoing {
                 self.no_walker = self.cursor.is_none();
                 self.cursor.is_some()
             }
-            Some(cursor) => !self.rewind || cx.zone.feed_rewind(cursor).is_ok(),
+            Some(cursor) => {
+                if self.rewind {
+                    cx.zone.feed_rewind(cursor);
+                }
+                true
+            }
         };
         self.rewind &= !placed;
         if !placed {
@@ -449,8 +490,8 @@ impl Outgoing {
     }
 
     /// Walks on and appends a frame of what it meets, if anything. `true`: the round's walk is complete.
-    fn walk(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> Result<bool, StoreError> {
-        let (Some(cursor), Some(round)) = (self.cursor.as_mut(), self.round.as_mut()) else { return Ok(false) };
+    fn walk(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+        let (Some(cursor), Some(round)) = (self.cursor.as_mut(), self.round.as_mut()) else { return false };
         let mut filter = Filter { positions: &mut self.filter, own: cx.own, others: self.full, until: round.until };
         // Past the first round of a full state only our own writes go on.
         filter.others &= !self.begun;
@@ -459,13 +500,12 @@ impl Outgoing {
         write::put_records_head(out, cx.number, self.epoch);
         let body = out.len();
         let mut frame = Frame { limit: start + PREFIX + cx.bound, body, stop: Stop::No };
-        let mut result = Ok(false);
         for _ in 0..CALLS_A_STEP {
-            if round.todo == 0 {
-                result = Ok(true);
+            let todo = round.todo & !self.aside;
+            if todo == 0 {
                 break;
             }
-            let shard = round.todo.trailing_zeros();
+            let shard = todo.trailing_zeros();
             let fed = cx.zone.feed(cursor, shard, &mut |record| {
                 if frame.stop != Stop::No {
                     return false;
@@ -486,6 +526,9 @@ impl Outgoing {
                 self.walked += u64::from(pass);
                 pass
             });
+            if fed.is_ok() {
+                self.busy.take_if(|(busy, _)| *busy == shard);
+            }
             match fed {
                 Ok(FeedEnd::Drained) if frame.stop == Stop::No => round.todo &= !(1 << shard),
                 Ok(FeedEnd::Reset) => {
@@ -493,7 +536,11 @@ impl Outgoing {
                     (self.walked, self.given) = (0, 0);
                 }
                 Ok(_) => {}
-                Err(error) => result = Err(error),
+                Err(_) => {
+                    self.aside |= 1 << shard;
+                    self.aside_until = cx.t.saturating_add(REST);
+                    self.busy.get_or_insert((shard, cx.t));
+                }
             }
             match frame.stop {
                 // The rest of this shard is for the next round.
@@ -502,13 +549,13 @@ impl Outgoing {
                     self.marked |= 1 << shard;
                     frame.stop = Stop::No;
                 }
-                Stop::No if result.is_ok() => {}
+                Stop::No => {}
                 _ => break,
             }
         }
         frame.close(start, self.epoch, cx.bound, cx.numbers, cx.large, out);
         // A record in chunks has to be there before what follows it is promised.
-        Ok(result? && frame.stop == Stop::No)
+        round.todo == 0 && frame.stop == Stop::No
     }
 }
 

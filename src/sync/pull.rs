@@ -10,8 +10,8 @@ use super::session::{self, Ending, Notes, Pace, Seldom};
 use super::write;
 use super::{Held, Node, Note, SessionError};
 use crate::record::{Identity, Millis};
-use crate::store::Traffic;
 use crate::store::control::Counter;
+use crate::store::{Sparing, Traffic};
 use messages::Chunks;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -97,6 +97,7 @@ impl Pull {
     /// sending.
     pub fn handle(&mut self, bytes: &[u8], out: &mut Vec<u8>, now: Millis) -> Result<(), SessionError> {
         self.check()?;
+        let _sparing = Sparing::begin();
         let t = self.advance(now);
         // Who hasn't said hello has one timeout in all, however slowly it speaks.
         if !bytes.is_empty() && self.peer.is_some() {
@@ -124,6 +125,7 @@ impl Pull {
     /// Time passed.
     pub fn tick(&mut self, out: &mut Vec<u8>, now: Millis) -> Result<(), SessionError> {
         self.check()?;
+        let _sparing = Sparing::begin();
         let t = self.advance(now);
         let start = out.len();
         if t.saturating_sub(self.heard) > self.node.limits.timeout {

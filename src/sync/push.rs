@@ -12,7 +12,7 @@ use super::write;
 use super::{Held, Node, Note, NoteLevel, SessionError};
 use crate::record::{Identity, Millis, Stamp};
 use crate::store::control::Counter;
-use crate::store::{Rule, ShardMask};
+use crate::store::{Rule, ShardMask, Sparing};
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 
@@ -64,6 +64,7 @@ pub struct Push {
     owed: bool,
     notes: Notes,
     lacked: Seldom,
+    busy: Seldom,
 }
 
 impl Push {
@@ -99,6 +100,7 @@ impl Push {
             owed: false,
             notes: Notes::default(),
             lacked: Seldom::default(),
+            busy: Seldom::default(),
             node,
         }
     }
@@ -106,6 +108,7 @@ impl Push {
     /// Bytes came from the peer.
     pub fn handle(&mut self, bytes: &[u8], now: Millis) -> Result<(), SessionError> {
         self.check()?;
+        let _sparing = Sparing::begin();
         let t = self.advance(now);
         if !bytes.is_empty() {
             self.heard = t;
@@ -129,6 +132,7 @@ impl Push {
     /// Appends frames to send, about `budget` bytes at most; nothing appended: nothing to send now.
     pub fn fill(&mut self, out: &mut Vec<u8>, budget: usize, now: Millis) -> Result<(), SessionError> {
         self.check()?;
+        let _sparing = Sparing::begin();
         let t = self.advance(now);
         let start = out.len();
         self.owed = false;
@@ -411,6 +415,16 @@ impl Push {
             if outgoing.lacks_walker() && self.lacked.happened(self.pace.t).is_some() {
                 let text =
                     format!("zone \"{}\" has no place for another walker of its changes; this peer waits", zone.name);
+                self.notes.add(NoteLevel::Warn, text);
+            }
+            if let Some(millis) = outgoing.busy_for(self.pace.t)
+                && self.busy.happened(self.pace.t).is_some()
+            {
+                let text = format!(
+                    "zone \"{}\" is busy: a process that holds one of its locks does not go on, and for {millis} ms a part \
+                     of its changes has waited for that; the others are sent",
+                    zone.name
+                );
                 self.notes.add(NoteLevel::Warn, text);
             }
         }

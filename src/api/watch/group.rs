@@ -42,6 +42,9 @@ pub struct Group {
     /// In this round everybody is told something.
     heartbeat: bool,
     rest_until: Millis,
+    /// Shards whose locks didn't come free, and until when they are let alone. No position is told meanwhile.
+    aside: ShardMask,
+    aside_until: Millis,
     watchers: BTreeMap<u64, Watcher>,
 }
 
@@ -100,6 +103,8 @@ impl Group {
             wanted: false,
             heartbeat: false,
             rest_until: 0,
+            aside: 0,
+            aside_until: 0,
             watchers: BTreeMap::new(),
         })
     }
@@ -160,7 +165,15 @@ impl Group {
 
     /// Goes on until there is nothing more to do now, or the time is `over`.
     pub fn work(&mut self, now: Millis, over: &dyn Fn() -> bool) -> Next {
+        // By a clock that was set back they would be let alone for long.
+        if !(1..=BUSY).contains(&self.aside_until.saturating_sub(now)) {
+            self.aside = 0;
+        }
         loop {
+            if self.todo & self.aside != 0 {
+                // What changes elsewhere doesn't wait for the round's end.
+                self.todo |= self.changed();
+            }
             if self.round.is_none() {
                 if !self.has_news() {
                     return Next::Nothing;
@@ -171,13 +184,18 @@ impl Group {
                 }
                 self.begin(now);
             }
-            while self.todo != 0 {
+            while self.todo & !self.aside != 0 {
                 if over() {
                     return Next::More;
                 }
-                if self.walk(self.todo.trailing_zeros(), now).is_err() {
-                    return Next::At(now.saturating_add(BUSY));
+                let shard = (self.todo & !self.aside).trailing_zeros();
+                if self.walk(shard, now).is_err() {
+                    self.aside |= 1 << shard;
+                    self.aside_until = now.saturating_add(BUSY);
                 }
+            }
+            if self.todo != 0 {
+                return Next::At(self.aside_until);
             }
             self.complete(now);
         }
@@ -294,7 +312,7 @@ impl Group {
             match (alone, watcher.position.clone()) {
                 (Some(cursor), _) => {
                     let cursor = Some(cursor);
-                    let private = Private { cursor, todo: zone.all_shards(), since: Since::default(), told };
+                    let private = Private { cursor, todo: zone.all_shards(), aside: 0, since: Since::default(), told };
                     watcher.private = Some(private);
                 }
                 // All that it was sent since will come again, once there is a walker.
@@ -309,7 +327,9 @@ impl Group {
         let (zone, owner) = (self.zone, self.owner);
         let Some(watcher) = self.watchers.get_mut(&token) else { return Catching::Abreast };
         let Some(mut private) = watcher.private.take() else { return Catching::Abreast };
-        let shard = private.todo.trailing_zeros();
+        // Those that are busy come last.
+        let ready = Some(private.todo & !private.aside).filter(|shards| *shards != 0).unwrap_or(private.todo);
+        let shard = ready.trailing_zeros();
         let mut cursor = match private.cursor.take() {
             Some(cursor) => cursor,
             None => {
@@ -377,8 +397,14 @@ impl Group {
                 Catching::More
             }
             Ok(FeedEnd::More | FeedEnd::Stopped) => Catching::More,
-            Err(_) => Catching::Held,
+            Err(_) => {
+                private.aside |= 1 << shard;
+                if private.todo & !private.aside != 0 { Catching::More } else { Catching::Held }
+            }
         };
+        if state == Catching::Held {
+            private.aside = 0;
+        }
         private.cursor = Some(cursor);
         watcher.private = Some(private);
         state

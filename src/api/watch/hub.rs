@@ -4,6 +4,7 @@ use super::group::{Catching, Group, Next};
 use super::{HEARTBEAT, Order};
 use crate::api::{NamedZone, Produce, Produced};
 use crate::record::Millis;
+use crate::store::Sparing;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -71,6 +72,7 @@ impl Hub {
 
     /// Goes on for `limit` at most.
     pub fn work(&self, now: Millis, limit: Duration) -> Work {
+        let _sparing = Sparing::begin();
         let began = Instant::now();
         let Ok(mut inner) = self.0.try_borrow_mut() else { return Work::More };
         let mut soonest = Work::Nothing;
@@ -148,6 +150,7 @@ struct Stream {
 
 impl Produce for Stream {
     fn produce(&mut self, out: &mut Vec<u8>, now: Millis) -> Produced {
+        let _sparing = Sparing::begin();
         match self.hub.0.try_borrow_mut() {
             Ok(mut inner) if !inner.ended => inner.produce(&self.zone, self.token, out, now),
             Ok(_) => Produced::End,

@@ -314,6 +314,33 @@ fn more_clients_fall_behind_than_there_are_walkers_for() {
 }
 
 #[test]
+fn a_shard_that_is_busy_holds_up_nothing_but_its_own_changes() {
+    let mut world = World::plain();
+    let mut clients = vec![world.join("", None)];
+    let id = clients[0].last_id();
+    clients[0].text.clear();
+    let zone = world.zone.zone;
+    let stuck = zone.shard_of(b"stuck");
+    let other = (0..).map(|n| format!("key {n}")).find(|key| zone.shard_of(key.as_bytes()) != stuck).expect("a key");
+    world.set("stuck", b"1");
+    // Of the last one a client that comes back is told on its own.
+    zone.stop_in(stuck);
+    for value in ["1", "2"] {
+        world.set(&other, value.as_bytes());
+        world.settle(&mut [&mut clients[0]]);
+        assert_eq!(clients[0].brief(), [format!("set {other}")]);
+    }
+    clients.push(world.join("", Some(&id)));
+    world.wait(&mut clients);
+    assert_eq!(clients[1].brief(), [format!("set {other}")]);
+    zone.go_on_in(stuck);
+    world.wait(&mut clients);
+    for client in &mut clients {
+        assert_eq!(client.brief(), ["set stuck"]);
+    }
+}
+
+#[test]
 fn a_missed_delete_in_a_full_zone_is_a_reset() {
     let mut world = World::new(32 << 10, &Params::new(Identity([1; 16])));
     let mut client = world.join("", None);

@@ -35,6 +35,8 @@ pub struct Private {
     pub cursor: Option<Cursor>,
     /// Shards that it has to walk to their end; of the others it gets what all get.
     pub todo: ShardMask,
+    /// Those of them whose locks didn't come free.
+    pub aside: ShardMask,
     pub since: Since,
     /// For each shard, up to when the client has been told everything.
     pub told: Vec<Millis>,
@@ -88,7 +90,7 @@ impl Watcher {
         self.cleared = position.cleared;
         let since = Since::position(&position);
         let told = vec![position.time; zone.all_shards().count_ones() as usize];
-        self.private = Some(Private { cursor: None, todo: zone.all_shards(), since, told });
+        self.private = Some(Private { cursor: None, todo: zone.all_shards(), aside: 0, since, told });
         self.position = Some(position);
     }
 
@@ -103,7 +105,7 @@ impl Watcher {
         self.position = None;
         self.unmarked = true;
         let told = vec![UNTOLD; zone.all_shards().count_ones() as usize];
-        self.private = Some(Private { cursor: None, todo: zone.all_shards(), since: Since::default(), told });
+        self.private = Some(Private { cursor: None, todo: zone.all_shards(), aside: 0, since: Since::default(), told });
     }
 
     /// Whether what happens in a shard is for it as for all.

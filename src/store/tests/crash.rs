@@ -7,7 +7,7 @@ use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::failpoint::{ALL, Step, armed};
-use crate::store::{Condition, Life, StoreError, lock};
+use crate::store::{Condition, Life, StoreError};
 
 const KEYS: u64 = 64;
 /// Children killed at random in a run of the tests.
@@ -283,7 +283,10 @@ fn a_stopped_writer_costs_others_a_moment_and_readers_nothing() {
     let begun = Instant::now();
     assert_eq!(zone.set(b"k", b"w", Life::Default, Condition::Always, START), Err(StoreError::Busy));
     let waited = begun.elapsed();
-    assert!(waited >= lock::PATIENCE && waited < lock::PATIENCE * 20, "waited {waited:?}");
+    assert!(
+        waited >= crate::store::patience::PATIENCE && waited < crate::store::patience::PATIENCE * 20,
+        "waited {waited:?}"
+    );
     assert_eq!(value(&zone, b"k", START).as_deref(), Some(&b"v"[..]));
     // SAFETY: a child of ours goes on.
     unsafe { libc::kill(child, libc::SIGCONT) };
@@ -311,12 +314,12 @@ fn a_process_stopped_with_the_pool_in_hand_costs_others_one_wait() {
         let begun = Instant::now();
         let deleted = zone.delete(b"k", START);
         let waited = begun.elapsed();
-        assert!(waited < lock::PATIENCE * 20, "waited {waited:?}");
+        assert!(waited < crate::store::patience::PATIENCE * 20, "waited {waited:?}");
         assert!(deleted.is_ok() || deleted == Err(StoreError::Busy), "{deleted:?}");
         assert_eq!(value(&zone, b"k", START).is_none(), deleted.is_ok());
         let begun = Instant::now();
         zone.upkeep(START + 10_000_000, 4096);
-        assert!(begun.elapsed() < lock::PATIENCE * 20, "waited {:?}", begun.elapsed());
+        assert!(begun.elapsed() < crate::store::patience::PATIENCE * 20, "waited {:?}", begun.elapsed());
         // SAFETY: a child of ours goes on.
         unsafe { libc::kill(child, libc::SIGCONT) };
         assert_eq!(end(child, 0), None);

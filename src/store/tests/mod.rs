@@ -29,7 +29,10 @@ mod small;
 mod survivors;
 mod watch;
 
-use super::{Mapping, Params, Region, Zone};
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::layout::shard;
+use super::{Mapping, Params, Region, Zone, lock};
 use crate::record::{Identity, Millis};
 
 /// A time to begin at.
@@ -63,6 +66,23 @@ impl std::ops::Deref for Fixture {
 
     fn deref(&self) -> &Zone {
         &self.zone
+    }
+}
+
+impl Zone {
+    /// Which shard a key is in.
+    pub fn shard_of(&self, key: &[u8]) -> u32 {
+        self.place(key).shard
+    }
+
+    /// As if a shard's lock were held by a thread that stands still: whoever waits for itself waits in vain.
+    pub fn stop_in(&self, shard: u32) {
+        self.region.store64(self.geometry.shard(shard) + shard::LOCK, lock::this_thread(), SeqCst);
+    }
+
+    /// That thread has gone on.
+    pub fn go_on_in(&self, shard: u32) {
+        self.region.store64(self.geometry.shard(shard) + shard::LOCK, 0, SeqCst);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the protocol below the simulator (`tests/sync_sim`): the wire, one pair of sessions, hostile peers.
 
+mod busy;
 mod compare;
 mod hostile;
 mod pair;
