@@ -13,7 +13,7 @@ use super::lookup::{Found, Sink, UNLOCKED_TRIES};
 use super::own::{Grave, Made};
 use super::parts::Parts;
 use super::shard::Shard;
-use super::{Matching, StoreError, Zone};
+use super::{Matching, Sparing, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
 
 /// What became of an addition.
@@ -53,6 +53,8 @@ struct Tally {
     /// This memory's own part, if it counts.
     own: Option<Count>,
     base: Option<Met>,
+    /// Nothing counts but what it began with.
+    is_bare: bool,
     /// Parts that don't count any more lie about.
     is_littered: bool,
     /// When the last of all parts ends.
@@ -220,17 +222,37 @@ impl Zone {
         Some((key.to_vec(), sum.exists.then(|| (sum.shown().to_string(), sum.end))))
     }
 
+    /// Looks at all records of a counter, in no writer's way. Where a change stands still in the middle, as its writer is
+    /// stopped, that is waited for only in so far as the thread has time for it, and then what was done by then is told: all that
+    /// writers do comes to count in one step, and what is left is tidying up. But for one: a counter that has begun without
+    /// what is to be added to it is no sum that ever was, and `Busy`.
     fn tally_unlocked(&self, place: Place, key: &[u8], now: Millis) -> Result<Tally, StoreError> {
         let shard = self.shard_unlocked(place.shard);
-        for _ in 0..UNLOCKED_TRIES {
-            let sequence = shard.sequence();
-            if shard.is_changing() {
-                std::hint::spin_loop();
-                continue;
+        let unmoved = |may_change: bool| {
+            for _ in 0..UNLOCKED_TRIES {
+                let sequence = shard.sequence();
+                if !may_change && shard.is_changing() {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                let tally = self.tally(place, key, now);
+                if shard.is_unmoved(sequence) {
+                    return Some(tally);
+                }
             }
-            let tally = self.tally(place, key, now);
-            if shard.is_unmoved(sequence) {
-                return Ok(tally);
+            None
+        };
+        if let Some(tally) = unmoved(false) {
+            return Ok(tally);
+        }
+        if shard.is_changing() {
+            let sparing = Sparing::begin();
+            if let Ok(_locked) = self.shard(place.shard) {
+                return Ok(self.tally(place, key, now));
+            }
+            drop(sparing);
+            if let Some(tally) = unmoved(true) {
+                return if tally.is_bare { Err(StoreError::Busy) } else { Ok(tally) };
             }
         }
         let _locked = self.shard(place.shard)?;
@@ -243,6 +265,7 @@ impl Zone {
         let mut tally = Tally { base: self.find(place, &Role::Base.of(key)), ..Tally::default() };
         let cut = self.cut_of(tally.base.as_ref());
         let mut traces = Traces::default();
+        let (mut begun, mut added) = (false, false);
         let set = tally.base.filter(|base| base.fields.is_live(now, cleared)).and_then(|base| {
             let mut text = [0; 20];
             let text = text.get_mut(..base.fields.value_len)?;
@@ -275,10 +298,12 @@ impl Zone {
             }
             tally.sum.add(count.amount, met.fields.expires);
             traces.add(self, &met.fields);
+            *(if id == PartId::SHARED { &mut begun } else { &mut added }) = true;
             if id == own {
                 tally.own = Some(count);
             }
         });
+        tally.is_bare = begun && !added;
         tally.found = traces.found(self, tally.sum.end);
         tally
     }

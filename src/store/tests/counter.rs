@@ -34,6 +34,21 @@ fn sum(zone: &Zone, key: &[u8], now: Millis) -> Option<i64> {
     value(zone, key, now).map(|text| String::from_utf8(text).expect("text").parse().expect("a number"))
 }
 
+#[test]
+fn a_reader_gets_a_sum_though_a_writer_is_stopped_in_the_midst_of_a_change() {
+    let zone = counters(1, None, false);
+    add(&zone, b"c", 5, START);
+    let shard = zone.shard_of(b"c");
+    let half = zone.shard(shard).expect("the lock");
+    let changing = half.changing();
+    assert_eq!(sum(&zone, b"c", START), Some(5), "without the lock, which this very thread has");
+    drop(changing);
+    drop(half);
+    assert_eq!(add(&zone, b"c", 1, START), 6);
+    assert_eq!(sum(&zone, b"c", START), Some(6));
+    check(&zone);
+}
+
 /// A record of its own.
 #[derive(Clone, Debug)]
 struct Kept {
