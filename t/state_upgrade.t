@@ -78,4 +78,30 @@ eventually { (in_file('first') // '') eq 'v' } 'the state file is there';
     is(scalar(() = glob "$file.*"), 0, '... with nothing beside it');
 }
 
+# A file of an upgrade whose masters were killed: its number may be the master's own by now, or that of a process which has nothing
+# to do with it. (This test started this nginx, but is none.)
+{
+    my $alone = node(workers => 1, http => <<'CONF', stream => <<'STREAM');
+    keyval_zone zone=one:1m sync state=%%PREFIX%%/state/one.json;
+    server { listen 127.0.0.1:%%PORT%%; location /api { api write=on; } }
+CONF
+    server { listen 127.0.0.1:%%SYNC%%; zone_sync; zone_sync_server 127.0.0.1:%%SYNC%%; }
+STREAM
+    $alone->worker_folder('state');
+    $alone->start;
+    my $own = qr/session of an unknown node ended: the peer is this node itself/;
+    $alone->wait_log($own);
+    my $filed = sub { json(ZoneMesh::Node::slurp($alone->prefix . '/state/one.json'))->{ $_[0] } };
+    for my $left ([ 'of nobody', 3_999_999 ], [ 'of another process', $$ ], [ 'of its own', $alone->pid ]) {
+        my ($whose, $pid) = @$left;
+        $alone->write_file('logs/nginx.pid.oldbin', "$pid\n");
+        # For longer than between two looks at it.
+        my $before = $alone->grep_log($own);
+        sleep 1.5;
+        is(scalar(my @now = $alone->grep_log($own)), $before, "a left file with a number $whose: the node doesn't look for another one");
+        $alone->add('one', "key $pid", 'v');
+        eventually { $filed->("key $pid") } '... and writes its state file';
+    }
+}
+
 done_testing;

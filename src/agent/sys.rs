@@ -45,6 +45,14 @@ impl AsRawFd for EventFd {
     }
 }
 
+/// Whether there is a process of this number, be it another user's.
+pub(super) fn is_process(pid: u32) -> bool {
+    let Some(pid) = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0) else { return false };
+    // SAFETY: takes two numbers; signal 0 is none, and only asks.
+    let result = unsafe { libc::kill(pid, 0) };
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
 /// While this lives, the calling thread receives no signals, and nor do threads that it starts.
 pub(super) struct SignalsBlocked {
     before: libc::sigset_t,
