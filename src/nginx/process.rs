@@ -37,6 +37,8 @@ const SETTLED_TICK_MS: usize = 500;
 const SILENT_MS: usize = 10_000;
 /// For the thread to end once it is through with its work.
 const MARGIN: Duration = Duration::from_millis(700);
+/// Between two looks, where there is no limit.
+const FOR_GOOD: Duration = Duration::from_secs(3600);
 
 /// The generation of the configuration that workers forked from now on serve. In the control zone it may be newer.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
@@ -47,12 +49,12 @@ thread_local! {
 }
 
 /// A configuration is about to come into force. Without a master, the helper thread of this process works with memory that
-/// is about to go.
+/// is about to go: nginx unmaps the zones of the last configuration after this.
 pub fn reconfiguring() {
     wake::ending();
     watch::end();
     names::stop();
-    with_worker(Worker::stop_now);
+    with_worker(Worker::stop_for_good);
 }
 
 /// A configuration came into force: for `init_module`, once the control zone counts the new generation.
@@ -158,6 +160,8 @@ struct Running {
     beat: u64,
     /// Ticks are counted instead of looking at a clock: a process that was stopped isn't a thread that hangs.
     silent_ms: usize,
+    /// That it hangs was said.
+    told: bool,
 }
 
 impl Worker {
@@ -235,7 +239,7 @@ impl Worker {
             Ok((agent, lines)) => {
                 log::cycle(log::INFO, format_args!("the helper thread runs in this worker"));
                 let beat = self.control.last_beat();
-                self.running = Some(Running { agent, lines, before, stopping: false, beat, silent_ms: 0 });
+                self.running = Some(Running { agent, lines, before, stopping: false, beat, silent_ms: 0, told: false });
             }
             Err(error) => {
                 self.control.release(&lease);
@@ -245,8 +249,11 @@ impl Worker {
         false
     }
 
-    /// The thread hangs. It can't be ended from outside, but with its process.
+    /// The thread hangs. It can't be ended from outside, but with its process. Where nobody would start another, it is said once.
     fn give_up(&mut self) {
+        if self.running.as_mut().is_none_or(|running| std::mem::replace(&mut running.told, true)) {
+            return;
+        }
         // SAFETY: a number of nginx's.
         let single = unsafe { sys::ngx_process } == sys::NGX_PROCESS_SINGLE as sys::ngx_uint_t;
         let what = match single {
@@ -277,6 +284,19 @@ impl Worker {
             running.stop();
             self.join(MARGIN);
         }
+    }
+
+    /// The same, however long it takes: nothing of it is left afterwards.
+    fn stop_for_good(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        running.stop();
+        if !running.agent.join(MARGIN) {
+            let text = "the new configuration waits for the helper thread, which may write to zones that go: it hangs, or its disk";
+            log::cycle(log::WARN, format_args!("{text}"));
+            while !running.agent.join(FOR_GOOD) {}
+        }
+        self.take_lines();
+        self.running = None;
     }
 
     fn join(&mut self, limit: Duration) {
