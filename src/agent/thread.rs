@@ -38,6 +38,7 @@ impl Agent {
     /// eventfd `log_ready` is written, so that the worker's event loop can take them. If it can't be started the lease
     /// has been released.
     pub fn start(config: Config, log_ready: RawFd) -> io::Result<(Agent, Receiver<LogLine>)> {
+        let acting = config.control.acting();
         let release = Release { control: config.control, lease: config.lease };
         let (log, lines) = Log::new(EventFd::duplicate(log_ready)?);
         let (orders, ordered) = watch::channel(Order::Run);
@@ -49,8 +50,12 @@ impl Agent {
             // In this order they are dropped last to first: the lease is free before anyone is told of the end.
             let _running = running;
             let _release = release;
+            let acting = acting;
             if let Ok(blocked) = SignalsBlocked::new() {
                 blocked.for_ever();
+            }
+            if !acting.begin() {
+                log.error("another helper thread of this node still acts, and there must be one: report it");
             }
             main(&config, &Rc::new(log), &ordered, &to_meet);
         })?;

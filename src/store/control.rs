@@ -16,7 +16,7 @@ use crate::record::{Identity, Millis, Stamp};
 pub const CONTROL_SIZE: usize = 320 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 8;
+const LAYOUT: u64 = 9;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -40,6 +40,8 @@ pub(super) const BEAT: usize = 96;
 /// The generation whose agent has finished, and what all changes added up to that it has seen to.
 pub(super) const FINISHED: usize = 104;
 pub(super) const FINISHED_CHANGES: usize = 112;
+/// The word of the main thread of the process whose agent acts.
+pub(super) const ACTING: usize = 120;
 pub(super) const SLEEPING: usize = 128;
 /// Some worker with watchers sleeps.
 pub(super) const WATCHERS_SLEEP: usize = 136;

@@ -1,9 +1,10 @@
 //! Who is the node's agent: one process at a time.
 
 use super::Zone;
-use super::control::{BEAT, Control, FINISHED, FINISHED_CHANGES, LEASE_GENERATION, LEASE_NUMBER, LEASE_OWNER};
+use super::control::{ACTING, BEAT, Control, FINISHED, FINISHED_CHANGES, LEASE_GENERATION, LEASE_NUMBER, LEASE_OWNER};
 use super::lock::{is_dead, this_thread};
 use crate::record::Millis;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// The right to be the node's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,5 +103,35 @@ impl Control {
     /// A number that moves with every change that other nodes or a state file are to have.
     pub fn changes<'a>(zones: impl Iterator<Item = &'a Zone>) -> u64 {
         zones.filter(|zone| zone.is_kept()).map(Zone::changes).fold(0, u64::wrapping_add)
+    }
+}
+
+/// That an agent acts for the node, told apart from the right to: so that it shows if two ever should.
+pub struct Acting {
+    control: Control,
+    /// As in the lease.
+    owner: u64,
+}
+
+impl Control {
+    /// For an agent of this process. Call it from the process's main thread.
+    pub fn acting(&self) -> Acting {
+        Acting { control: *self, owner: this_thread() }
+    }
+}
+
+impl Acting {
+    /// It begins; `false`: that of another process that lives hasn't ended. It ends when this is dropped.
+    pub fn begin(&self) -> bool {
+        let before = self.control.word(ACTING).map_or(0, |word| word.swap(self.owner, SeqCst));
+        before == 0 || before == self.owner || is_dead(before)
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if let Some(word) = self.control.word(ACTING) {
+            let _ = word.compare_exchange(self.owner, 0, SeqCst, Relaxed);
+        }
     }
 }

@@ -226,7 +226,7 @@ sub done_testing {
         my $clean = $node->stop;
         my @lines = grep {
             my $line = $_;
-            $line =~ /panicked|exited on signal|\[(?:alert|emerg)\]|AddressSanitizer|free\(\)|corrupt/
+            $line =~ /panicked|exited on signal|another helper thread|\[(?:alert|emerg)\]|AddressSanitizer|free\(\)|corrupt/
                 && !grep { $line =~ /$_/ } @allowed
         } $node->log_lines;
         next if $clean && !@lines;
