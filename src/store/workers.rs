@@ -19,10 +19,15 @@ impl Control {
         });
     }
 
-    /// This process is no worker any more.
-    pub fn worker_leave(&self) {
+    /// This process is no worker any more. Returns how many others are left that serve this configuration or a newer one: of those
+    /// that leave at the same time, one is the last.
+    pub fn worker_leave(&self, generation: u64) -> usize {
         let me = this_thread();
-        (0..WORKER_COUNT).map(worker_at).filter(|at| self.get(*at) == me).for_each(|at| self.put(at, 0));
+        let leave = || {
+            (0..WORKER_COUNT).map(worker_at).filter(|at| self.get(*at) == me).for_each(|at| self.put(at, 0));
+            self.other_workers_since(generation)
+        };
+        self.locked(leave).unwrap_or_else(leave)
     }
 
     /// This worker's number: small, and no other living worker's. `None`: this process is none.

@@ -54,9 +54,9 @@ impl Worker {
             self.wait_for_others(patience.others);
             self.finish(patience, nowhere);
         }
-        self.control.worker_leave();
+        let left = self.control.worker_leave(self.generation);
         // SAFETY: the configuration in force, for the time of this call.
-        if let Some(main) = unsafe { MainConf::current() } {
+        if let Some(main) = unsafe { MainConf::current() }.filter(|_| left == 0) {
             self.see_to_the_rest(main, patience);
         }
     }
@@ -84,9 +84,6 @@ impl Worker {
 
     /// The last worker of the configuration in force does what no helper thread has done.
     fn see_to_the_rest(&mut self, main: &MainConf, patience: &Patience) {
-        if self.control.other_workers_since(self.generation) > 0 {
-            return;
-        }
         let until = Instant::now() + patience.lease;
         // A thread of this worker that doesn't end has the lease.
         while self.running.is_none() && !self.is_outdated() && self.is_left(main) {
