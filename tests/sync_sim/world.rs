@@ -101,6 +101,8 @@ pub struct World {
     pub one_ahead: bool,
     pub ahead: Option<usize>,
     lie: Option<Lie>,
+    /// Half of what is written goes to a zone that gives up what finds no room.
+    leans_to_full: bool,
     /// Nodes that there were, each life counted.
     pub identities: usize,
     /// Nodes that are long gone.
@@ -122,7 +124,10 @@ impl World {
             None => (None, None),
         };
         Rule::break_only(rule);
-        let result = World::new(seed, lie, trace).live();
+        let mut world = World::new(seed, lie, trace);
+        // Else one in a thousand seeds is about that.
+        world.leans_to_full = rule == Some(Rule::GivenUp);
+        let result = world.live();
         Rule::break_only(None);
         result
     }
@@ -176,6 +181,7 @@ impl World {
             one_ahead: seed.is_multiple_of(2),
             ahead: None,
             lie,
+            leans_to_full: false,
             // Where other clocks are further apart than is allowed, more than one is wrong.
             history: History::new(
                 retention,
@@ -644,6 +650,7 @@ impl World {
         self.counts.operations += 1;
         self.written[at] = true;
         let zone_at = self.rng.below(self.zones() as u64) as usize;
+        let zone_at = if self.leans_to_full && self.rng.one_in(2) { 0 } else { zone_at };
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
         if self.numbers.have_parts() && ZONES[zone_at].counts {
