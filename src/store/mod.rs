@@ -4,7 +4,8 @@
 //! ground up:
 //!
 //! - [`region`]: the memory, by offsets; `unsafe` is here and in `lock` alone. `layout`: what is where in it.
-//! - `lock`: locks that know their owner, `patience`: how long they are waited for. `pool`, `arena` with `pages`: pages and blocks. `block`: a record in memory.
+//! - `lock`: locks that know their owner, `patience`: how long they are waited for. `pool`, `arena` with `pages`: pages and
+//!   blocks. `block`: a record in memory.
 //! - `find`: where a key belongs. `shard`: chains of records under a lock (`unlocked`: looked at without), with `feed`
 //!   (changes in order), `expiry` (ends in order) and `repair`.
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.

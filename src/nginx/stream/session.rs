@@ -1,8 +1,8 @@
 //! A session of a peer that dialled this node: an ordinary session of nginx's stream module, running a [`Pull`].
 //!
 //! It never holds up its worker: what comes at once is small or waits for its turn, and what waits to be sent is bounded as
-//! well. Of those that say hello faster than a cluster's nodes do, each waits at the [`door`]. It ends when nginx wants it to: at a reload, when it quits, and, until the peer has said
-//! hello, when connections run short.
+//! well. Of those that say hello faster than a cluster's nodes do, each waits at the [`door`]. It ends when nginx wants it
+//! to: at a reload, when it quits, and, until the peer has said hello, when connections run short.
 
 use super::{Symbols, context, door, exiting, lines, turn};
 use crate::nginx::ffi::{self, ERROR, OK, guard};
