@@ -248,10 +248,12 @@ impl Zone {
     /// The greatest stamp of a record of the origin of an entry that may have been left out.
     pub(super) fn lacked_in(&self, at: usize) -> Stamp {
         let any = Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst));
-        match self.is_flagged_in(at, LACKING) {
-            true => self.met_in(at).min(Stamp(self.region.load64(header::LACKED, SeqCst))).max(any),
-            false => any,
+        if !self.is_flagged_in(at, LACKING) {
+            return any;
         }
+        let (met, lacked) = (self.met_in(at), Stamp(self.region.load64(header::LACKED, SeqCst)));
+        // Of what this node wrote to other memory it isn't noted what was met.
+        if met == Stamp::ZERO { lacked.max(any) } else { met.min(lacked).max(any) }
     }
 
     /// Notes what another zone of this node met and lacks, for which all its records are copied here.

@@ -135,6 +135,17 @@ fn memory_made_anew_takes_its_nodes_older_writes_back() {
 }
 
 #[test]
+fn memory_made_anew_tells_what_it_lacks_of_its_nodes_older_writes() {
+    let born = Some(START + 1000);
+    let zone = Fixture::with(64 << 10, Params { sync: true, born, ..Params::new(identity(1)) });
+    let fits = |n: u32| zone.set(&n.to_le_bytes(), &[0; 700], Life::Default, Condition::Always, START).is_ok();
+    (0..200).for_each(|n| _ = fits(n));
+    let older = Record { value: Some(&[1; 700]), ..record(None, 5, 1) };
+    assert_eq!(zone.apply(&older, START + 2000, DRIFT), Ok(Applied::Full));
+    assert_eq!((zone.stats().incomplete, zone.lacks().of), (1, vec![(identity(1), stamp(5))]));
+}
+
+#[test]
 fn what_a_clock_ahead_let_go_may_come_again() {
     let zone = Fixture::new(64 << 10, None, true);
     let mortal = Record { expires: Some(START + HOUR), ..record(Some(b"a"), 5, 7) };

@@ -402,6 +402,28 @@ fn a_zone_is_not_complete_as_long_as_somebody_has_what_it_has_no_room_for() {
 }
 
 #[test]
+fn a_zone_is_not_complete_as_long_as_it_has_no_room_for_what_its_node_wrote_to_other_memory() {
+    // So small that hardly a page has to be free before all is asked for again.
+    let params = Params { sync: true, retention: RETENTION, ..Params::new(Identity([2; 16])) };
+    let (a, b) = (joined(1, 1 << 20), joined_with(32 << 10, Params { born: Some(NOW), ..params }));
+    for number in 0..300u32 {
+        let (key, value) = (format!("key {number}"), [1; 100]);
+        let version = Version { stamp: Stamp::at(NOW - 10_000 + u64::from(number)), origin: Identity([2; 16]) };
+        let (key, value) = (key.as_bytes(), Some(value.as_slice()));
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        zone(&a).apply(&record, NOW, 60_000).unwrap();
+    }
+    let complete = |notes: Vec<(usize, String)>| notes.iter().filter(|(_, text)| text.contains("is complete")).count();
+    assert_eq!(complete(all_together(&[&a, &b], NOW, 4 * LONG, &[])), 0);
+    assert!(keys(&b, NOW).len() < 300 && zone(&b).stats().incomplete > 0);
+    // There is room for the rest.
+    let over = NOW + 4 * LONG;
+    (50..300).for_each(|number| _ = zone(&a).delete(format!("key {number}").as_bytes(), over).unwrap());
+    assert_eq!(complete(all_together(&[&a, &b], over, 4 * LONG, &[])), 1);
+    assert_eq!((keys(&b, over).len(), zone(&b).stats().incomplete), (50, 0));
+}
+
+#[test]
 fn a_full_zone_asks_ever_more_seldom_for_what_finds_no_room_and_says_once_that_it_is_full() {
     // So small that no page of it has to be free before all is asked for again.
     let (a, b) = (joined(1, 1 << 20), joined(2, 32 << 10));
