@@ -105,6 +105,11 @@ impl Acknowledged {
         self.replaced = self.replaced.filter(|version| of(version.origin) >= version.stamp);
     }
 
+    /// Whether it is a record that ends by then.
+    fn ends_by(&self, at: Millis) -> bool {
+        matches!(self.act, Act::Put { expires: Some(end), .. } if end <= at)
+    }
+
     /// When what it did was over, if it is: a delete at once, a record at its end.
     fn over_since(&self, now: Millis) -> Option<Millis> {
         match self.act {
@@ -164,6 +169,8 @@ pub struct History {
     retention: Millis,
     /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
     latest: Millis,
+    /// By node: the latest time that its clock has shown before it was set. What it let go by that tells of nothing.
+    ran_to: BTreeMap<usize, Millis>,
     pub count: u64,
     /// How often an act of a node that has lost its memory came to bind another one that had it.
     pub inherited: u64,
@@ -182,6 +189,7 @@ impl History {
             past: Default::default(),
             retention,
             latest: 0,
+            ran_to: BTreeMap::new(),
             count: 0,
             inherited: 0,
             numbers,
@@ -221,6 +229,9 @@ impl History {
     /// What a node that lost its memory had acknowledged, or was bound to by one that lost it before, binds another one that has
     /// it now. If there is none it binds nobody, but may still be around. `zone`: only that of this zone.
     pub fn forget(&mut self, node: usize, zone: Option<usize>, nodes: &[SimNode]) {
+        if zone.is_none() {
+            self.ran_to.remove(&node);
+        }
         // What was counted in other zones is still there.
         if zone.is_none_or(|zone| ZONES[zone].counts) {
             self.ledger.forget(node);
@@ -258,8 +269,15 @@ impl History {
         self.past[zone].anew.push(node);
     }
 
-    /// A clock that is off has shown this time.
-    pub fn clock_ran_to(&mut self, clock: Millis) {
+    /// A node's clock has shown this time, and is set now.
+    pub fn clock_ran_to(&mut self, node: usize, clock: Millis) {
+        let ran_to = self.ran_to.entry(node).or_default();
+        *ran_to = clock.max(*ran_to);
+    }
+
+    /// A node's clock that is off by minutes has shown this time.
+    pub fn far_clock_ran_to(&mut self, node: usize, clock: Millis) {
+        self.clock_ran_to(node, clock);
         self.latest = self.latest.max(clock);
     }
 
@@ -431,9 +449,10 @@ impl History {
     /// than that is remembered, and nothing else tells that the older is over, too.
     ///
     /// Tombstones tell of it for a while, and positions for ever. So it may be back where the node that acted had not been told
-    /// of it as long as it had the tombstone: then it is news to that node. Three things make positions void, as the protocol
+    /// of it as long as it had the tombstone: then it is news to that node. Four things make positions void, as the protocol
     /// says: the node's memory was lost; the older one's writer has had other memory since; the zone gave up, or left out,
-    /// something of that age for want of room, and then its writer alone can tell.
+    /// something of that age for want of room, and then its writer alone can tell; the older one ends no later than the node's
+    /// clock once said, which was ahead and may have let it go.
     fn forgotten(&self, zone: usize, acts: &[Acknowledged], last: Version, older: Version, now: Millis) -> bool {
         let now = now.max(self.latest);
         let past = &self.past[zone];
@@ -448,9 +467,10 @@ impl History {
                 (emptied.mended || emptied.taken) && emptied.covers(act) && !knew
             })
         };
+        let let_go = |by: usize| held.is_some_and(|held| self.ran_to.get(&by).is_some_and(|at| held.ends_by(*at)));
         acts.iter().filter(|act| act.version >= last).any(|act| {
             let over = self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
-            over && (nobody_tells || !act.knew(older) || act.by == NOBODY) || went_along(act)
+            over && (nobody_tells || !act.knew(older) || act.by == NOBODY || let_go(act.by)) || went_along(act)
         })
     }
 

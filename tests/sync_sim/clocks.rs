@@ -19,16 +19,17 @@ impl World {
             at = *self.ahead.get_or_insert(at);
         }
         let far = if self.rng.one_in(4) { -far } else { far };
-        self.history.clock_ran_to(self.nodes[at].clock(self.now));
+        self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
         let skew = self.nodes[at].skew;
         self.nodes[at].skew = if is_far(&self.nodes[at]) { self.rng.around(self.reach) } else { skew + far };
-        self.history.clock_ran_to(self.nodes[at].clock(self.now));
+        self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
     }
 
     /// All clocks are mended.
     pub fn mend_clocks(&mut self) {
         for at in 0..self.nodes.len() {
             if self.nodes[at].skew.abs() > self.reach * 2 {
+                self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
                 self.nodes[at].skew = self.rng.around(self.reach);
             }
         }

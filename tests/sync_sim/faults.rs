@@ -59,7 +59,10 @@ impl World {
             6 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.drop_pull(now, false)),
             7 => self.part(|node| node == at, long, true),
             8 => self.lose_memory(at, long, false),
-            9 => self.nodes[at].skew += self.rng.around(self.reach / 2),
+            9 => {
+                self.history.clock_ran_to(at, self.nodes[at].clock(now));
+                self.nodes[at].skew += self.rng.around(self.reach / 2);
+            }
             10 | 11 => {
                 // Some outlast the tombstones of what is deleted meanwhile.
                 let long = long.max(self.rng.below(3 * self.retention.min(10_000)));
