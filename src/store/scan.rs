@@ -1,6 +1,8 @@
 //! Listing: walking over the records of a zone, some dozens at a time, from places that can be told to somebody.
 
 use super::find::Met;
+use std::ops::Range;
+
 use super::layout::BUCKET_LINKS;
 use super::lookup::Found;
 use super::shard::Shard;
@@ -48,15 +50,11 @@ impl Zone {
         records: usize,
         each: ScanEach<'_>,
     ) -> Result<Option<ScanPlace>, StoreError> {
-        let per_shard = self.geometry.buckets_per_shard as u64;
-        let index = place.0 / per_shard;
-        if index >= u64::from(self.geometry.shards) {
+        let Some((index, Range { start: mut bucket, end })) = self.hold_at(place, BUCKETS_A_HOLD) else {
             return Ok(None);
-        }
-        let shard = self.shard(index as u32)?;
+        };
+        let shard = self.shard(index)?;
         let (mut payload, mut shown, mut bytes) = (Vec::new(), 0, 0);
-        let mut bucket = (place.0 % per_shard) as usize;
-        let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
         while bucket < end && shown < records && bytes < BYTES_A_HOLD {
             if self.matching.has_parts() {
                 self.sums_each(&shard, bucket, now, |key, value, found| {
@@ -77,8 +75,22 @@ impl Zone {
             });
             bucket += 1;
         }
-        let next = index * per_shard + bucket as u64;
-        Ok((next < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(next)))
+        Ok(self.place_of_bucket(index, bucket))
+    }
+
+    /// The shard and the buckets of it, so many at most, with which a walk goes on from a place. `None`: that is the end.
+    pub(super) fn hold_at(&self, place: ScanPlace, buckets: usize) -> Option<(u32, Range<usize>)> {
+        let per_shard = self.geometry.buckets_per_shard;
+        let shard = u32::try_from(place.0 / per_shard as u64).ok().filter(|shard| *shard < self.geometry.shards)?;
+        let bucket = (place.0 % per_shard as u64) as usize;
+        Some((shard, bucket..per_shard.min(bucket + buckets)))
+    }
+
+    /// The place of a bucket, which may be one past a shard's last. `None`: it is past all.
+    pub(super) fn place_of_bucket(&self, shard: u32, bucket: usize) -> Option<ScanPlace> {
+        let per_shard = self.geometry.buckets_per_shard as u64;
+        let place = u64::from(shard) * per_shard + bucket as u64;
+        (place < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(place))
     }
 
     /// Whether there is no live record.

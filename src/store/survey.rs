@@ -1,6 +1,7 @@
 //! What comparing with another node asks of a zone: its records without their values, and taking away what the other knows
 //! to be deleted.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::layout::{header, shard};
@@ -39,14 +40,11 @@ impl Zone {
         place: ScanPlace,
         each: &mut dyn FnMut(&Surveyed<'_>),
     ) -> Result<Option<ScanPlace>, StoreError> {
-        let per_shard = self.geometry.buckets_per_shard as u64;
-        let index = place.0 / per_shard;
-        if index >= u64::from(self.geometry.shards) {
+        let Some((index, Range { start: mut bucket, end })) = self.hold_at(place, BUCKETS_A_HOLD) else {
             return Ok(None);
-        }
-        let shard = self.shard(index as u32)?;
-        let (mut key, mut shown, mut bucket) = (Vec::new(), 0, (place.0 % per_shard) as usize);
-        let end = self.geometry.buckets_per_shard.min(bucket + BUCKETS_A_HOLD);
+        };
+        let shard = self.shard(index)?;
+        let (mut key, mut shown) = (Vec::new(), 0);
         while bucket < end && shown < RECORDS_A_HOLD {
             shard.bucket_each(bucket, |met| {
                 let fields = &met.fields;
@@ -65,8 +63,7 @@ impl Zone {
             });
             bucket += 1;
         }
-        let next = index * per_shard + bucket as u64;
-        Ok((next < u64::from(self.geometry.shards) * per_shard).then_some(ScanPlace(next)))
+        Ok(self.place_of_bucket(index, bucket))
     }
 
     /// Hands the record of `key` to `each`, a tombstone too; nothing if there is none. `each` must not call the zone.

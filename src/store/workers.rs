@@ -48,7 +48,7 @@ impl Control {
     }
 
     /// How many of them serve this configuration or a newer one.
-    pub fn other_workers_since(&self, generation: u64) -> usize {
+    fn other_workers_since(&self, generation: u64) -> usize {
         let me = this_thread();
         let lives = |at: &usize| {
             let owner = self.get(*at);
