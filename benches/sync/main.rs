@@ -15,7 +15,7 @@ mod zonemesh;
 
 use std::error::Error;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
@@ -78,8 +78,9 @@ fn connect(system: &str, place: &str) -> Result<Box<dyn Server>> {
 /// a millisecond or two.
 fn latency(from: &mut dyn Server, to: &mut [Box<dyn Server>], count: u64) -> Result<Vec<f64>> {
     let mut samples = Vec::new();
+    let first = unwritten()?;
     for n in 0..count {
-        let (key, value) = (key(n % 1000), 1_000_000 + n);
+        let (key, value) = (key(n % 1000), first + n);
         thread::sleep(Duration::from_micros(1000 + n * 7919 % 1000));
         let began = Instant::now();
         from.set(&key, value)?;
@@ -93,6 +94,12 @@ fn latency(from: &mut dyn Server, to: &mut [Box<dyn Server>], count: u64) -> Res
         samples.push(began.elapsed().as_secs_f64() * 1e6);
     }
     Ok(samples)
+}
+
+/// A value, below 2^32, that no run before has written: a server that still has what an earlier one wrote would show it without
+/// any update. A run begins with the milliseconds of the clock, and each of its updates takes longer than one.
+fn unwritten() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64 % 4_000_000_000)
 }
 
 /// Seconds until the source has taken all, and until the other server has them.
