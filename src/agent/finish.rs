@@ -3,6 +3,7 @@
 
 use super::hub::Hub;
 use super::link::{Link, State};
+use super::moving::Moving;
 use super::node::{farewell, look_for_upgrade, pass_on_panic};
 use super::renew::Renewing;
 use super::state_file::Keeper;
@@ -33,23 +34,35 @@ pub(super) struct Until {
     pub(super) states: Instant,
 }
 
-/// Sends what was accepted and writes state files, both once more if something was changed meanwhile; then says goodbye.
+/// What is brought to an end.
+pub(super) struct Works<'a, 'c> {
+    pub(super) moving: &'a mut Moving<'c>,
+    pub(super) renewing: &'a mut Renewing<'c>,
+    pub(super) keeper: &'a mut Keeper,
+}
+
+/// Takes in what older workers wrote last, sends what was accepted and writes state files, all once more if something was changed
+/// meanwhile; then says goodbye.
 pub(super) async fn finish(
     config: &Config,
     hub: &Rc<Hub>,
     mut dials: JoinSet<()>,
-    renewing: &mut Renewing<'_>,
-    keeper: &mut Keeper,
+    works: Works<'_, '_>,
     until: Until,
 ) -> io::Result<()> {
+    let Works { moving, renewing, keeper } = works;
     // What isn't done in time the next agent does.
     let _ = tokio::time::timeout_at(until.peers.into(), renewing.finish()).await;
     let (reach, mut peers) = (Instant::now() + REACH, until.peers);
+    // Should a lock be stuck, the sessions have half of their time.
+    let began = Instant::now();
+    moving.catch_up(began + peers.saturating_duration_since(began) / 2).await;
     hub.finish();
     for _ in 0..ROUNDS {
         let changes = Control::changes(config.zones.iter());
         tokio::join!(flush(config, hub, &mut dials, reach, peers), keeper.finish(until.states));
         config.control.set_finished(&config.lease, changes);
+        moving.catch_up(Instant::now() + LOOK).await;
         if config.control.is_finished(config.lease.generation, config.zones.iter()) || !hub.holds() {
             break;
         }

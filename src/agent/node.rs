@@ -1,17 +1,18 @@
 //! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
 
 use super::dial::Dial;
-use super::finish::finish;
+use super::finish::{Works, finish};
 use super::hub::Hub;
 use super::link::Link;
 use super::log::Log;
+use super::moving::Moving;
 use super::renew::Renewing;
 use super::rest::Rest;
 use super::state_file::Keeper;
 use super::thread::Order;
 use super::upgrade::{PidFiles, Upgrade};
 use super::wake::{Wake, Watchers};
-use super::{Config, Peer, moving, now, upkeep};
+use super::{Config, Peer, now, upkeep};
 use std::io;
 use std::panic::resume_unwind;
 use std::pin::pin;
@@ -56,7 +57,7 @@ async fn live(
     };
     let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
     let mut dials = Dials::new(config, &hub);
-    let mut moving = pin!(moving::moving(config, hub.log.clone()));
+    let mut moving = Moving::new(config, hub.log.clone());
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control), hub.rest));
     let mut keeper = Keeper::new(config, hub.log.clone());
     let mut renewing = Renewing::new(config.cluster.as_ref(), &hub);
@@ -91,7 +92,8 @@ async fn live(
         match order {
             Order::Run => {}
             Order::Finish(until) => {
-                let ended = finish(config, &hub, dials.tasks, &mut renewing, &mut keeper, until);
+                let works = Works { moving: &mut moving, renewing: &mut renewing, keeper: &mut keeper };
+                let ended = finish(config, &hub, dials.tasks, works, until);
                 return tokio::select! { ended = ended => ended, never = alive(config, hub.rest) => never };
             }
             Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
@@ -118,7 +120,7 @@ async fn live(
             Ok(()) = found.changed() => {}
             Some(ended) = dials.tasks.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
-            () = &mut moving => {}
+            () = moving.run() => {}
             () = keeper.run() => {}
             () = renewing.run() => {}
             () = tokio::time::sleep_until(hub.rest.next_beat().into()) => {}

@@ -28,6 +28,7 @@ fn memory(len: usize) -> Region {
 struct TestNode {
     node: Node,
     eventfd: EventFd,
+    handovers: Vec<Handover>,
 }
 
 impl TestNode {
@@ -41,7 +42,7 @@ impl TestNode {
         zone.set_joined();
         let limits = Limits { timeout: 2000, frame_size: 8192, window: 65536, recv_buffer: 65536, max_drift: 60_000 };
         let zones = Arc::from([SyncZone { name: "z".into(), zone }]);
-        TestNode { node: Node { control, zones, limits }, eventfd }
+        TestNode { node: Node { control, zones, limits }, eventfd, handovers: Vec::new() }
     }
 
     fn zone(&self) -> Zone {
@@ -81,7 +82,7 @@ impl TestNode {
             control: self.node.control,
             lease,
             zones: vec![self.zone()],
-            handovers: Vec::new(),
+            handovers: self.handovers.clone(),
             pid_files: None,
             states: Vec::new(),
             cluster: Some(cluster),
@@ -400,6 +401,28 @@ fn who_is_told_to_finish_while_it_rests_from_a_failure_starts_once_more() {
             agent.says("while nginx ends");
         }
     }
+}
+
+#[test]
+fn finishing_sends_what_old_workers_wrote_last_to_the_memory_that_a_zone_had() {
+    let (mut near, far) = (TestNode::new(), TestNode::new());
+    let acceptor = Acceptor::new(&far.node, 0);
+    let control = near.node.control;
+    let params = Params { timeout: None, sync: true, ..Params::new(control.identity()) };
+    let old = Zone::create(memory(1 << 20), &params).unwrap();
+    let (source, copied) = old.hand_over(&near.zone(), &mut [], control.next_generation(), now());
+    assert_eq!(copied.unwrap().lost, 0);
+    near.handovers = vec![Handover { new: near.zone(), sources: vec![source] }];
+    // It is told to finish before it has looked at the old memory.
+    control.set_eventfd(-1);
+    let mut agent = near.start(&[acceptor.port]);
+    agent.says("starts again in 800 ms");
+    old.set(b"late", b"1", Life::Default, Condition::Always, now()).unwrap();
+    control.set_eventfd(near.eventfd.as_raw_fd());
+    agent.agent.finish(PATIENCE, Duration::ZERO);
+    assert!(agent.agent.join(PATIENCE));
+    assert_eq!(far.value("late").as_deref(), Some("1"), "{:?}", agent.all());
+    assert!(control.is_finished(control.generation(), [near.zone()].iter()));
 }
 
 #[test]
