@@ -182,13 +182,18 @@ impl Shard<'_> {
     }
 
     /// Some dozens of tombstones that may be given up, those first that would go soonest, as far as they are found without
-    /// walking the whole shard.
+    /// walking the whole shard. Those that are needed only if no others are found.
     fn tombstones_to_go(&self) -> Vec<usize> {
-        let mut found: Vec<usize> = Vec::new();
+        let (mut found, mut needed) = (Vec::new(), Vec::new());
+        let mut is_unsettled = None;
         let mut look = |at: usize| {
             let fields = self.block(at).fields();
-            if fields.tombstone && self.zone.within_limit(fields.stamp) == fields.stamp && !found.contains(&at) {
-                found.push(at);
+            if fields.tombstone && self.zone.within_limit(fields.stamp) == fields.stamp {
+                let is_needed = self.is_needed(&fields, &mut is_unsettled);
+                let kept: &mut Vec<usize> = if is_needed { &mut needed } else { &mut found };
+                if kept.len() < TOMBSTONES_A_ROUND && !kept.contains(&at) {
+                    kept.push(at);
+                }
             }
             found.len() < TOMBSTONES_A_ROUND
         };
@@ -196,16 +201,21 @@ impl Shard<'_> {
         if more && self.feed_some(End::Oldest, PLACES, &mut look) {
             self.feed_some(End::Newest, PLACES, &mut look);
         }
-        found
+        if found.is_empty() { needed } else { found }
+    }
+
+    /// Whether nothing but this tombstone says that something is over which may come again. `is_unsettled`: what the zone said
+    /// to that, which is asked once a walk.
+    fn is_needed(&self, fields: &Fields, is_unsettled: &mut Option<bool>) -> bool {
+        let may_be = fields.tombstone && fields.unsettled && fields.stamp > self.zone.cleared();
+        may_be && Rule::Unsettled.holds() && *is_unsettled.get_or_insert_with(|| self.zone.is_unsettled())
     }
 
     /// Turns the wheel: tombstones go; records go too, or in a zone that is shared leave a tombstone of their version.
     fn expire(&self, now: Millis, budget: &mut usize) {
         let mut is_unsettled = None;
         self.turn(now, budget, |at, fields| {
-            let waits = fields.tombstone && fields.unsettled && fields.stamp > self.zone.cleared();
-            let waits = waits && Rule::Unsettled.holds();
-            if waits && *is_unsettled.get_or_insert_with(|| self.zone.is_unsettled()) {
+            if self.is_needed(&fields, &mut is_unsettled) {
                 return self.put_off(at, &fields, now + self.zone.lapsed_retention());
             }
             if fields.tombstone || !self.zone.end_leaves_tombstone(&fields) || fields.stamp <= self.zone.cleared() {

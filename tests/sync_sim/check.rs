@@ -80,8 +80,12 @@ impl Acknowledged {
 
     /// Whether the node knew of this version when it acted.
     fn knew(&self, version: Version) -> bool {
+        self.replaced == Some(version) || self.covers(version)
+    }
+
+    /// Whether what the node had then tells of this version, also where the act itself made room for others.
+    fn covers(&self, version: Version) -> bool {
         (version.origin == self.version.origin && self.binds_author())
-            || self.replaced == Some(version)
             || self.positions.iter().any(|(origin, stamp)| *origin == version.origin && *stamp >= version.stamp)
     }
 
@@ -156,6 +160,13 @@ struct Past {
     given_up: Stamp,
     evicted: Stamp,
     left_out: Stamp,
+}
+
+impl Past {
+    /// What is later than this has made room for nothing.
+    fn made_room(&self) -> Stamp {
+        self.given_up.max(self.evicted)
+    }
 }
 
 /// All that was acknowledged in a simulation.
@@ -452,7 +463,7 @@ impl History {
     /// of it as long as it had the tombstone: then it is news to that node. Four things make positions void, as the protocol
     /// says: the node's memory was lost; the older one's writer has had other memory since; the zone gave up, or left out,
     /// something of that age for want of room, and then its writer alone can tell; the older one ends no later than the node's
-    /// clock once said, which was ahead and may have let it go.
+    /// clock once said, which was ahead and may have let it go. What made room itself leaves nothing but positions.
     fn forgotten(&self, zone: usize, acts: &[Acknowledged], last: Version, older: Version, now: Millis) -> bool {
         let now = now.max(self.latest);
         let past = &self.past[zone];
@@ -469,8 +480,11 @@ impl History {
         };
         let let_go = |by: usize| held.is_some_and(|held| self.ran_to.get(&by).is_some_and(|at| held.ends_by(*at)));
         acts.iter().filter(|act| act.version >= last).any(|act| {
-            let over = self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
-            over && (nobody_tells || !act.knew(older) || act.by == NOBODY || let_go(act.by)) || went_along(act)
+            let evicted = act.version.stamp <= past.evicted;
+            let over = evicted || self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
+            let made_room = act.version.stamp <= past.made_room();
+            let knew = if made_room { act.covers(older) } else { act.knew(older) };
+            over && (nobody_tells || !knew || act.by == NOBODY || let_go(act.by)) || went_along(act)
         })
     }
 
@@ -491,7 +505,7 @@ impl History {
         let positions: Rc<[_]> = of.zone(zone).positions().into();
         // What a clock that was off let go isn't remembered.
         let now = now.max(self.latest);
-        let (retention, past) = (self.retention, self.past[zone].given_up);
+        let (retention, past) = (self.retention, self.past[zone].made_room());
         for act in self.acts[zone].values_mut().flatten() {
             let remembered = act.over_since(now).is_none_or(|since| now + 100 < since + retention.min(60_000));
             if act.by == node && remembered && act.version.stamp > past {

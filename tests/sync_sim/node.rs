@@ -19,7 +19,7 @@ pub struct ZoneKind {
     /// Nodes add to what it holds, in most worlds; see [`Numbers`].
     pub counts: bool,
     /// Its table of origins is too small for more nodes than this and their incarnations.
-    most_nodes: usize,
+    pub most_nodes: usize,
 }
 
 /// By name. One gives its records a life; two are too small for what is written to them, of which one gives up old records and
@@ -40,6 +40,8 @@ pub const ZONES: [ZoneKind; 5] = [
 ];
 /// The last of them.
 pub const SCARCE: usize = ZONES.len() - 1;
+/// The one that gives up records for others.
+pub const GIVES_UP: usize = 0;
 
 /// What the zone of numbers is in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::faults::FAULT_NAMES;
 use crate::lies::Lie;
 use crate::limits::{self, check_buckets};
 use crate::link::{Link, Moved};
-use crate::node::{EPOCH, Numbers, SCARCE, SimNode, ZONES};
+use crate::node::{EPOCH, GIVES_UP, Numbers, SCARCE, SimNode, ZONES};
 use crate::rng::Rng;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
 use zonemesh::store::{Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written, Zone};
@@ -25,6 +25,10 @@ pub const LARGE: (u64, u64) = (100, 99);
 /// In one of so many seeds, this one of them, zones note almost as many nodes as they can, which are long gone.
 const CROWDED: (u64, u64) = (25, 7);
 const MOST_CROWDED: u64 = 100;
+/// Of so many seeds these two write most to the zone that gives up records for others, and to the one that refuses them.
+const LEANING: u64 = 20;
+const GIVES_UP_AT: u64 = 3;
+const SCARCE_AT: u64 = 13;
 const KEYS: u64 = 24;
 const SCARCE_KEYS: u64 = 48;
 const MOST_KEYS: u64 = 10 * KEYS;
@@ -101,8 +105,8 @@ pub struct World {
     pub one_ahead: bool,
     pub ahead: Option<usize>,
     lie: Option<Lie>,
-    /// Half of what is written goes to a zone that gives up what finds no room.
-    leans_to_full: bool,
+    /// Half of what is written goes to this zone, which has too little room.
+    leans_to: Option<usize>,
     /// Nodes that there were, each life counted.
     pub identities: usize,
     /// Nodes that are long gone.
@@ -125,8 +129,9 @@ impl World {
         };
         Rule::break_only(rule);
         let mut world = World::new(seed, lie, trace);
-        // Else one in a thousand seeds is about that.
-        world.leans_to_full = rule == Some(Rule::GivenUp);
+        if rule == Some(Rule::GivenUp) {
+            world.leans_to = Some(GIVES_UP);
+        }
         let result = world.live();
         Rule::break_only(None);
         result
@@ -181,7 +186,11 @@ impl World {
             one_ahead: seed.is_multiple_of(2),
             ahead: None,
             lie,
-            leans_to_full: false,
+            leans_to: match seed % LEANING {
+                GIVES_UP_AT => Some(GIVES_UP),
+                SCARCE_AT if size <= ZONES[SCARCE].most_nodes => Some(SCARCE),
+                _ => None,
+            },
             // Where other clocks are further apart than is allowed, more than one is wrong.
             history: History::new(
                 retention,
@@ -650,7 +659,7 @@ impl World {
         self.counts.operations += 1;
         self.written[at] = true;
         let zone_at = self.rng.below(self.zones() as u64) as usize;
-        let zone_at = if self.leans_to_full && self.rng.one_in(2) { 0 } else { zone_at };
+        let zone_at = self.leans_to.filter(|_| self.rng.one_in(2)).unwrap_or(zone_at);
         let zone = self.nodes[at].zone(zone_at);
         let now = self.nodes[at].clock(self.now);
         if self.numbers.have_parts() && ZONES[zone_at].counts {

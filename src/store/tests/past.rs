@@ -59,6 +59,33 @@ fn what_found_no_room_may_come_again() {
 }
 
 #[test]
+fn a_full_zone_gives_up_what_positions_tell_before_what_they_do_not() {
+    let zone = Fixture::new(32 << 10, None, true);
+    assert_eq!(zone.apply(&record(Some(b"a"), 5, 7), START, DRIFT).expect("applied"), Applied::Newer);
+    zone.delete(b"k", START).expect("deleted");
+    // As large as what needs their room.
+    for n in 0..10u8 {
+        zone.set(&[n; 44], b"mine", Life::Default, Condition::Always, START).expect("room");
+        zone.delete(&[n; 44], START + 1).expect("deleted");
+    }
+    let set = |n: u32| zone.set(&n.to_be_bytes(), &[0; 40], Life::Default, Condition::Always, START + 2);
+    let mut tombstones = Vec::new();
+    for n in 0.. {
+        let written = set(n);
+        tombstones.push(zone.stats().tombstones);
+        if written.is_err() || tombstones.ends_with(&[1]) {
+            break;
+        }
+    }
+    assert_eq!(tombstones.last(), Some(&1), "the others made room: {tombstones:?}");
+    assert_eq!(zone.apply(&record(Some(b"a"), 5, 7), START + 3, DRIFT).expect("applied"), Applied::Stale);
+    // Where there are no others, a delete isn't worth more than what is written now.
+    (0..1000).for_each(|n| _ = set(n));
+    assert_eq!(zone.stats().tombstones, 0);
+    check(&zone);
+}
+
+#[test]
 fn a_delete_of_what_is_not_promised_yet_is_remembered_until_it_is() {
     let zone = Fixture::new(64 << 10, None, true);
     let apply = |record, now| zone.apply(&record, now, DRIFT).expect("applied");
