@@ -24,6 +24,19 @@ sub repaired {
     return { map { $_ => $shown->{$_} } qw(mended retired) };
 }
 
+# Comparisons that a node has ended, and the records there that they were about, by the API; the metrics say the same.
+sub compared {
+    my ($node, $zone) = @_;
+    my ($metrics, $later) = ($node->get('/api/9/zonemesh/metrics')->body, zone($node, $zone)->{comparisons});
+    my %counted;
+    for my $figure (qw(comparisons_begun comparisons_ended compared)) {
+        ($counted{$figure}) = $metrics =~ /^zonemesh_zone_${figure}_total\{zone="$zone"\} (\d+)$/m;
+    }
+    my ($begun, $ended, $records) = @counted{qw(comparisons_begun comparisons_ended compared)};
+    my $alike = $ended <= $begun && $begun <= $later->{begun} && $ended <= $later->{ended} && $records <= $later->{records};
+    return $alike ? ($ended, $records) : die "$zone: $begun $ended $records by the metrics, then by the API " . join ' ', %$later;
+}
+
 # A state file from before a delete, and nobody has a tombstone of that any more: the zone was full meanwhile.
 {
     my ($first, $second) = my @nodes = cluster(2, not_started => 1, sync => $quick, zones => 'keyval_zone zone=one:64k timeout=1h sync;');
@@ -76,7 +89,8 @@ sub repaired {
     $_->stop for @nodes;
 }
 
-# Nothing is wrong: nothing is mended, though each node evicts what it likes, and pairs end while nodes compare.
+# Nothing is wrong: nothing is mended, though each node evicts what it likes, and pairs end while nodes compare: with each
+# of the others, more than once.
 {
     my @zones = qw(one short cache);
     my @nodes = cluster(3, sync => $quick, zones => 'keyval_zone zone=one:1m timeout=1h sync;
@@ -95,7 +109,13 @@ sub repaired {
     for my $node (@nodes) {
         my ($ended, $evicted) = (zone($node, 'short')->{expired}, zone($node, 'cache')->{evictions});
         ok($ended > 0 && $evicted > 0, $node->name . ": $ended pairs have ended, $evicted were evicted");
-        is_deeply(repaired($node, $_), { mended => 0, retired => 0 }, "... and comparing had nothing to do in $_") for @zones;
+        for my $zone (@zones) {
+            my ($ended, $records) = compared($node, $zone);
+            cmp_ok($ended, '>=', 2 * (@nodes - 1), "... $zone was compared meanwhile");
+            # What is about to end, and what is older than what was evicted, is left out.
+            cmp_ok($records, '>', 100, "... with records in it") if $zone eq 'one';
+            is_deeply(repaired($node, $zone), { mended => 0, retired => 0 }, '... which had nothing to do');
+        }
         is_deeply([ $node->grep_log(qr/comparing with/) ], [], '... nor to say');
     }
 }

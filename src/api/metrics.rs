@@ -43,7 +43,7 @@ type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 /// One kind of change: its name, and how many there were.
 type Operation = (&'static str, fn(&Stats) -> u64);
 
-const OF_ZONES: [Metric<Stats>; 12] = [
+const OF_ZONES: [Metric<Stats>; 15] = [
     ("records", "gauge", "Records in the zone, without tombstones.", |stats| stats.records),
     ("tombstones", "gauge", "Deletes and ends that are remembered.", |stats| stats.tombstones),
     ("pending_records", "gauge", "Records not yet sent to some connected node.", |stats| stats.pending),
@@ -54,6 +54,11 @@ const OF_ZONES: [Metric<Stats>; 12] = [
     ("origins", "gauge", "Nodes known to have written, each start of nginx another.", |stats| stats.origins),
     ("origins_room", "gauge", "How many more can be noted.", |stats| stats.origins_room),
     ("future_total", "counter", "Records refused because they came from too far in the future.", |stats| stats.future),
+    ("comparisons_begun_total", "counter", "Comparisons with other nodes that this node began.", |stats| {
+        stats.comparisons.begun
+    }),
+    ("comparisons_ended_total", "counter", "Those of them that came to an end.", |stats| stats.comparisons.ended),
+    ("compared_total", "counter", "Records here that those were about.", |stats| stats.comparisons.records),
     ("mended_total", "counter", "Records that comparing with other nodes brought.", |stats| stats.mended),
     ("retired_total", "counter", "Records that comparing with other nodes took away.", |stats| stats.retired),
 ];

@@ -6,7 +6,7 @@ use super::args::Fields;
 use super::json::{self, Object};
 use super::{Connections, Nginx, Requests, Slab, Worker, ZoneSync, time};
 use crate::record::Millis;
-use crate::store::{Matching, StateFigures, Zone};
+use crate::store::{Comparisons, Matching, StateFigures, Zone};
 
 /// `/nginx`
 pub(super) fn nginx(nginx: &Nginx, now: Millis, fields: &Fields) -> Vec<u8> {
@@ -141,6 +141,10 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             })
             .number("future", stats.future)
             .number("expired", stats.expired)
+            .object(b"comparisons", |all| {
+                let Comparisons { begun, ended, records } = stats.comparisons;
+                all.number("begun", begun).number("ended", ended).number("records", records);
+            })
             .number("mended", stats.mended)
             .number("retired", stats.retired)
             .number("pending", stats.pending);

@@ -105,7 +105,7 @@ pub use survey::Surveyed;
 pub use tally::{Ending, Figures, TALLY_SIZE, TALLY_SLOTS, Tally};
 pub use trail::Walk;
 pub use watch::Change;
-pub use zone::{AttachError, Params, Slot, Stats, StoreError, Zone};
+pub use zone::{AttachError, Comparisons, Params, Slot, Stats, StoreError, Zone};
 
 /// Smallest zone, bytes: eight pages of 4 KiB.
 pub const MIN_ZONE_SIZE: usize = 32 * 1024;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::layout::{header, shard};
 use super::own::Grave;
 use super::scan::ScanPlace;
-use super::{StoreError, Zone};
+use super::{Comparisons, StoreError, Zone};
 use crate::record::{Millis, Record, Stamp, Version};
 
 /// Records and buckets in one hold of a shard's lock.
@@ -100,7 +100,7 @@ impl Zone {
         }
         let until = now.saturating_add(self.lapsed_retention());
         shard.bury(place, key, &met, &Grave::of(fields.stamp, fields.origin, until));
-        self.add(header::RETIRED);
+        self.add(header::RETIRED, 1);
         Ok(true)
     }
 
@@ -116,9 +116,20 @@ impl Zone {
         (half(0) << 64 | half(1)).to_le_bytes()
     }
 
+    /// A comparison with another node begins.
+    pub fn count_comparison_begun(&self) {
+        self.add(header::COMPARISONS_BEGUN, 1);
+    }
+
+    /// One came to its end; it was about so many records here.
+    pub fn count_comparison_ended(&self, records: u64) {
+        self.add(header::COMPARED, records);
+        self.add(header::COMPARISONS_ENDED, 1);
+    }
+
     /// A record that another node had and this one lacked was found by comparing, and is here now.
     pub fn count_mended(&self) {
-        self.add(header::MENDED);
+        self.add(header::MENDED, 1);
     }
 
     /// What this zone lacks at or below this stamp it may have given up for others, and doesn't ask for again. A zone
@@ -127,15 +138,23 @@ impl Zone {
         if self.evict { self.may_lack() } else { self.evicted_here() }
     }
 
-    fn add(&self, counter: usize) {
+    fn add(&self, counter: usize, n: u64) {
         if let Some(word) = self.region.word64(counter) {
-            word.fetch_add(1, Relaxed);
+            word.fetch_add(n, Relaxed);
         }
     }
 }
 
 /// For the figures of a zone.
 impl Zone {
+    pub(super) fn comparisons(&self) -> Comparisons {
+        Comparisons {
+            begun: self.region.load64(header::COMPARISONS_BEGUN, Relaxed),
+            ended: self.region.load64(header::COMPARISONS_ENDED, Relaxed),
+            records: self.region.load64(header::COMPARED, Relaxed),
+        }
+    }
+
     pub(super) fn mended(&self) -> u64 {
         self.region.load64(header::MENDED, Relaxed)
     }

@@ -138,6 +138,8 @@ pub struct Stats {
     pub clears: u64,
     /// Records and deletes of other nodes that were merged, what was loaded, and what was stamped anew.
     pub merged: u64,
+    /// What was compared with other nodes.
+    pub comparisons: Comparisons,
     /// Records that this zone lacked, and that comparing with another node brought.
     pub mended: u64,
     /// Records that comparing took away, as they were deleted elsewhere.
@@ -150,6 +152,17 @@ pub struct Stats {
     pub page_size: u64,
     /// Records not yet sent to some connected peer, as the agent last said.
     pub pending: u64,
+}
+
+/// Comparisons of a zone with another node's that this node asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Comparisons {
+    /// How many were begun.
+    pub begun: u64,
+    /// How many came to an end. The others are under way, or were given up: a session ended, or its peer didn't answer.
+    pub ended: u64,
+    /// Records here that those were about, each counted anew in each of them.
+    pub records: u64,
 }
 
 /// One size of block, for `/slabs`.
@@ -310,6 +323,7 @@ impl Zone {
             deletes: sum(shard::DELETES),
             clears: self.region.load64(header::CLEARS, Relaxed),
             merged: self.region.load64(header::MERGED, Relaxed),
+            comparisons: self.comparisons(),
             mended: self.mended(),
             retired: self.retired(),
             pages_used: (self.geometry.pages as u64).saturating_sub(free),

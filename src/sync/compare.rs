@@ -88,6 +88,8 @@ struct Round {
     suspects: HashSet<Vec<u8>>,
     brought: u64,
     retired: u64,
+    /// Records here that the digests are of.
+    compared: u64,
 }
 
 enum Phase {
@@ -207,6 +209,7 @@ impl Compare {
         let (until, ends) = (Stamp::at(behind.saturating_sub(margin)), before.saturating_add(margin));
         let (evicted, lacks) = (zone.evicted(), zone.lacks());
         let steady = self.left_out.replace(lacks.count) == Some(lacks.count);
+        zone.count_comparison_begun();
         write::compare(out, &Question { zone: number, round: self.round, seed, bits, until, ends, evicted });
         self.under_way = Some(Round {
             zone: number,
@@ -228,6 +231,7 @@ impl Compare {
             suspects: HashSet::new(),
             brought: 0,
             retired: 0,
+            compared: 0,
         });
         self.wait(cx);
     }
@@ -265,6 +269,7 @@ impl Compare {
     fn ask_for_versions(&mut self, cx: &mut Context<'_>, zone: &SyncZone, out: &mut Vec<u8>) {
         let Some(round) = self.under_way.as_mut() else { return };
         let ranges = round.digests.terms.ranges();
+        round.compared = round.digests.all.iter().map(|digest| u64::from(digest.count)).sum();
         let (mut asked, mut records) = (Vec::new(), 0);
         let mut last = self.next % ranges;
         for step in 0..ranges {
@@ -287,7 +292,7 @@ impl Compare {
             asked.push(last as u16);
         }
         if asked.is_empty() {
-            return self.end(cx, zone);
+            return self.complete(cx, zone);
         }
         self.next = last + 1;
         round.asked = vec![false; ranges];
@@ -378,7 +383,7 @@ impl Compare {
                 let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
                 cx.notes.add(NoteLevel::Notice, text);
             }
-            return self.end(cx, zone);
+            return self.complete(cx, zone);
         }
         let mut hashes: Vec<u64> = round.wanted.iter().copied().collect();
         hashes.sort_unstable();
@@ -418,8 +423,16 @@ impl Compare {
             && fetching
             && let Some(zone) = node.zones.get(self.index)
         {
-            self.end(cx, zone);
+            self.complete(cx, zone);
         }
+    }
+
+    /// All was answered.
+    fn complete(&mut self, cx: &mut Context<'_>, zone: &SyncZone) {
+        if let Some(round) = &self.under_way {
+            zone.zone.count_comparison_ended(round.compared);
+        }
+        self.end(cx, zone);
     }
 
     fn end(&mut self, cx: &mut Context<'_>, zone: &SyncZone) {

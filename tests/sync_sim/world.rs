@@ -10,7 +10,7 @@ use crate::link::{Link, Moved};
 use crate::node::{EPOCH, GIVES_UP, Numbers, SCARCE, SimNode, ZONES};
 use crate::rng::Rng;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
-use zonemesh::store::{Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written, Zone};
+use zonemesh::store::{Comparisons, Condition, Counted, Life, Limited, Missing, Rule, StoreError, Written, Zone};
 use zonemesh::sync::{Limits, Pull, Push, SessionError};
 
 /// Operations and faults that every seed has at least.
@@ -400,7 +400,7 @@ impl World {
     fn stays_well(&mut self) -> Result<(), String> {
         // What was begun before may still be on its way.
         self.pass(self.limits.timeout * 15)?;
-        let before = self.mended();
+        let (before, compared) = (self.mended(), self.compared());
         self.trace(|| "all is well now".into());
         let end = self.now + self.limits.timeout * 25;
         while self.now < end {
@@ -413,7 +413,23 @@ impl World {
         if self.lie.is_none() && after != before {
             return Err(format!("comparing mended {} records where nothing was wrong", after - before));
         }
+        // Who compares nothing mends nothing.
+        let rounds = compared.iter().zip(self.compared()).enumerate();
+        let idle = rounds.clone().find(|(_, (before, after))| after.ended <= before.ended);
+        if let Some((place, _)) = idle.filter(|_| self.lie.is_none()) {
+            let zones = self.zones().min(SCARCE);
+            return Err(format!("node {} ended no comparison of zone {}", place / zones, place % zones));
+        }
+        if self.lie.is_none() && rounds.clone().all(|(_, (before, after))| after.records == before.records) {
+            return Err("comparisons were about no record".into());
+        }
         Ok(())
+    }
+
+    /// What each node has compared, in its zones that have room.
+    fn compared(&self) -> Vec<Comparisons> {
+        let zones = self.nodes.iter().flat_map(|node| node.node.zones.iter().take(SCARCE));
+        zones.map(|zone| zone.zone.stats().comparisons).collect()
     }
 
     /// Of zones that have room.

@@ -16,6 +16,10 @@ pub const CLOSED: usize = 64;
 /// What this node wrote at or below this it may have written to other memory: later than that this one was made. Zero: it
 /// never had any.
 pub const BORN: usize = 72;
+/// Comparisons with other nodes that were begun here and that came to an end; and records here that they were about.
+pub const COMPARISONS_BEGUN: usize = 80;
+pub const COMPARISONS_ENDED: usize = 88;
+pub const COMPARED: usize = 96;
 /// Everything with a stamp at or below this was removed by emptying the zone.
 pub const CLEARED: usize = 128;
 /// While a full state is taken: records that came, and how many there are about (0: the donor didn't say).
