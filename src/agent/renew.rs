@@ -1,13 +1,14 @@
 //! Notices that the node's clock was ahead of its peers' and has been mended, and has what it wrote stamped anew.
 //!
-//! A clock that jumps back may be right now or wrong: the peers' clocks tell. As long as more of them hold with the stamps than
-//! with the clock nothing is done, and stamps go on from where they are. So they do where a zone has counters or limits (see
-//! [`Zone::can_renew`]): a node has one identity in all its zones.
+//! Whether that is so, the peers' clocks tell ([`crate::sync::clock`]). If they don't, nothing is done, and stamps go on from
+//! where they are. So they do where a zone has counters or limits (see [`Zone::can_renew`]): a node has one identity in all
+//! its zones.
 
 use super::hub::Hub;
 use super::{Cluster, now};
 use crate::record::Millis;
 use crate::store::{Control, Renewal, StoreError, Zone};
+use crate::sync::clock::{Clocks, Verdict};
 use crate::sync::{NoteLevel, SyncZone};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -54,66 +55,57 @@ impl<'a> Renewing<'a> {
         let identity = control.identity();
         // Somebody died in the midst of it.
         let is_half_done = control.is_renewing() || zones.iter().any(|sync| !sync.zone.is_of(identity));
-        let now = now();
-        let drift = cluster.node.limits.max_drift;
-        let clocks = self.hub.clocks();
-        // The latest that is right: who has it takes later stamps than others do.
-        let latest = clocks.iter().copied().filter(|clock| *clock <= now.saturating_add(drift)).fold(now, Millis::max);
-        let is_ahead = |zone: &Zone| zone.is_ahead(latest, drift);
-        self.seen = if zones.iter().any(|sync| is_ahead(&sync.zone)) { self.seen + 1 } else { 0 };
+        let peers = self.hub.clocks();
+        let clocks = Clocks { own: now(), peers: &peers, max_drift: cluster.node.limits.max_drift };
+        let verdict = clocks.judge(zones);
+        self.seen = if verdict == Verdict::Fine { 0 } else { self.seen + 1 };
         if self.seen == 0 && !is_half_done {
             (self.told, self.stays) = (false, false);
         }
-        let ahead = zones.iter().map(|sync| sync.zone.ahead(now)).max().unwrap_or(0);
         if self.stays {
             return;
         }
+        let (latest, behind) = (clocks.latest(), clocks.behind(zones));
         if is_half_done {
-            self.begin(cluster, latest, ahead);
-        } else if self.seen >= LOOKS && self.is_confirmed(&clocks, now, ahead, drift) {
-            match zones.iter().find(|sync| !sync.zone.can_renew()) {
-                Some(sync) => self.stay(ahead, &format!("zone \"{}\" has counters or limits", sync.name)),
-                None => self.begin(cluster, latest, ahead),
-            }
+            return self.begin(cluster, latest, behind);
+        }
+        match verdict {
+            Verdict::Mended if self.seen >= LOOKS => match zones.iter().find(|sync| !sync.zone.can_renew()) {
+                Some(sync) => self.stay(behind, &format!("zone \"{}\" has counters or limits", sync.name)),
+                None => self.begin(cluster, latest, behind),
+            },
+            Verdict::Wrong(peers) if self.seen >= LOOKS => self.go_on(behind, peers),
+            _ => {}
+        }
+    }
+
+    /// Goes on from the stamps that there are, and says so once.
+    fn go_on(&mut self, behind: Millis, peers: usize) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.hub.log.line(
+                NoteLevel::Warn,
+                format!(
+                    "this node's clock is {behind} ms behind its own last stamp, and the clocks of {peers} peers are not: \
+                     it goes on from that stamp; check the time service"
+                ),
+            );
         }
     }
 
     /// Goes on as before, and says why.
-    fn stay(&mut self, ahead: Millis, why: &str) {
+    fn stay(&mut self, behind: Millis, why: &str) {
         self.stays = true;
         self.hub.log.line(
             NoteLevel::Warn,
             format!(
-                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say, but \
+                "this node's clock is {behind} ms behind its own last stamp, and was mended, as its peers' clocks say, but \
                  {why}: nothing is stamped anew, and what is too far ahead of other nodes' clocks waits until they have caught up"
             ),
         );
     }
 
-    /// Whether the peers' clocks say the same as this node's.
-    fn is_confirmed(&mut self, clocks: &[Millis], now: Millis, ahead: Millis, drift: Millis) -> bool {
-        // Those that are far ahead of this one's don't say that it is right, whatever they say of the stamps.
-        let agrees = |clock: Millis| {
-            clock <= now.saturating_add(drift) && clock.saturating_add(drift) < now.saturating_add(ahead)
-        };
-        let with = clocks.iter().filter(|clock| agrees(**clock)).count();
-        let against = clocks.len() - with;
-        // This node's own clock counts, too. With nobody there, nothing is lost by waiting.
-        let confirmed = with > 0 && with + 1 > against;
-        if !confirmed && against > 0 && !std::mem::replace(&mut self.told, true) {
-            self.hub.log.line(
-                NoteLevel::Warn,
-                format!(
-                    "this node's clock is {ahead} ms behind its own last stamp, and the clocks of {against} peers are not: \
-                     it goes on from that stamp; check the time service"
-                ),
-            );
-        }
-        confirmed
-    }
-
     /// `clock`: the latest that is right.
-    fn begin(&mut self, cluster: &Cluster, clock: Millis, ahead: Millis) {
+    fn begin(&mut self, cluster: &Cluster, clock: Millis, behind: Millis) {
         let control = &self.hub.control;
         let goes_on = control.is_renewing();
         let zones = &cluster.node.zones;
@@ -121,14 +113,14 @@ impl<'a> Renewing<'a> {
         // Before sessions end for it.
         let is_full = |sync: &&SyncZone| matches!(sync.zone.expect_identity(identity), Err(StoreError::NoMemory));
         if let Some(full) = zones.iter().find(is_full).filter(|_| !goes_on) {
-            return self.stay(ahead, &format!("zone \"{}\" has no room to note another identity", full.name));
+            return self.stay(behind, &format!("zone \"{}\" has no room to note another identity", full.name));
         }
         let identity = control.begin_renewal(identity);
         let why = if goes_on {
             "an agent died while it stamped anew what was from the future".into()
         } else {
             format!(
-                "this node's clock is {ahead} ms behind its own last stamp, and was mended, as its peers' clocks say"
+                "this node's clock is {behind} ms behind its own last stamp, and was mended, as its peers' clocks say"
             )
         };
         self.hub.log.line(

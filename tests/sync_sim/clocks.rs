@@ -5,6 +5,7 @@ use crate::world::World;
 use std::collections::BTreeMap;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
 use zonemesh::store::{Renewal, ScanPlace};
+use zonemesh::sync::clock::{Clocks, Verdict};
 
 /// The version of each key of a zone, tombstones too.
 pub type Versions = BTreeMap<Vec<u8>, Version>;
@@ -41,15 +42,16 @@ impl World {
             return;
         }
         for at in 0..self.nodes.len() {
-            let (clock, drift) = (self.nodes[at].clock(self.now), self.limits.max_drift);
-            let is_ahead = |by| (0..self.zones()).any(|zone| self.nodes[at].zone(zone).is_ahead(by, drift));
-            if !is_ahead(clock) || !self.nodes[at].has_agent(self.now) {
+            let (own, max_drift) = (self.nodes[at].clock(self.now), self.limits.max_drift);
+            let zones = self.nodes[at].node.zones.clone();
+            // Hardly ever there is anything to ask the others about.
+            if !zones.iter().any(|sync| sync.zone.is_ahead(own, max_drift)) || !self.nodes[at].has_agent(self.now) {
                 continue;
             }
-            let clocks = self.clocks_of_peers(at);
-            let latest = clocks.iter().copied().filter(|other| *other <= clock + drift).fold(clock, Millis::max);
-            if is_ahead(latest) && self.is_confirmed(at, &clocks, clock) {
-                self.renew_node(at, clock, Renewal::latest(latest, drift));
+            let peers = self.clocks_of_peers(at);
+            let clocks = Clocks { own, peers: &peers, max_drift };
+            if clocks.judge(&zones) == Verdict::Mended {
+                self.renew_node(at, own, Renewal::latest(clocks.latest(), max_drift));
             }
         }
     }
@@ -63,15 +65,6 @@ impl World {
             })
         };
         (0..self.nodes.len()).filter(reached).map(|to| self.nodes[to].clock(self.now)).collect()
-    }
-
-    /// As `agent/renew.rs` asks the peers.
-    fn is_confirmed(&self, at: usize, clocks: &[Millis], clock: Millis) -> bool {
-        let ahead = (0..self.zones()).map(|zone| self.nodes[at].zone(zone).ahead(clock)).max().unwrap_or(0);
-        let drift = self.limits.max_drift;
-        let agrees = |other: Millis| other <= clock + drift && other + drift < clock + ahead;
-        let with = clocks.iter().filter(|other| agrees(**other)).count();
-        with > 0 && with + 1 > clocks.len() - with
     }
 
     fn renew_node(&mut self, at: usize, clock: Millis, latest: Stamp) {

@@ -1,6 +1,7 @@
 //! Tests of the protocol below the simulator (`tests/sync_sim`): the wire, one pair of sessions, hostile peers.
 
 mod busy;
+mod clock;
 mod compare;
 mod hostile;
 mod pair;
