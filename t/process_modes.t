@@ -103,6 +103,29 @@ for (
     ok(defined $node->quit, 'without a master: ends when told to');
 }
 
+# Without a master, a request that began with the last configuration reads what that had.
+{
+    my $gone = "keyval_zone zone=gone:1m sync; keyval \$arg_key \$gone zone=gone; server { listen 127.0.0.1:%%OLD%%;
+        location / { return 200 \"has \$gone.\"; } }\n";
+    my $node = other(name => 'forgetful', single => 1, main => 'master_process off;', stream => stream($peer),
+        http => "$gone$http", vars => { OLD => port() })->start;
+    $node->add('gone', 'key', 'v');
+    my $client = tcp($node->{vars}{OLD});
+    my $read = sub {
+        print {$client} "GET /?key=key HTTP/1.1\r\nHost: x\r\n\r\n";
+        my $answer = '';
+        while ($answer !~ /\r\n\r\nhas.*\./ && sysread $client, $answer, 4096, length $answer) { }
+        return $answer;
+    };
+    like($read->(), qr/has v\./, 'without a master: a variable reads a zone');
+    my @before = $node->grep_log(qr/connected to node/);
+    $node->configure(http => $http);
+    $node->signal('HUP');
+    ok(scalar $node->wait_log(qr/connected to node/, 5, scalar @before), '... which a reload takes away');
+    like($read->(), qr/has v\./, '... and a connection of before still reads');
+    ok(defined $node->quit, '... and the process ends when told to');
+}
+
 # Without a master nobody replaces a process whose helper thread hangs: it is said once. A reload waits for the thread, which may
 # still write to a zone that goes.
 SKIP: {

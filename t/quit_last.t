@@ -107,6 +107,24 @@ for my $signal ('QUIT', 'TERM') {
     $second->stop;
 }
 
+# One in a worker of the configuration before, which outlives all workers of the one in force.
+{
+    my ($first, $second, $file) = nodes();
+    $first->add('one', 'first', 'v');
+    my $old = $first->agent_worker;
+    my $slow = slow_request($first);
+    $first->signal('HUP');
+    my $agent = wait_for(sub { my $now = $first->agent_worker; $now && $now != $old && $now }, 10);
+    ok($agent, 'a slow request of before a reload: others have taken over');
+    $first->signal('QUIT');
+    ok(wait_for(sub { gone($agent) }, 15), '... and are gone');
+    like(end_request($slow), qr/ 201 /, '... and the request is done');
+    ok(wait_for(sub { $first->ended }, 15), '... and the node ends');
+    is($second->keyvals('one')->{slow}, 'done', '... what it wrote is on the other node');
+    is(filed($file, 'slow'), 'done', '... and in the state file');
+    $second->stop;
+}
+
 # One that ends while that one writes its state file, when all was sent.
 SKIP: {
     my ($first, $second, $file) = nodes();

@@ -178,6 +178,7 @@ unsafe extern "C" fn init_module(cycle: *mut sys::ngx_cycle_t) -> sys::ngx_int_t
         unsafe {
             let Some(main) = MainConf::of_mut(cycle) else { return OK };
             process::reconfiguring();
+            shm::removed::keep(cycle);
             let result = main.complete().and_then(|()| match main.control() {
                 Some(control) => wake::prepare(control).map_err(|error| format!("eventfd: {error}")),
                 None => Ok(()),

@@ -5,6 +5,7 @@
 //! that the next configuration takes the address over from the last.
 
 mod figures;
+pub mod removed;
 pub mod resize;
 pub mod state;
 pub mod tallies;
@@ -81,6 +82,11 @@ pub fn add_keyval(conf: &Conf, zone: *mut KeyvalZone) -> Result<(), Fault> {
 
 fn tag(of: &'static u8) -> *mut c_void {
     (&raw const *of).cast_mut().cast()
+}
+
+/// Whether a shared zone has been made by this module.
+fn is_ours(zone: &sys::ngx_shm_zone_t) -> bool {
+    [&CONTROL_TAG, &KEYVAL_TAG].iter().any(|of| zone.tag == tag(of)) || tallies::is_one(zone)
 }
 
 /// Whether a shared zone is one of ours, and then which.

@@ -3,7 +3,8 @@
 //! When nginx quits, the worker with the helper thread waits for the others, so that what they still write leaves too. One that
 //! takes longer writes when that is over; and right after a reload, or a failure, there may be no helper thread of the
 //! configuration in force at all. So each worker says that it has gone, and then looks whether it was the last: if something is
-//! left, it takes the lease, and starts a helper thread that only finishes.
+//! left, it takes the lease, and starts a helper thread that only finishes. A worker of an older configuration whose request took
+//! so long that nobody of the one in force is left does that for them.
 
 use super::{MARGIN, Worker, names};
 use crate::nginx::conf::main::MainConf;
@@ -57,7 +58,17 @@ impl Worker {
         let left = self.control.worker_leave(self.generation);
         // SAFETY: the configuration in force, for the time of this call.
         if let Some(main) = unsafe { MainConf::current() }.filter(|_| left == 0) {
+            self.stand_in(main);
             self.see_to_the_rest(main, patience);
+        }
+    }
+
+    /// The last worker of all may serve an older configuration. Once a node has finished nobody comes after it. Where a zone has
+    /// other memory in the configuration in force, that can't be reached from here.
+    fn stand_in(&mut self, main: &MainConf) {
+        let in_force = self.control.generation();
+        if self.control.has_finished(in_force) && main.all_zones().all(|zone| !zone.is_handed_over()) {
+            self.generation = in_force;
         }
     }
 
@@ -82,7 +93,7 @@ impl Worker {
         self.join(patience.flush.max(patience.states) + MARGIN);
     }
 
-    /// The last worker of the configuration in force does what no helper thread has done.
+    /// The last worker does what no helper thread has done.
     fn see_to_the_rest(&mut self, main: &MainConf, patience: &Patience) {
         let until = Instant::now() + patience.lease;
         // A thread of this worker that doesn't end has the lease.
