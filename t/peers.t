@@ -31,7 +31,7 @@ my $time = qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
     like($it->{certificate}{expires}, $time, '... and its end');
     cmp_ok($it->{bytes_out}, '>', 5_000, 'bytes that were sent');
     cmp_ok($it->{$_}, '>', 0, $_) for qw(bytes_in msgs_in msgs_out round_trip);
-    cmp_ok(abs $it->{clock_offset}, '<', 1_000, 'one clock: no offset');
+    like($it->{clock_offset}, qr/^-?\d{1,3}$/, 'one clock: no offset to speak of');
     is($it->{records_pending}, 0, 'nothing waits');
     is_deeply($it->{refused}, [], 'the zones are the same');
     eventually { peer($second, $first)->{inbound}{bytes_in} > 5_000 } 'the other node shows what came';

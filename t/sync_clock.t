@@ -1,11 +1,12 @@
 # A node whose own stamps are ahead of its clock, and of those of the others: it goes on as another node, and what it had written
-# reaches everybody. Nobody can set a clock for one nginx alone, so its stamps come from a state file that a clock an hour
-# ahead has written.
+# reaches everybody. First from a state file that a clock an hour ahead has written; then by clocks that jump while nginx runs, also
+# wrongly.
 
 use FindBin;
 use lib "$FindBin::Bin/lib";
 use Time::HiRes;
 use ZoneMesh;
+use ZoneMesh::Clock;
 use ZoneMesh::Cluster;
 
 my @nodes = my ($first, $second, $third) =
@@ -62,6 +63,8 @@ my ($wrong, $right) = cluster(
     not_started => 1,
 );
 $_->worker_folder('state') for $wrong, $right;
+# Its peer's clock can be set, where there is a library for that.
+my $clock = ZoneMesh::Clock->new($right);
 $wrong->write_file('state/one.json', qq({\n"ahead":{"value":"of the future","version":"$ahead.$of"}\n}\n));
 $_->start for $wrong, $right;
 ok(scalar $wrong->wait_log(qr/was mended, as its peers' clocks say, but zone "sums" has counters or limits: nothing is stamped anew/, 20),
@@ -69,9 +72,89 @@ ok(scalar $wrong->wait_log(qr/was mended, as its peers' clocks say, but zone "su
 $wrong->add('sums', 'k', '5');
 everywhere_is([ $wrong, $right ], sub { $_[0]->keyvals('sums')->{k} }, '5', 'what is added there is everywhere');
 is($wrong->keyvals('one')->{ahead}, 'of the future', 'it has what it had');
-is($right->keyvals('one')->{ahead}, undef,           '... and others take it when its time has come');
+is($right->keyvals('one')->{ahead}, undef,           '... and others wait with it');
 my $text = $wrong->log_text;
 is(scalar(() = $text =~ /nothing is stamped anew/g), 1, 'it has said it once');
 unlike($text, qr/it goes on as node/, '... and is the node that it was');
+SKIP: {
+    skip(ZoneMesh::Clock->why_not, 1) unless $clock;
+    $clock->set(3_700);
+    everywhere([ $wrong, $right ], 'ahead', 'of the future', '... until its time has come: they take it then', 20);
+}
+$_->stop for @nodes, $wrong, $right;
+
+# A clock that jumps while nginx runs, among three.
+SKIP: {
+    my $sync = "$ZoneMesh::Cluster::QUICK zone_sync_max_drift 2s;";
+    my ($first, $second, $third) = my @nodes = cluster(3, sync => $sync, not_started => 1);
+    my $clock = ZoneMesh::Clock->new($first, 60) or skip(ZoneMesh::Clock->why_not, 1);
+    $_->start for @nodes;
+    connected(2, @nodes);
+
+    # A minute ahead.
+    ok(scalar $_->wait_log(qr/\[warn\].*the peer's clock is (?:59|60)\d{3} ms ahead; records more than 2000 ms ahead of a node's clock are refused \(zone_sync_max_drift\)/),
+        'a minute ahead: ' . $_->name . ' says that its peer is ahead') or diag($_->tail(10))
+        for $second, $third;
+    ok(scalar $first->wait_log(qr/\[warn\].*the peer's clock is (?:59|60)\d{3} ms behind; /), '... and the node itself that its peers are behind') or diag($first->tail(10));
+    eventually { offset_is($second, $first, 60) && offset_is($first, $second, -60) && offset_is($second, $third, 0) }
+        '... API and metrics show how far clocks are apart' or diag($second->get('/api/9/zonemesh/peers')->body);
+    is($first->add('one', 'ahead', 'v'), 201, '... what it writes');
+    for my $node ($second, $third) {
+        eventually { future($node) > 0 } '... is refused and counted on ' . $node->name;
+        ok(scalar $node->wait_log(qr/\[warn\].*zone "one": 1 records of node [0-9a-f]{16} are more than 2000 ms ahead of this node's clock and are refused for now/),
+            '... as the log says') or diag($node->tail(10));
+        is($node->keyvals('one')->{ahead}, undef, '... and is not there');
+    }
+    is(future($first), 0, '... it has refused nothing itself');
+    $second->add('one', 'in time', 'v');
+    everywhere(\@nodes, 'in time', 'v', '... and takes what others write');
+    unlike($first->log_text, qr/behind its own last stamp/, '... and finds nothing wrong with its own stamps');
+
+    # Mended.
+    $clock->set(0);
+    ok(scalar $first->wait_log(qr/\[warn\].*this node's clock is \d+ ms behind its own last stamp, and was mended, as its peers' clocks say: it goes on as node/, 20),
+        'mended: it goes on as another node') or diag($first->tail(20));
+    everywhere(\@nodes, 'ahead', 'v', '... and what was refused is everywhere', 20);
+    connected(2, @nodes);
+    eventually { offset_is($second, $first, 0) && offset_is($first, $second, 0) } '... the offsets are gone';
+
+    # Back by a minute, and wrongly so: it is the clocks of the others that are where its stamps are.
+    my $refused = future($first);
+    $clock->set(-60);
+    ok(scalar $first->wait_log(qr/\[warn\].*this node's clock is (?:5\d|60)\d{3} ms behind its own last stamp, and the clocks of 2 peers are not: it goes on from that stamp; check the time service/, 20),
+        'a minute behind: it says that the clock is wrong') or diag($first->tail(20));
+    is($first->change('one', 'ahead', 'written behind'), 204, '... it goes on from its last stamp');
+    everywhere(\@nodes, 'ahead', 'written behind', '... which others take as later than what they had');
+    eventually { offset_is($second, $first, -60) && offset_is($first, $second, 60) } '... the offsets show it';
+    $third->add('one', 'by others', 'v');
+    everywhere([$second], 'by others', 'v', '... and what others write');
+    eventually { future($first) > $refused } '... it refuses as from the future';
+    is($first->keyvals('one')->{'by others'}, undef, '... and does not show');
+    $clock->set(0);
+    everywhere(\@nodes, 'by others', 'v', 'mended: it is there', 20);
+    same_everywhere(\@nodes, 'one', '... and all are the same');
+    is(scalar(() = $first->log_text =~ /it goes on as node/g), 1, '... it was right once, and became another node once');
+    is(scalar(() = $first->log_text =~ /are not: it goes on from that stamp/g), 1, '... and was wrong once');
+    unlike($_->log_text, qr/behind its own last stamp/, $_->name . ' has never doubted its own clock') for $second, $third;
+}
 
 done_testing;
+
+# Records that a zone refused as they came from the future, by the API; the metrics say the same.
+sub future {
+    my ($node) = @_;
+    my $shown = $node->get('/api/9/zonemesh/zones/one')->json->{future};
+    my ($counted) = $node->get('/api/9/zonemesh/metrics')->body =~ /^zonemesh_zone_future_total\{zone="one"\} (\d+)$/m;
+    die "future: $shown by the API, then $counted by the metrics" if $counted < $shown;
+    return $shown;
+}
+
+# Whether a node shows that another's clock is so many seconds ahead of its own, give or take one, by the API and the metrics.
+sub offset_is {
+    my ($node, $other, $seconds) = @_;
+    my $address = '127.0.0.1:' . $other->sync;
+    my ($peer) = grep { $_->{address} eq $address } @{ $node->get('/api/9/zonemesh/peers')->json };
+    my ($counted) = $node->get('/api/9/zonemesh/metrics')->body =~ /^zonemesh_sync_peer_clock_offset_seconds\{peer="\Q$address\E"\} (\S+)$/m;
+    return 0 unless defined $peer->{clock_offset} && defined $counted;
+    return abs($peer->{clock_offset} / 1_000 - $seconds) < 1 && abs($counted - $seconds) < 1;
+}

@@ -38,12 +38,13 @@ config_works(server('zone_sync; zone_sync_server localhost:9000;'), 'a name, res
 config_works({ http => '', stream => "server { $listen zone_sync; $peer }" }, 'no zone to share');
 config_works(
     server("zone_sync; zone_sync_server 127.0.0.1:%%SYNC%%; $peer zone_sync_buffers 16 8k; zone_sync_recv_buffer_size 64k;
-        zone_sync_connect_retry_interval 2s; zone_sync_connect_timeout 3s; zone_sync_interval 10ms; zone_sync_timeout 4s;"),
+        zone_sync_connect_retry_interval 2s; zone_sync_connect_timeout 3s; zone_sync_interval 10ms; zone_sync_timeout 4s;
+        zone_sync_max_drift 2s;"),
     'sizes and times, in the server'
 );
 config_works(
     server("zone_sync; $peer", 'zone_sync_buffers 16 8k; zone_sync_recv_buffer_size 64k; zone_sync_connect_retry_interval 2s;
-        zone_sync_connect_timeout 3s; zone_sync_interval 1s; zone_sync_timeout 4s; zone_sync_ssl off;'),
+        zone_sync_connect_timeout 3s; zone_sync_interval 1s; zone_sync_timeout 4s; zone_sync_max_drift 500ms; zone_sync_ssl off;'),
     'sizes and times, in stream'
 );
 my $tls = "zone_sync_ssl on; zone_sync_ssl_certificate $certificate; zone_sync_ssl_certificate_key $key;";
@@ -113,6 +114,7 @@ for (
     [ "zone_sync; $peer zone_sync_recv_buffer_size x;", 'a bad size',   qr/zone_sync_recv_buffer_size/ ],
     [ "zone_sync; $peer zone_sync_timeout never;", 'a bad time',        qr/zone_sync_timeout/ ],
     [ "zone_sync; $peer zone_sync_timeout 1s; zone_sync_timeout 2s;", 'a directive twice', qr/"zone_sync_timeout" .*duplicate/ ],
+    [ "zone_sync; $peer zone_sync_max_drift x;",   'a bad time',        qr/zone_sync_max_drift/ ],
     [ "zone_sync; $peer zone_sync_interval x;",    'a bad time',        qr/zone_sync_interval/ ],
     [ "zone_sync; $peer zone_sync_connect_timeout x;", 'a bad time',    qr/zone_sync_connect_timeout/ ],
     [ "zone_sync; $peer zone_sync_connect_retry_interval x;", 'a bad time', qr/zone_sync_connect_retry_interval/ ],

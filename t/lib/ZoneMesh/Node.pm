@@ -15,6 +15,7 @@ package ZoneMesh::Node;
 #   vars             {name => text} for other marks %%NAME%%; %%PREFIX%% is always there
 #   host             where its API listens (default 127.0.0.1)
 #   net              code that runs other code in the network that this node is to live in (ZoneMesh::Net)
+#   env              {NAME => text} of environment variables to start it with (nginx keeps those that `main` names in `env`)
 #   name             for messages
 # A mark that nothing fills is an error.
 
@@ -175,6 +176,7 @@ sub start {
         open STDOUT, '>>', $self->prefix . '/logs/stdout';
         open STDERR, '>>', $self->prefix . '/logs/stdout';
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP PIPE);
+        %ENV = (%ENV, %{ $self->{env} // {} });
         $self->in_net(sub { exec $self->command or POSIX::_exit(127) });
     }
     $self->{pid} = $pid;
