@@ -23,7 +23,7 @@ use super::layout::{header, shard};
 use super::origins::ANEW;
 use super::scan::ScanPlace;
 use super::shard::Shard;
-use super::{StoreError, Zone};
+use super::{Rule, StoreError, Zone};
 use crate::record::{Identity, Millis, Role, Stamp};
 
 /// A clock may be set back by less than this, milliseconds, whatever is allowed between nodes.
@@ -134,7 +134,7 @@ impl Renewal {
                 let mut renewed = 0;
                 let next = zone.each_stamp(*place, |shard, fields, at| {
                     let unsettled = fields.unsettled || *unsettled;
-                    if fields.stamp > latest {
+                    if fields.stamp > latest && Rule::Renewed.holds() {
                         // What was added to what was set: it has to come after that.
                         let later = if zone.is_part(at, fields) { 2 } else { 1 };
                         let stamp = Stamp(latest.0.saturating_add(later));

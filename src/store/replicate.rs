@@ -129,7 +129,7 @@ impl Zone {
         };
         let place = self.place(record.key);
         let shard = self.shard(place.shard)?;
-        if record.version.stamp.millis() > now.saturating_add(max_drift) {
+        if is_ahead(record.version.stamp, now, max_drift) {
             shard.bump(shard::FUTURE);
             return Ok(Applied::Future);
         }
@@ -278,7 +278,7 @@ impl Zone {
     ///
     /// None today; `Busy` may come.
     pub fn apply_clear(&self, stamp: Stamp, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
-        if stamp.millis() > now.saturating_add(max_drift) {
+        if is_ahead(stamp, now, max_drift) {
             return Ok(Applied::Future);
         }
         if stamp <= self.cleared() {
@@ -389,6 +389,11 @@ impl Zone {
     }
 }
 
+/// Whether a stamp is too far ahead of this node's clock to be taken.
+fn is_ahead(stamp: Stamp, now: Millis, max_drift: Millis) -> bool {
+    stamp.millis() > now.saturating_add(max_drift) && Rule::Ahead.holds()
+}
+
 impl Shard<'_> {
     /// Whether what was met has this version.
     fn is_of(&self, met: &Met, version: Version) -> bool {
@@ -401,7 +406,7 @@ impl Shard<'_> {
         let Some(origin) = self.zone.origin_identity(fields.origin) else { return true };
         let version = Version { stamp: fields.stamp, origin };
         if version != record.version {
-            return record.version > version;
+            return record.version > version || !Rule::Later.holds();
         }
         if self.zone.matching == Matching::Limit {
             // Its writer changes it in place, and tells that with the next version.

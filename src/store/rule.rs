@@ -47,6 +47,16 @@ rules! {
     OneEntry,
     /// No more frames are made than the caller asks for.
     Budget,
+    /// Of two versions of a key the later one stays.
+    Later,
+    /// What is too far ahead of this node's clock isn't taken.
+    Ahead,
+    /// When a clock is mended, what it had stamped of the future is stamped anew.
+    Renewed,
+    /// What ends in a zone that is shared leaves a tombstone.
+    Ended,
+    /// What may still be on its way isn't compared, nor what is about to end.
+    Young,
     /// Who takes a bucket with what third nodes have admitted knows that it did.
     Taken,
 }

@@ -98,7 +98,7 @@ impl Zone {
 
     /// Whether a record that ends leaves a tombstone. State files know of its end, unless they haven't got it yet.
     fn end_leaves_tombstone(&self, fields: &Fields) -> bool {
-        self.is_sync() || self.is_watched() || self.trail_may_lack(fields)
+        (self.is_sync() && Rule::Ended.holds()) || self.is_watched() || self.trail_may_lack(fields)
     }
 
     /// How long there is nothing to take away, of what is there now, in milliseconds.

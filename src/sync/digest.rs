@@ -5,7 +5,7 @@
 
 use super::message::MAX_RANGE_BITS;
 use crate::record::{Millis, Stamp, Version};
-use crate::store::{Hasher, ScanPlace, StoreError, Surveyed, Zone};
+use crate::store::{Hasher, Rule, ScanPlace, StoreError, Surveyed, Zone};
 
 /// What is compared, and how.
 #[derive(Clone, Copy)]
@@ -49,10 +49,8 @@ impl Terms {
     /// Whether both nodes should have this record, if they are well.
     pub fn settled(&self, record: &Surveyed<'_>) -> bool {
         let stamp = record.version.stamp;
-        !record.tombstone
-            && stamp <= self.until
-            && stamp > self.floor
-            && record.expires.is_none_or(|end| end > self.ends)
+        let is_young = stamp > self.until || record.expires.is_some_and(|end| end <= self.ends);
+        !record.tombstone && stamp > self.floor && !(is_young && Rule::Young.holds())
     }
 
     fn sum(&self, hash: u64, version: Version) -> u64 {

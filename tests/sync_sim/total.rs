@@ -85,9 +85,17 @@ impl Total {
             counts.renewals
         );
         println!(
-            "simulator: zones that had found no room were whole again in {} seeds; nodes that joined were sent {} bytes of \
+            "simulator: zones that had found no room were whole again in {} seeds; where all was well comparing found nothing in {}; \
+             {} nodes joined, {} of them fifty others, and were sent {} bytes of \
              records, where {} are a copy; {} nodes that were long gone gave way to others; {} writes of nodes that lost their memory were with others",
-            counts.recovered, counts.joined.1, counts.joined.0, counts.given_up, counts.inherited
+            counts.recovered,
+            counts.well,
+            counts.joins.0,
+            counts.joins.1,
+            counts.joined.1,
+            counts.joined.0,
+            counts.given_up,
+            counts.inherited
         );
         let frames = FRAME_NAMES.iter().zip(counts.moved.frames);
         let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();

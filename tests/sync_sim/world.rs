@@ -22,6 +22,8 @@ const PATIENCE: Millis = 180_000;
 pub const HARD: (u64, u64) = (4, 3);
 /// One of so many seeds, this one of them, has fifty nodes.
 pub const LARGE: (u64, u64) = (100, 99);
+/// In one of so many seeds, this one of them, a node may join fifty others.
+const JOINS_LARGE: (u64, u64) = (500, 499);
 /// In one of so many seeds, this one of them, zones note almost as many nodes as they can, which are long gone.
 const CROWDED: (u64, u64) = (25, 7);
 const MOST_CROWDED: u64 = 100;
@@ -51,6 +53,10 @@ pub struct Counts {
     pub recovered: u64,
     /// A copy of the data, and what a node that joined was sent; bytes.
     pub joined: (u64, u64),
+    /// How often a node joined a settled cluster, and how often that was one of fifty.
+    pub joins: (u64, u64),
+    /// How often comparing was seen to find nothing where all is well.
+    pub well: u64,
     /// How often a node stamped anew what it had written with a clock that was ahead.
     pub renewals: u64,
     /// How many of the nodes that were long gone gave way to others in tables of origins.
@@ -72,6 +78,8 @@ impl Counts {
         self.mended += other.mended;
         self.recovered += other.recovered;
         self.joined = (self.joined.0 + other.joined.0, self.joined.1 + other.joined.1);
+        self.joins = (self.joins.0 + other.joins.0, self.joins.1 + other.joins.1);
+        self.well += other.well;
         self.renewals += other.renewals;
         self.given_up += other.given_up;
         self.inherited += other.inherited;
@@ -116,6 +124,7 @@ pub struct World {
     /// What a session has to send.
     out: Vec<u8>,
     hard: bool,
+    joins_large: bool,
     trace: bool,
 }
 
@@ -202,6 +211,7 @@ impl World {
             identities: size,
             crowd: 0,
             hard,
+            joins_large: seed % JOINS_LARGE.0 == JOINS_LARGE.1,
             trace,
             rng,
         };
@@ -299,10 +309,11 @@ impl World {
         self.counts.mended = self.mended();
         (0..self.nodes.len()).try_for_each(|at| self.vouches(at))?;
         self.recovers()?;
-        if self.is_well() && self.nodes.len() < 10 {
+        if self.is_well() {
             match self.rng.below(5) {
-                0 => self.stays_well()?,
-                1 => self.joins()?,
+                // In large clusters both take as long as a hundred other seeds.
+                0 if self.nodes.len() < 10 => self.stays_well()?,
+                1 if self.nodes.len() < 10 || self.joins_large => self.joins()?,
                 _ => {}
             }
         }
@@ -381,6 +392,7 @@ impl World {
         self.pass(self.limits.timeout * 5)?;
         let moved = self.counts.moved.data;
         self.counts.joined = (copy, moved);
+        self.counts.joins = (1, u64::from(self.nodes.len() >= 50));
         // What is to be said besides counts where there is little data. An origin that died while its clock was ahead left no position:
         // what it wrote is sent by each who relays something.
         if self.numbers.have_parts() && moved > copy * 6 / 5 + JOIN_EXTRA {
@@ -409,6 +421,7 @@ impl World {
             self.pass(pause)?;
             self.keep_up();
         }
+        self.counts.well += 1;
         let after = self.mended();
         if self.lie.is_none() && after != before {
             return Err(format!("comparing mended {} records where nothing was wrong", after - before));
