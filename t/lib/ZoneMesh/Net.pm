@@ -31,13 +31,18 @@ my $CLONE_NEWNET = 0x4000_0000;
 my $why_not = '';
 sub why_not { return $why_not }
 
-# Machines 1 to `count`; nothing if that can't be had here.
+# Machines 1 to `count`; nothing if namespaces can't be had here. All else that goes wrong is an error: nobody is to think that what
+# these tests show was shown.
 sub new {
     my ($class, $count) = @_;
     my $self = bless { owner => $$, count => $count, holders => [] }, $class;
-    return $self if eval { $self->build; 1 };
-    ($why_not = "no network namespaces here: $@") =~ s/\s+$//;
-    return;
+    if ($> != 0) {
+        $why_not = 'network namespaces take root';
+        return;
+    }
+    $self->make_networks or return;
+    $self->build;
+    return $self;
 }
 
 sub address { return "10.77.0.$_[1]" }
@@ -141,13 +146,27 @@ sub in_network_of {
     return wantarray ? @result : $result[0];
 }
 
+# One for the switch and one for each machine; false if the system refuses that.
+sub make_networks {
+    my ($self) = @_;
+    for (0 .. $self->{count}) {
+        my ($pid, $refused) = hold();
+        if ($pid) {
+            push @{ $self->{holders} }, $pid;
+            next if eval { in_network_of($pid, sub { 1 }) };
+            $refused = $@;
+        }
+        ($why_not = "no network namespaces here: $refused") =~ s/\s+$//;
+        return 0;
+    }
+    return 1;
+}
+
 sub build {
     my ($self) = @_;
-    die "it takes root\n" if $> != 0;
     for my $program (qw(ip nft)) {
-        die "$program is missing\n" unless grep { -x "$_/$program" } split /:/, "$ENV{PATH}:/usr/sbin:/sbin";
+        die "$program is missing: see scripts/packages.txt\n" unless grep { -x "$_/$program" } split /:/, "$ENV{PATH}:/usr/sbin:/sbin";
     }
-    $self->{holders} = [ map { hold() } 0 .. $self->{count} ];
     $self->in_switch(sub { run(qw(ip link add switch type bridge)); run(qw(ip link set switch up)) });
     for my $n (1 .. $self->{count}) {
         my $pid = $self->{holders}[$n];
@@ -166,7 +185,7 @@ sub build {
     return;
 }
 
-# A process in a network of its own, for as long as this one lives.
+# A process in a network of its own, for as long as this one lives: (its number, or why there is none).
 sub hold {
     pipe my $reader, my $writer or die "pipe: $!\n";
     my $pid = fork // die "fork: $!\n";
@@ -184,7 +203,7 @@ sub hold {
     my $said = do { local $/; <$reader> } // '';
     return $pid if $said eq 'ok';
     waitpid $pid, 0;
-    die $said;
+    return (undef, $said);
 }
 
 sub call {
