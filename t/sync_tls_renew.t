@@ -63,14 +63,18 @@ for my $version (qw(TLSv1.2 TLSv1.3)) {
     for my $node (@nodes) { copy("$folder/" . $node->name . ".$_", "$folder/" . $node->name . "-live.$_") or die $! for qw(pem key) }
     for my $node (@nodes) {
         (my $stream = $node->{stream}) =~ s{/(node\d)\.(pem|key)}{/$1-live.$2}g;
-        $node->configure(stream => $stream)->start;
+        $stream =~ s{zone_sync;}{zone_sync; access_log logs/sessions serial;} or die 'no zone_sync';
+        $node->configure(stream => "log_format serial '\$ssl_client_serial'; $stream")->start;
     }
     connected(1, @nodes);
     $first->add('one', 'before', 'v');
     everywhere(\@nodes, 'before', 'v', 'before the renewal');
     my $end = sub { my ($node) = @_; my ($other) = grep { $_ != $node } @nodes; return peer($other, $node)->{certificate}{expires} };
     my %before = map { ($_->name => $end->($_)) } @nodes;
+    my $serial = sub { my ($file) = @_; return qx(openssl x509 -noout -serial -in '$file') =~ /^serial=(\w+)$/m ? $1 : die "$file has no serial number" };
     for my $node (@nodes) {
+        my ($other) = grep { $_ != $node } @nodes;
+        my $old = $serial->("$folder/" . $node->name . '-live.pem');
         my ($certificate, $key) = $ca->issue($node->name, ip => ['127.0.0.1'], days => 90);
         # By rename, as who renews does it: from 1.27.4 on nginx keeps what is in a file of the same inode and second over a reload.
         for ([ $certificate, 'pem' ], [ $key, 'key' ]) {
@@ -78,9 +82,17 @@ for my $version (qw(TLSv1.2 TLSv1.3)) {
             copy($from, "$live.new") && rename("$live.new", $live) or die $!;
         }
         is($node->add('one', 'during, ' . $node->name, 'v'), 201, $node->name . ': renewed, writes go on');
+        my $connected = qr/connected to node/;
+        my $before = $node->grep_log($connected);
         $node->reload;
         eventually { ($end->($node) // '') gt $before{ $node->name } } $node->name . ': the other node sees the new certificate', 10;
         everywhere(\@nodes, 'during, ' . $node->name, 'v', $node->name . ': ... nothing is lost');
+        # What the node shows when it dials: the other one writes it down when the session ends.
+        ok(scalar $node->wait_log($connected, 10, $before) > $before, $node->name . ': it dials the other node again');
+        eventually { grep { $_ eq $old } sessions($other) } $node->name . ': ... whom it had shown the old certificate', 10;
+        ok(!grep({ $_ eq $serial->($certificate) } sessions($other)), $node->name . ': ... and not the new one');
+        $node->reload;
+        eventually { grep { $_ eq $serial->($certificate) } sessions($other) } $node->name . ': ... and which sees the new one then', 10;
     }
     connected(1, @nodes);
     # A connection may meet a worker that is about to end, and be closed without a word; refused for its certificate it is not.
