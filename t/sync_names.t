@@ -8,7 +8,8 @@ use ZoneMesh::Dns;
 
 use IO::Socket::IP;
 
-my $dns = ZoneMesh::Dns->new->start;
+# Its answers are good for an hour, had nodes not another limit (`valid=`).
+my $dns = ZoneMesh::Dns->new->ttl(3_600)->start;
 my $port = port();
 my $ca   = authority();
 
@@ -84,15 +85,26 @@ allow_log(qr/worker process \d+ exited on signal 9/);
 $first->kill_worker(wait_for(sub { $first->agent_worker }));
 $first->add('one', 'still unresolved', 'sent');
 everywhere([ $second, $third ], 'still unresolved', 'sent', '... as does the next worker when one is killed');
+my $late = member('127.0.0.16');
+my @said = $late->wait_log(qr/zone_sync_server mesh\.test:$port can't be resolved: /, 20);
+ok(scalar @said, 'a node that starts while it is silent says so');
+unlike($said[0] // '', qr/addresses known so far/, '... knows no addresses');
+is($late->add('one', 'alone', 'sent'), 201, '... and works alone');
 $dns->resume;
-connected(2, $first, $second, $third);
-pass('... and a node that was reloaded meanwhile finds the others again when it answers');
+$dns->set('mesh.test' => map { "127.0.0.$_" } 11, 12, 13, 16);
+connected(3, $first, $second, $third, $late);
+pass('when it answers again, all find the one that started meanwhile, and it finds them');
+everywhere([ $first, $second, $third ], 'alone', 'sent', '... and what it wrote is everywhere');
+is($late->get('/read?key=silence')->body, 'kept', '... as is there what others wrote');
 
 # The agent goes with its worker; the next one asks anew.
 $first->kill_worker($first->agent_worker);
-connected(2, $first, $second, $third);
+$dns->set('mesh.test' => '127.0.0.11', '127.0.0.12', '127.0.0.13');
+eventually_is { shown($first) } '127.0.0.11 127.0.0.12 127.0.0.13', 'names are followed by the next worker when one is killed';
+eventually_is { online($first) } 2, '... who leaves a node that was taken out';
+$late->stop;
 $first->add('one', 'after kill', 'yes');
-everywhere([ $second, $third ], 'after kill', 'yes', 'names are followed by the next worker when one is killed');
+everywhere([ $second, $third ], 'after kill', 'yes', '... and stays with the others');
 
 SKIP: {
     my $v6 = IO::Socket::IP->new(LocalAddr => '::1', LocalPort => $port, Listen => 1);

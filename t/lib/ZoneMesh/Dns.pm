@@ -5,7 +5,7 @@ package ZoneMesh::Dns;
 #     my $dns = ZoneMesh::Dns->new->start;
 #     $dns->set('mesh.test' => qw(127.0.0.11 127.0.0.12 ::1));    # all of its addresses; none: it doesn't exist
 #
-# Its names are those below .test, and below the domains that `new` is given. Answers are good for a second. Services, for `service=`:
+# Its names are those below .test, and below the domains that `new` is given. Answers are good for a second, or as many as `ttl` says. Services, for `service=`:
 #
 #     ZoneMesh::Dns->new->serve('_app._tcp.mesh.test', 'a.mesh.test', 8080)->start;
 
@@ -26,7 +26,7 @@ sub program { return (grep { -x } map { "$_/dnsmasq" } qw(/usr/sbin /usr/local/s
 sub new {
     my ($class, @domains) = @_;
     my $folder = File::Temp->newdir('zonemesh-dns-XXXXXX', TMPDIR => 1);
-    return bless { owner => $$, folder => $folder, port => ZoneMesh::port(), records => {}, domains => [ 'test', @domains ] }, $class;
+    return bless { owner => $$, folder => $folder, port => ZoneMesh::port(), records => {}, ttl => 1, domains => [ 'test', @domains ] }, $class;
 }
 
 sub port { return $_[0]{port} }
@@ -40,7 +40,7 @@ sub start {
         open STDIN,  '<', '/dev/null';
         open STDOUT, '>', "$self->{folder}/log";
         open STDERR, '>&', \*STDOUT;
-        exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts --local-ttl=1),
+        exec program(), qw(--keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts), "--local-ttl=$self->{ttl}",
             (map { "--local=/$_/" } @{ $self->{domains} }), @{ $self->{services} // [] },
             '--user=' . getpwuid($>), '--pid-file', '--log-facility=-', "--port=$self->{port}", qw(--listen-address=127.0.0.1 --bind-interfaces),
             "--addn-hosts=$self->{folder}/hosts"
@@ -63,6 +63,9 @@ sub set {
     ZoneMesh::wait_for(sub { $self->times_read > $before }, 20) or die 'dnsmasq does not read its names again: ' . $self->log;
     return $self;
 }
+
+# For how many seconds answers are good; before it starts.
+sub ttl { my ($self, $seconds) = @_; $self->{ttl} = $seconds; return $self }
 
 # Has a service on a host, at a port; before it starts.
 sub serve {
