@@ -58,7 +58,10 @@ use ZoneMesh::Wire;
     everywhere_is(\@nodes, sub { scalar keys %{ $_[0]->keyvals('one') } }, 1_500, 'a third one joins them', 10);
     ok(scalar $newcomer->wait_log(qr/\[notice\].*zone "one" has joined: the full state of node [0-9a-f]{16} is here \(1500 records in/), '... it says so');
     my $given = qr/\[notice\].*zone_sync peer 127\.0\.0\.1:@{[ $newcomer->sync ]}: zone "one": 1500 records of the full state were sent to it/;
-    eventually { 1 == grep { scalar $_->grep_log($given) } @others } '... and so does the one that gave it, which is one';
+    eventually { 1 == grep { scalar $_->grep_log($given) } @others } '... and so does the one that gave it';
+    # By then it has all of both, and has asked nobody for more.
+    eventually { $newcomer->get('/api/9/zonemesh/zones/one')->json->{comparisons}{ended} >= 2 } '... until it compares what it has with both', 15;
+    is(scalar(grep { scalar $_->grep_log($given) } @others), 1, '... no other one has given it as well');
     for my $node (@others) {
         ok(scalar $node->wait_log(qr/\[notice\].*zone_sync peer 127\.0\.0\.1:@{[ $newcomer->sync ]}: connected to node [0-9a-f]{16}/), $node->name . ' has logged the connection');
     }
