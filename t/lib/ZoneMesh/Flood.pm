@@ -8,7 +8,7 @@ package ZoneMesh::Flood;
 #
 # kind: silent     connects and says nothing
 #       half       sends the beginning of a hello, and then nothing
-#       drip       sends a hello, a byte each 0.2 s
+#       drip       sends a hello, a byte each 0.5 s
 #       handshake  begins a TLS handshake and leaves the server waiting for the rest of it
 #       hello      says a valid hello as a node never heard of, stays for 0.1 s (stays: other seconds), and goes
 # from_one: connections from one address, before the next has its turn (default: as many as an address may have ports for)
@@ -139,7 +139,7 @@ sub attack {
                 $done{longest} = $now - $one->{since} if $now - $one->{since} > $done{longest};
             }
             elsif ($kind eq 'hello' && $now - $one->{since} > $stays) { $is_over = 1 }
-            elsif ($kind eq 'drip' && $one->{said} < length $hello && $now - $one->{since} > 0.2 * $one->{said}) {
+            elsif ($kind eq 'drip' && $one->{said} < length $hello && $now - $one->{since} > 0.5 * $one->{said}) {
                 $done{sent} += syswrite($one->{socket}, substr $hello, $one->{said}++, 1) // 0;
             }
             delete $open{$fd} if $is_over;

@@ -22,7 +22,7 @@ my $PAUSE = 0.002;
 my @ATTACKS = (
     [ 'nothing said',                          'silent',    0, 10_000, 3_000 ],
     [ 'half a hello',                          'half',      0, 10_000, 3_000 ],
-    [ 'a hello, a byte each 0.2 s',            'drip',      0, 10_000, 3_000 ],
+    [ 'a hello, a byte each 0.5 s',            'drip',      0, 10_000, 3_000 ],
     [ 'valid hellos of ever new nodes',        'hello',     0, 1_000,  2_000 ],
     [ 'TLS: nothing said',                     'silent',    1, 10_000, 3_000 ],
     [ 'TLS: a handshake that is not gone on with', 'handshake', 1, 10_000, 3_000 ],
@@ -76,6 +76,7 @@ sub measured {
         my $deadline = time + $TIMEOUT;
         sleep 0.05 until $flood->status->{opened} >= $count || time > $deadline;
         my ($began, $from) = (time, $flood->status);
+        die "only $from->{opened} of $count connections ($kind) could be opened in $TIMEOUT s\n" if $from->{opened} < $count;
         my $kib = (memory($node) - $before) / ($from->{open} || 1);
         my ($p50_during, $p99_during) = latencies($node, $seconds);
         my $rate_then = ($flood->status->{opened} - $from->{opened}) / (time - $began);

@@ -197,7 +197,7 @@ sub page {
     }
     $out .= row('to reach', '', '', '1.0', '', '');
 
-    $out .= "\n### An empty server joins\n\nSeconds from starting the program until it has all records, and bytes on the wire with all headers. The others have run before, and are connected.\n\n"
+    $out .= "\n### An empty server joins\n\nSeconds from starting the program until it has all records, and bytes on the wire with all headers. The others have run before, and are connected. Redis always has one master and one replica: rows of 5 servers are divided by that time, too.\n\n"
         . row('records', 'servers', '', 'seconds', "times Redis's", 'bytes a record') . row(('---') x 6);
     for my $records (sort { $a <=> $b } keys %$join) {
         for my $nodes (sort keys %{ $join->{$records} }) {
