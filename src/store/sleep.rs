@@ -26,6 +26,11 @@ impl Control {
         self.put(SLEEPING, 0);
     }
 
+    /// Whether the agent sleeps, for who asks before looking whether there is a change.
+    pub fn is_asleep(&self) -> bool {
+        self.get(SLEEPING) == 1
+    }
+
     /// After a change: whether the caller has to write to the eventfd, as the agent sleeps and nobody woke it yet.
     pub fn must_wake(&self) -> bool {
         self.word(SLEEPING).is_some_and(|word| word.load(SeqCst) == 1 && word.swap(0, SeqCst) == 1)

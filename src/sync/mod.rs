@@ -55,6 +55,14 @@ pub struct Node {
     pub limits: Limits,
 }
 
+impl Node {
+    /// Whether the agent sleeps while there is something to send. Merging makes that, too: a bucket that has become so full that
+    /// others must know, and the end of a counter's part.
+    pub fn must_tell(&self) -> bool {
+        self.control.is_asleep() && self.zones.iter().any(|sync| sync.zone.is_dirty())
+    }
+}
+
 /// Times and sizes (from the zone_sync_* directives).
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

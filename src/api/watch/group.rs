@@ -39,7 +39,7 @@ pub struct Group {
     again: ShardMask,
     /// A round is wanted though nothing has changed.
     wanted: bool,
-    /// In this round everybody is told something.
+    /// Everybody is to be told something, in this round or the next.
     heartbeat: bool,
     rest_until: Millis,
     /// Shards whose locks didn't come free, and until when they are let alone. No position is told meanwhile.
@@ -147,7 +147,7 @@ impl Group {
         self.zone.watch_until(now.saturating_add(WATCHED_FOR));
     }
 
-    /// Everybody gets a sign of life, and a position that is of now.
+    /// Everybody gets a sign of life, and, unless a shard is stuck, a position that is of now.
     pub fn beat(&mut self) {
         self.wanted = true;
         self.heartbeat = true;
@@ -195,6 +195,7 @@ impl Group {
                 }
             }
             if self.todo != 0 {
+                self.show_life();
                 return Next::At(self.aside_until);
             }
             self.complete(now);
@@ -242,6 +243,17 @@ impl Group {
             }
         }
         self.position = Some(position);
+    }
+
+    /// The sign of life doesn't wait for a shard that is stuck, of which no position could tell.
+    fn show_life(&mut self) {
+        if !std::mem::take(&mut self.heartbeat) {
+            return;
+        }
+        for watcher in self.watchers.values_mut().filter(|watcher| !watcher.is_full()) {
+            watcher.out.extend_from_slice(event::HEARTBEAT);
+            watcher.poke();
+        }
     }
 
     /// Walks on in one shard, one hold of its lock.

@@ -341,6 +341,35 @@ fn a_shard_that_is_busy_holds_up_nothing_but_its_own_changes() {
 }
 
 #[test]
+fn signs_of_life_come_while_a_shard_is_stuck() {
+    let mut world = World::plain();
+    let mut client = world.join("", None);
+    world.hub.tick(world.now);
+    world.settle(&mut [&mut client]);
+    let zone = world.zone.zone;
+    let stuck = zone.shard_of(b"stuck");
+    let other = (0..).map(|n| format!("key {n}")).find(|key| zone.shard_of(key.as_bytes()) != stuck).expect("a key");
+    world.set("stuck", b"1");
+    zone.stop_in(stuck);
+    for _ in 0..3 {
+        client.text.clear();
+        world.now += HEARTBEAT;
+        world.hub.tick(world.now);
+        world.settle(&mut [&mut client]);
+        assert_eq!(String::from_utf8_lossy(&client.text), ":\n", "one, and no position");
+    }
+    world.set(&other, b"1");
+    world.settle(&mut [&mut client]);
+    zone.go_on_in(stuck);
+    world.settle(&mut [&mut client]);
+    assert_eq!(client.brief(), [format!("set {other}"), "set stuck".to_owned()]);
+    world.now += HEARTBEAT;
+    world.hub.tick(world.now);
+    world.settle(&mut [&mut client]);
+    assert!(client.text.starts_with(b":\nid: "), "{}", String::from_utf8_lossy(&client.text));
+}
+
+#[test]
 fn a_missed_delete_in_a_full_zone_is_a_reset() {
     let mut world = World::new(32 << 10, &Params::new(Identity([1; 16])));
     let mut client = world.join("", None);

@@ -322,6 +322,10 @@ impl Session {
         unsafe { (*self.session).received += bytes.len() as sys::off_t };
         let handled = self.pull.handle(bytes, &mut self.output, now);
         wake::watchers(&self.node.control);
+        if self.node.must_tell() {
+            // SAFETY: in the event loop, as all of the session is.
+            unsafe { wake::soon() };
+        }
         Ok(handled?)
     }
 

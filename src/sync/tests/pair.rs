@@ -2,9 +2,10 @@
 
 use super::super::frame::Input;
 use super::super::message::{self, Message, kind};
-use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError};
-use super::{NOW, contents, limits, node, set};
+use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError, SyncZone};
+use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Identity, Millis, Stamp};
+use crate::store::{Life, Matching, Missing, Params, Zone};
 
 /// After so many milliseconds at most what was received is acknowledged.
 const ACKNOWLEDGED: Millis = 5;
@@ -430,4 +431,43 @@ fn a_stuck_output_is_not_asked_for_again_and_again() {
     assert!(pair.push.deadline() > now, "nothing was sent, and nothing could be");
     pair.turn(1 << 16, now);
     assert!(pair.count(kind::PING) == 2 && pair.push.deadline() > now);
+}
+
+#[test]
+fn what_merging_makes_for_others_is_told_them_at_once() {
+    let node_of = |number: u8, matching| {
+        let identity = Identity([number; 16]);
+        let params = Params { sync: true, matching, rate: 1_000, ..Params::new(identity) };
+        let zone = Zone::create_with(region(512 * 1024), &params, [number; 16]).unwrap();
+        Node { zones: [SyncZone { name: "z".into(), zone }].into(), ..node(number, &[], limits()) }
+    };
+    let count = |node: &Node| {
+        node.zones[0].zone.count(b"key", 1, Missing::Begin(0, Life::Default), NOW).unwrap();
+    };
+    let admit = |node: &Node| {
+        (0..50).for_each(|_| _ = node.zones[0].zone.admit(b"key", 1_000, None, NOW).unwrap());
+    };
+    // Both have a part. Then one sets the counter, which ends the other's part; or as many requests come there as have come here.
+    let cases: [(Matching, &dyn Fn(&Node), &dyn Fn(&Node)); 2] = [
+        (Matching::Counter, &count, &|near| set(&near.zones[0].zone, "key", b"7", NOW + 10)),
+        (Matching::Limit, &admit, &|_| ()),
+    ];
+    for (matching, write, after) in cases {
+        let (near, far) = (node_of(1, matching), node_of(2, matching));
+        let mut pair = Pair::new(&near, &far, NOW);
+        pair.run(NOW + 1);
+        far.control.sleeping();
+        far.zones[0].zone.take_dirty();
+        pair.run(NOW + 2);
+        assert!(!far.must_tell(), "{matching:?}");
+        write(&far);
+        write(&near);
+        far.zones[0].zone.take_dirty();
+        after(&near);
+        mark(&mut pair.push, &near);
+        pair.run(NOW + 20);
+        assert!(far.must_tell(), "{matching:?}");
+        far.control.awake();
+        assert!(!far.must_tell(), "who is awake looks before it sleeps");
+    }
 }
