@@ -544,7 +544,7 @@ impl Round {
         let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
         let mut is_here = |origin, lacked: Stamp| {
             let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
-            let is_lost = !is_told && (origin == cx.own || heard.gone(origin));
+            let is_lost = !is_told && (origin == cx.own || (!cx.leapt && heard.gone(origin)));
             let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || (is_lost && self.steady)));
             if is_here && is_lost {
                 zone.disclaim(origin);
@@ -553,7 +553,10 @@ impl Round {
         };
         let of = self.lacks.of.iter().copied().filter(|(origin, lacked)| is_here(*origin, *lacked)).collect();
         let any = self.lacks.any;
-        let is_narrow = any <= cleared || (asked_all && self.steady && any <= until);
+        // Where the peer lacks something itself, whoever wrote it, that leaves all origins; each of them that lives tells then
+        // that this node has all of its own.
+        let asked = !self.left && !self.crowded && self.trusted;
+        let is_narrow = any <= cleared || (asked && self.steady && any <= until);
         let unsure = |(origin, stamp): &(Identity, Stamp)| *origin != cx.own && !is_here(*origin, any.min(*stamp));
         let unsure =
             if is_narrow { self.ours.all().filter(unsure).map(|(origin, _)| origin).collect() } else { Vec::new() };

@@ -3,7 +3,7 @@
 use super::Node;
 use super::compare::Compare;
 use super::message::{Entry, MAX_ORIGINS, Mode};
-use super::session::{Heard, Notes, Seldom};
+use super::session::{self, Heard, Notes, Seldom};
 use super::write;
 use super::{Held, NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
@@ -33,6 +33,8 @@ pub struct Context<'a> {
     pub now: Millis,
     /// The session's time.
     pub t: u64,
+    /// The clock has leapt: that somebody seems to be silent tells nothing.
+    pub leapt: bool,
     /// Log lines.
     pub notes: &'a mut Notes,
     /// Who was heard of lately, once a zone has asked, and what stands for that.
@@ -497,7 +499,8 @@ impl Incoming {
     fn relay_due(&mut self, cx: &Context<'_>) -> Option<Stamp> {
         let timeout = cx.node.limits.timeout;
         let SyncZone { zone, .. } = cx.node.zones.get(self.index)?;
-        if self.again_at.is_some() || cx.t < self.look_at || cx.t <= timeout.saturating_mul(2) {
+        let settled = cx.t > session::patience(&cx.node.limits) && !cx.leapt;
+        if self.again_at.is_some() || cx.t < self.look_at || !settled {
             return None;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);

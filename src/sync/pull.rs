@@ -305,7 +305,8 @@ impl Pull {
 
     /// Does something with each zone that is taken.
     fn each(&mut self, peer: Identity, now: Millis, mut act: impl FnMut(&mut Incoming, &mut Context<'_>)) {
-        let (t, mut heard, mut heard_mark) = (self.pace.t, OnceCell::new(), OnceCell::new());
+        let (t, leapt) = (self.pace.t, self.pace.has_leapt(&self.node.limits));
+        let (mut heard, mut heard_mark) = (OnceCell::new(), OnceCell::new());
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
                 node: &self.node,
@@ -315,6 +316,7 @@ impl Pull {
                 bound: self.bound,
                 now,
                 t,
+                leapt,
                 notes: &mut self.notes,
                 heard,
                 heard_mark,

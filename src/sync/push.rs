@@ -334,8 +334,8 @@ impl Push {
 
     /// Tells what this node has of other origins, and of zones that have joined meanwhile.
     fn tell(&mut self, peer: Identity, out: &mut Vec<u8>, until: usize, now: Millis) {
-        // A while after the start everybody seems to be gone.
-        let settled = self.pace.t > self.node.limits.timeout.saturating_mul(2);
+        // A while after the start everybody seems to be gone, as they do when the clock has leapt.
+        let settled = self.pace.t > session::patience(&self.node.limits) && !self.pace.has_leapt(&self.node.limits);
         let looks = settled && self.telling.is_some();
         let (mark, heard) = (if looks { Heard::mark(&self.node, now) } else { 0 }, OnceCell::new());
         let gone = |origin| looks && heard.get_or_init(|| Heard::new(&self.node, now)).gone(origin);

@@ -18,20 +18,32 @@ pub struct Pace {
     wall: Millis,
     /// The session's time as of the last call.
     pub t: u64,
+    /// Its time when the clock last leapt, or the process had stood still.
+    leapt: Option<u64>,
 }
 
 impl Pace {
     /// Begins now.
     pub const fn new(now: Millis) -> Pace {
-        Pace { wall: now, t: 0 }
+        Pace { wall: now, t: 0, leapt: None }
     }
 
     /// The clock says `now`, and the session wanted to be called at `due` of its time; returns that time.
     pub fn advance(&mut self, now: Millis, due: u64, limits: &Limits) -> u64 {
         let latest = due.saturating_add(limits.timeout / LATE_PART);
-        self.t = self.t.saturating_add(now.saturating_sub(self.wall)).min(latest.max(self.t));
+        let (passed, before) = (now.saturating_sub(self.wall), self.t);
+        self.t = before.saturating_add(passed).min(latest.max(before));
+        let left_out = passed.saturating_sub(self.t.saturating_sub(before));
+        if left_out.max(self.wall.saturating_sub(now)) > limits.timeout {
+            self.leapt = Some(self.t);
+        }
         self.wall = now;
         self.t
+    }
+
+    /// Whether the clock has just leapt, so that everybody seems to have been silent for that long.
+    pub fn has_leapt(&self, limits: &Limits) -> bool {
+        self.leapt.is_some_and(|at| self.t.saturating_sub(at) <= patience(limits))
     }
 
     /// Whether the clock says something else than at the last call: if not, no time has passed, whatever was due.
@@ -201,6 +213,11 @@ pub const fn first_bound() -> usize {
     HELLO_BOUND
 }
 
+/// For so long a node may be silent before others speak for it.
+pub const fn patience(limits: &Limits) -> Millis {
+    limits.timeout.saturating_mul(2)
+}
+
 /// Who was heard of lately: others may speak for who was not.
 pub struct Heard {
     all: Vec<(Identity, Millis)>,
@@ -211,16 +228,12 @@ pub struct Heard {
 impl Heard {
     /// As of now.
     pub fn new(node: &Node, now: Millis) -> Heard {
-        Heard { all: node.control.heard_of(), now, patience: Heard::patience(node) }
-    }
-
-    fn patience(node: &Node) -> Millis {
-        node.limits.timeout.saturating_mul(2)
+        Heard { all: node.control.heard_of(), now, patience: patience(&node.limits) }
     }
 
     /// A number that stands for all that [`Heard::gone`] says, and costs less: another one when that is another.
     pub fn mark(node: &Node, now: Millis) -> u64 {
-        node.control.heard_mark(now.saturating_sub(Heard::patience(node)))
+        node.control.heard_mark(now.saturating_sub(patience(&node.limits)))
     }
 
     /// Whether nothing was heard of an origin for so long that others may speak for it.

@@ -233,6 +233,7 @@ impl Pull {
             bound: self.bound,
             now,
             t: self.pace.t,
+            leapt: self.pace.has_leapt(&self.node.limits),
             notes: &mut self.notes,
             heard: OnceCell::new(),
             heard_mark: OnceCell::new(),

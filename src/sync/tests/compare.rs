@@ -519,6 +519,32 @@ fn who_is_gone_is_relayed_with_what_came_later_only() {
 }
 
 #[test]
+fn nobody_is_taken_for_gone_because_the_clock_was_set_forward() {
+    let (a, b, lives) = (joined(1, 1 << 20), joined(2, 1 << 20), Identity([8; 16]));
+    let (before, after) = (Stamp::at(NOW - 5_000), Stamp::at(NOW - 1_000));
+    zone(&a).advance(lives, before);
+    zone(&b).advance(lives, after);
+    let (mut pair, timeout) = (Pair::new(&b, &a, NOW), limits().timeout);
+    let mut pass = |from: Millis, long: Millis, speaks: bool| {
+        for at in (from..from + long).step_by(100) {
+            // As often as sessions speak that have nothing to say.
+            if speaks && (at - from) % (timeout / 3) >= timeout / 3 - 100 {
+                [&a, &b].iter().for_each(|node| node.control.heard(lives, at, &Traffic::default()));
+            }
+            pair.run(at);
+        }
+        zone(&a).position(lives)
+    };
+    [&a, &b].iter().for_each(|node| node.control.heard(lives, NOW, &Traffic::default()));
+    assert_eq!(pass(NOW, 3 * timeout, true), before, "it speaks for itself");
+    let leapt = NOW + 3 * timeout + 3_600_000;
+    assert_eq!(pass(leapt, 3 * timeout, true), before, "... also by a clock that has leapt");
+    let back = NOW + 1_000;
+    assert_eq!(pass(back, 3 * timeout, true), before, "... or was mended");
+    assert_eq!(pass(back + 3 * timeout, 4 * timeout, false), after, "who is silent is spoken for");
+}
+
+#[test]
 fn what_was_left_out_whoever_wrote_it_is_made_up_for_by_several_peers() {
     let (a, b, c) = (joined(1, 1 << 20), joined(2, 1 << 20), joined(3, 1 << 20));
     let (one, other) = (Identity([8; 16]), Identity([9; 16]));
@@ -531,4 +557,30 @@ fn what_was_left_out_whoever_wrote_it_is_made_up_for_by_several_peers() {
     all_together(&[&a, &b, &c], NOW, 4 * LONG, &[one, other]);
     assert_eq!(zone(&a).lacks(), Lacks { count: 1, ..Lacks::default() });
     assert_eq!(zone(&a).position(one), Stamp::at(NOW - 10_000 + 5), "it is still promised");
+}
+
+#[test]
+fn nodes_that_all_lack_something_whoever_wrote_it_find_out_what_nobody_has() {
+    let nodes = [joined(1, 1 << 20), joined(2, 1 << 20), joined(3, 1 << 20)];
+    let [a, b, c] = &nodes;
+    for node in &nodes {
+        set(&zone(node), &format!("of {}", zone(node).params().node), b"v", NOW);
+    }
+    all_together(&[a, b, c], NOW, 2_000, &[]);
+    // Of who is gone: on one of them only, although the others' positions cover it.
+    let gone = Identity([9; 16]);
+    let version = Version { stamp: Stamp::at(NOW - 10_000), origin: gone };
+    let record =
+        Record { kind: Kind::Register, version, key: b"kept", value: Some(b"v"), expires: None, shortened: false };
+    assert_eq!(zone(c).apply(&record, NOW, 60_000), Ok(Applied::Newer));
+    for node in &nodes {
+        assert!(zone(node).advance(gone, Stamp::at(NOW - 9_000)));
+        zone(node).count_lacked(Stamp::at(NOW + 1_000));
+    }
+    all_together(&[a, b, c], NOW + 3_000, 6 * LONG, &[]);
+    for node in &nodes {
+        assert_eq!(zone(node).lacks(), Lacks { count: 1, ..Lacks::default() }, "node {:?}", zone(node).params().node);
+        assert_eq!(zone(node).stats().incomplete, 0);
+        assert_eq!(keys(node, NOW).len(), 4);
+    }
 }

@@ -441,16 +441,17 @@ fn what_merging_makes_for_others_is_told_them_at_once() {
         let zone = Zone::create_with(region(512 * 1024), &params, [number; 16]).unwrap();
         Node { zones: [SyncZone { name: "z".into(), zone }].into(), ..node(number, &[], limits()) }
     };
-    let count = |node: &Node| {
+    type Act = fn(&Node);
+    let count: Act = |node| {
         node.zones[0].zone.count(b"key", 1, Missing::Begin(0, Life::Default), NOW).unwrap();
     };
-    let admit = |node: &Node| {
+    let admit: Act = |node| {
         (0..50).for_each(|_| _ = node.zones[0].zone.admit(b"key", 1_000, None, NOW).unwrap());
     };
     // Both have a part. Then one sets the counter, which ends the other's part; or as many requests come there as have come here.
-    let cases: [(Matching, &dyn Fn(&Node), &dyn Fn(&Node)); 2] = [
-        (Matching::Counter, &count, &|near| set(&near.zones[0].zone, "key", b"7", NOW + 10)),
-        (Matching::Limit, &admit, &|_| ()),
+    let cases: [(Matching, Act, Act); 2] = [
+        (Matching::Counter, count, |near| set(&near.zones[0].zone, "key", b"7", NOW + 10)),
+        (Matching::Limit, admit, |_| ()),
     ];
     for (matching, write, after) in cases {
         let (near, far) = (node_of(1, matching), node_of(2, matching));
