@@ -2,6 +2,7 @@
 //! control region, for whoever looks after the cluster.
 
 use super::control::Control;
+use super::hash::Hasher;
 use super::links::cut;
 use crate::record::{Identity, Millis};
 
@@ -16,6 +17,10 @@ const LENGTHS: usize = 32;
 const TEXTS: usize = 48;
 /// Longer ones are cut off.
 const ROOM: usize = (DRIFT_LEN - TEXTS) / 2;
+/// Of a name that is cut off, what stands for the rest of it.
+const CUT_MARK: &str = "…";
+/// Digits that follow the mark.
+const CUT_DIGITS: usize = 12;
 
 /// Which node doesn't take the zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +48,11 @@ pub struct Drift {
 impl Control {
     /// A zone is refused.
     pub fn show_drift(&self, drift: &Drift, now: Millis) {
+        let zone = shown_name(&drift.zone);
         self.locked(|| {
             let same = |entry: &usize| {
-                self.drift_at(*entry).is_some_and(|known| {
-                    (known.peer, known.side, &*known.zone) == (drift.peer, drift.side, cut(&drift.zone, ROOM))
-                })
+                self.drift_at(*entry)
+                    .is_some_and(|known| (known.peer, known.side, &known.zone) == (drift.peer, drift.side, &zone))
             };
             let entry = (0..DRIFTS)
                 .map(Control::drift_place)
@@ -57,8 +62,7 @@ impl Control {
             self.put(entry + AT, 0);
             self.write(entry, &drift.peer.0);
             self.put(entry + SIDE, drift.side as u64);
-            for (n, text) in [&drift.zone, &drift.reason].into_iter().enumerate() {
-                let text = cut(text, ROOM);
+            for (n, text) in [&zone, cut(&drift.reason, ROOM)].into_iter().enumerate() {
                 self.put(entry + LENGTHS + 8 * n, text.len() as u64);
                 self.write(entry + TEXTS + ROOM * n, text.as_bytes());
             }
@@ -97,6 +101,15 @@ impl Control {
         };
         Some(Drift { peer: self.identity_at(entry), zone: text(0), side, reason: text(1) })
     }
+}
+
+/// A name that fits in, unlike that of every other zone.
+fn shown_name(name: &str) -> String {
+    if name.len() <= ROOM {
+        return name.to_owned();
+    }
+    let hash = Hasher::new(&[0; 16]).hash(name.as_bytes()) >> (64 - 4 * CUT_DIGITS);
+    format!("{}{CUT_MARK}{hash:0CUT_DIGITS$x}", cut(name, ROOM - CUT_MARK.len() - CUT_DIGITS))
 }
 
 #[cfg(test)]
@@ -138,5 +151,14 @@ mod tests {
         assert!(drifts.contains(&drift(2, "one", Side::Here, "missing")));
         assert!(!drifts.contains(&drift(1, "one", Side::There, "of another type")));
         assert!(drifts.iter().all(|drift| drift.zone.len() <= ROOM && drift.reason.len() <= ROOM));
+        // Names that begin alike are two all the same.
+        control.forget_drifts(Identity([3; 16]), Side::Here);
+        for (zone, at) in [("1", 900), ("2", 901), ("1", 902)] {
+            control.show_drift(&drift(4, &format!("{long}{zone}"), Side::There, zone), at);
+        }
+        let shown: Vec<_> = control.drifts().into_iter().filter(|drift| drift.peer == Identity([4; 16])).collect();
+        let [one, two] = shown.as_slice() else { panic!("two zones: {shown:?}") };
+        assert_eq!((one.reason.as_str(), two.reason.as_str()), ("1", "2"));
+        assert!(one.zone != two.zone && one.zone.len() <= ROOM && one.zone.starts_with("ééé"), "{shown:?}");
     }
 }
