@@ -23,12 +23,14 @@
 //! Who is killed in the midst of this leaves nothing to be undone. How far the walk is stands in the zone, and the next agent goes
 //! on with it. What is unmet without a walk is used, but for its name: the next walk begins behind that.
 
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::failpoint::{Step, done};
 use super::layout::{MAX_ORIGINS, header};
 use super::origins::{FREE, USED};
+use super::scan::ScanPlace;
 use super::{StoreError, Zone};
 use crate::record::{Identity, Millis, Stamp};
 
@@ -218,30 +220,27 @@ impl Zone {
         while left > 0 {
             let word = walk.load(SeqCst);
             let Some(place) = (word & PLACE).checked_sub(1) else { break };
-            if place >= self.all_buckets() {
+            let Some((index, buckets)) = self.hold_at(ScanPlace(place), BUCKETS_A_HOLD) else {
                 if self.end_walk(word).is_err() {
                     break;
                 }
                 continue;
-            }
-            let Ok((next, steps)) = self.meet_some(place, left) else { break };
+            };
+            let Ok((passed, steps)) = self.meet_some(index, buckets, left) else { break };
             // Somebody else may have got further, or have begun the next one.
-            let _ = walk.compare_exchange(word, word - place + next, SeqCst, Relaxed);
+            let _ = walk.compare_exchange(word, word + passed as u64, SeqCst, Relaxed);
             done(Step::OriginsMet);
             left = left.saturating_sub(steps);
         }
         budget - left
     }
 
-    /// Walks some buckets from one on, for about `budget` records at most; the next one, and how many steps that was.
-    fn meet_some(&self, place: u64, budget: usize) -> Result<(u64, usize), StoreError> {
-        let per_shard = self.geometry.buckets_per_shard as u64;
-        let (index, first) = (place / per_shard, (place % per_shard) as usize);
-        let shard = self.shard(index as u32)?;
-        let (mut bucket, mut records) = (first, 0);
+    /// Walks these buckets, for about `budget` records at most; how many it passed, and how many steps that was.
+    fn meet_some(&self, index: u32, buckets: Range<usize>, budget: usize) -> Result<(usize, usize), StoreError> {
+        let shard = self.shard(index)?;
+        let (mut bucket, mut records) = (buckets.start, 0);
         let mut met = [0_u64; MAX_ORIGINS / 64];
-        let end = self.geometry.buckets_per_shard.min(first + BUCKETS_A_HOLD);
-        while bucket < end && records < RECORDS_A_HOLD.min(budget) {
+        while bucket < buckets.end && records < RECORDS_A_HOLD.min(budget) {
             shard.bucket_each(bucket, |record| {
                 records += 1;
                 let origin = usize::from(record.fields.origin);
@@ -257,7 +256,8 @@ impl Zone {
                 bits &= bits - 1;
             }
         }
-        Ok((index * per_shard + bucket as u64, records + (bucket - first).div_ceil(BUCKETS_A_STEP)))
+        let passed = bucket - buckets.start;
+        Ok((passed, records + passed.div_ceil(BUCKETS_A_STEP)))
     }
 
     /// All has been walked: what is unmet has no record.
@@ -277,10 +277,6 @@ impl Zone {
 
     fn walk_word(&self) -> Option<&AtomicU64> {
         self.region.word64(header::ORIGINS_WALK)
-    }
-
-    fn all_buckets(&self) -> u64 {
-        u64::from(self.geometry.shards) * self.geometry.buckets_per_shard as u64
     }
 
     /// How many buckets the walk under way has passed; `None`: there is none.

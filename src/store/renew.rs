@@ -29,7 +29,7 @@ use crate::record::{Identity, Millis, Role, Stamp};
 /// A clock may be set back by less than this, milliseconds, whatever is allowed between nodes.
 const LEAST_DRIFT: Millis = 1_000;
 /// Buckets in one hold of a shard's lock.
-const BUCKETS_A_HOLD: u64 = 64;
+const BUCKETS_A_HOLD: usize = 64;
 /// Records taken away in one step.
 const PURGED_A_STEP: usize = 128;
 
@@ -185,18 +185,12 @@ impl Zone {
         place: ScanPlace,
         mut each: impl FnMut(&Shard<'_>, &Fields, usize),
     ) -> Result<Option<ScanPlace>, StoreError> {
-        let per_shard = self.geometry.buckets_per_shard as u64;
-        let index = place.0 / per_shard;
-        if index >= u64::from(self.geometry.shards) {
-            return Ok(None);
+        let Some((index, buckets)) = self.hold_at(place, BUCKETS_A_HOLD) else { return Ok(None) };
+        let (locked, end) = (self.shard(index)?, buckets.end);
+        for bucket in buckets {
+            locked.bucket_each(bucket, |met| each(&locked, &met.fields, met.at));
         }
-        let (index, first) = (index as u32, place.0 % per_shard);
-        let end = per_shard.min(first + BUCKETS_A_HOLD);
-        let locked = self.shard(index)?;
-        for bucket in first..end {
-            locked.bucket_each(bucket as usize, |met| each(&locked, &met.fields, met.at));
-        }
-        Ok(Some(ScanPlace(u64::from(index) * per_shard + end)))
+        Ok(self.place_of_bucket(index, end))
     }
 
     /// This node goes on as `identity`, from what the clock says.
