@@ -447,6 +447,34 @@ fn what_is_written_after_the_end_is_not_taken_for_finished() {
 }
 
 #[test]
+fn it_says_so_if_another_still_acts() {
+    let near = TestNode::new();
+    let control = near.node.control;
+    // A thread of another worker hangs, and its lease was taken from it all the same.
+    let lease = control.try_lease(control.generation(), now()).unwrap();
+    let (begin, begun) = crossbeam_channel::bounded::<()>(0);
+    let (end, ended) = crossbeam_channel::bounded::<()>(0);
+    let hanging = std::thread::spawn(move || {
+        let acting = control.acting();
+        assert!(acting.begin());
+        drop(begin);
+        ended.recv().unwrap_err();
+    });
+    begun.recv().unwrap_err();
+    control.release(&lease);
+    let mut agent = near.start(&[]);
+    agent.says("another helper thread of this node still acts");
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+    drop(end);
+    hanging.join().unwrap();
+    let mut agent = near.start(&[]);
+    agent.agent.stop();
+    assert!(agent.agent.join(PATIENCE));
+    assert_eq!(agent.all(), &[] as &[String], "now there is no other");
+}
+
+#[test]
 fn without_the_lease_it_ends() {
     let near = TestNode::new();
     let mut agent = near.start(&[]);
