@@ -112,6 +112,7 @@ sub page {
         my ($records) = @{ $table->{space}{$bytes}{records} };
         $out .= row(zone_label($bytes) . ' `timeout=1h sync`', $records, figure($bytes / ($records || 1)), $bytes > 1 << 20 ? '400 k' : '');
     }
+    $out .= "\nOf as much memory. Of a `zone=name:size` nginx keeps a page and 24 bytes for each page itself: README.md tells what such a zone holds.\n";
 
     $out .= "\n### Through nginx\n\nOne worker, wrk with one thread and 16 connections kept alive, each on a core of its own; the key is an argument of the URI, uniformly\n"
         . "random. `return 200` of a variable that is looked up, against `return 200` of a constant. Lua: `set_by_lua_block` with `ngx.shared.DICT:get`.\n\n"
