@@ -66,7 +66,7 @@ for my $slash ('', '/') {
 is(zone('a/b')->{type},   'ip', 'a name with a slash');
 is(zone('a%2Fb')->{type}, 'ip', '... which may be encoded');
 is_deeply([ sort keys %$shown ],
-    [ qw(bytes comparisons evict evictions expired future incomplete joined joining mended origins pages pending rate records refusals retired state sync timeout tombstones type) ],
+    [ qw(busy bytes comparisons evict evictions expired future incomplete joined joining mended origins pages pending rate records refusals retired state sync timeout tombstones type) ],
     'all figures are there');
 is($shown->{timeout}, 3_600_000, 'the timeout is in milliseconds');
 is($strict->{timeout}, undef, '... and null where there is none');

@@ -43,6 +43,7 @@ subtest 'one shard of many is locked on the node that sends' => sub {
     my ($here, $there) = cluster(2, workers => 1, zones => 'keyval_zone zone=one:16m timeout=1h sync;');
     is($here->add('one', 'first', 'v'), 201, 'a pair');
     eventually { $there->keyvals('one')->{first} } '... travels';
+    is($here->get('/api/9/zonemesh/zones/one')->json->{busy}, 0, '... and no lock was in the way');
     my $holder = holder();
     my ($zone) = ZoneMesh::Memory->zones($here->pid);
     $zone->lock(first_shard => $holder);
@@ -54,6 +55,7 @@ subtest 'one shard of many is locked on the node that sends' => sub {
         !grep { !$pairs->{$_} } @done
     } 'what was acknowledged is on the other node', 10;
     eventually { $here->log_text =~ /zone "one" is busy: a process that holds one of its locks does not go on/ } 'the log says what waits', 10;
+    cmp_ok($here->get('/api/9/zonemesh/zones/one')->json->{busy}, '>', 0, '... and the API counts');
     free($holder);
     eventually { $here->add('one', $_, 'v') =~ /^(?:201|409)$/ or return for keys %added; 1 } 'the rest can be written then', 10;
     eventually { keys %{ $there->keyvals('one') } == 201 } '... and travels', 10;

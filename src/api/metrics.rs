@@ -43,7 +43,7 @@ type Metric<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 /// One kind of change: its name, and how many there were.
 type Operation = (&'static str, fn(&Stats) -> u64);
 
-const OF_ZONES: [Metric<Stats>; 15] = [
+const OF_ZONES: [Metric<Stats>; 16] = [
     ("records", "gauge", "Records in the zone, without tombstones.", |stats| stats.records),
     ("tombstones", "gauge", "Deletes and ends that are remembered.", |stats| stats.tombstones),
     ("pending_records", "gauge", "Records not yet sent to some connected node.", |stats| stats.pending),
@@ -60,6 +60,7 @@ const OF_ZONES: [Metric<Stats>; 15] = [
     ("comparisons_ended_total", "counter", "Those of them that came to an end.", |stats| stats.comparisons.ended),
     ("compared_total", "counter", "Records here that those were about.", |stats| stats.comparisons.records),
     ("mended_total", "counter", "Records that comparing with other nodes brought.", |stats| stats.mended),
+    ("busy_total", "counter", "Locks that were not had in time, as their owner did not go on.", |stats| stats.busy),
     ("retired_total", "counter", "Records that comparing with other nodes took away.", |stats| stats.retired),
 ];
 
@@ -176,6 +177,7 @@ fn of_sync(text: &mut Text, sync: &ZoneSync, now: Millis) {
         ("sent_bytes_total", "counter", "Bytes sent to other nodes.", sync.bytes_out),
         ("received_messages_total", "counter", "Messages received from other nodes.", sync.msgs_in),
         ("sent_messages_total", "counter", "Messages sent to other nodes.", sync.msgs_out),
+        ("sessions_waited_total", "counter", "New sessions that had to wait for their turn.", sync.sessions_waited),
     ];
     for (name, kind, help, value) in figures {
         let name = format!("zonemesh_sync_{name}");

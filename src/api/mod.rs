@@ -216,6 +216,8 @@ pub struct ZoneSync {
     pub bytes_out: u64,
     /// Peers this node is connected to.
     pub nodes_online: u64,
+    /// New sessions that had to wait for their turn.
+    pub sessions_waited: u64,
     /// Nodes that ever dialled this one, and what came of it. Nodes that are no more are among them.
     pub heard: Vec<HeardNode>,
     /// Those that this node dials.

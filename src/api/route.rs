@@ -88,6 +88,7 @@ enum Endpoint<'h> {
     Watch(Vec<u8>),
     Metrics,
     Peers(ZoneSync),
+    Sync(ZoneSync),
 }
 
 /// Which methods an endpoint has.
@@ -190,6 +191,7 @@ fn find<'h>(path: &str, host: &'h dyn Host) -> Result<Endpoint<'h>, Error> {
         ("resolvers" | "ssl", "") => Endpoint::Nothing,
         ("zonemesh", "") => Endpoint::Zonemesh,
         ("zonemesh", "metrics") => Endpoint::Metrics,
+        ("zonemesh", "sync") => Endpoint::Sync(host.zone_sync().ok_or(Error::PathNotFound)?),
         ("zonemesh", "peers") => Endpoint::Peers(host.zone_sync().ok_or(Error::PathNotFound)?),
         ("http", "") => Endpoint::Http,
         ("http", "requests") => Endpoint::Requests,
@@ -228,9 +230,12 @@ fn show(request: &Request<'_>, host: &dyn Host, endpoint: &Endpoint<'_>) -> Resu
         Endpoint::Root => json::names(root_names(host)),
         Endpoint::Http => json::names(HTTP_NAMES),
         Endpoint::Stream => json::names(stream_names(host)),
-        Endpoint::Zonemesh if host.zone_sync().is_some() => json::names(["keyvals", "metrics", "peers", "zones"]),
+        Endpoint::Zonemesh if host.zone_sync().is_some() => {
+            json::names(["keyvals", "metrics", "peers", "sync", "zones"])
+        }
         Endpoint::Zonemesh => json::names(["keyvals", "metrics", "zones"]),
         Endpoint::Peers(sync) => peers::list(sync, request.now, &fields),
+        Endpoint::Sync(sync) => status::sync(sync, &fields),
         Endpoint::Metrics => {
             let body = metrics::text(&host.all_zones(), host.limit_zones(), host.zone_sync().as_ref(), request.now);
             return Ok(Answer::Now(Response { content_type: metrics::TEXT, ..Response::ok(body) }));

@@ -147,7 +147,8 @@ pub(super) fn zone(zone: &Zone, now: Millis, fields: &Fields) -> Vec<u8> {
             })
             .number("mended", stats.mended)
             .number("retired", stats.retired)
-            .number("pending", stats.pending);
+            .number("pending", stats.pending)
+            .number("busy", stats.busy);
         match params.sync {
             true => object.member(b"joined", |out| json::boolean(out, zone.joined())),
             false => object.null("joined"),
@@ -190,6 +191,13 @@ fn state_into(object: &mut Object<'_>, state: &StateFigures, now: Millis) {
         }
         object.number("appends", changes.appends).number("files", changes.files).number("bytes", changes.bytes);
     });
+}
+
+/// `/zonemesh/sync`: what `/stream/zone_sync/` hasn't.
+pub(super) fn sync(sync: &ZoneSync, fields: &Fields) -> Vec<u8> {
+    json::object(fields, |object| {
+        object.number("sessions_waited", sync.sessions_waited);
+    })
 }
 
 /// `/stream/zone_sync/`

@@ -16,7 +16,7 @@ use crate::record::{Identity, Millis, Stamp};
 pub const CONTROL_SIZE: usize = 320 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 9;
+const LAYOUT: u64 = 10;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -78,6 +78,8 @@ pub enum Counter {
     MsgsIn,
     /// Messages sent.
     MsgsOut,
+    /// New sessions of other nodes that had to wait for their turn.
+    SessionsWaited,
 }
 
 impl Control {

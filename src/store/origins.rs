@@ -205,7 +205,7 @@ impl Zone {
     pub(super) fn with_origins<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::ORIGINS_LOCK).ok_or(StoreError::Busy)?;
         // Of the dead, too: half an entry is still free, and what else they left stands for who it stood for.
-        lock::lock(word)?;
+        lock::lock(word).map_err(|error| self.was_busy(error))?;
         let _held = lock::Held::new(word);
         Ok(work())
     }

@@ -42,7 +42,8 @@ impl Shard<'_> {
         if self.pool_stuck.get() {
             return Err(StoreError::Busy);
         }
-        let obtained = lock::lock(word).inspect_err(|_| self.pool_stuck.set(true))?;
+        let obtained =
+            lock::lock(word).inspect_err(|_| self.pool_stuck.set(true)).map_err(|error| self.zone.was_busy(error))?;
         self.borrows.set(true);
         if obtained == Obtained::FromTheDead {
             // What the dead one borrowed is in the shard that it had.
@@ -179,7 +180,7 @@ impl Zone {
 
     pub(super) fn with_pool<T>(&self, work: impl FnOnce() -> T) -> Result<T, StoreError> {
         let word = self.region.word64(header::POOL_LOCK).ok_or(StoreError::Busy)?;
-        let obtained = lock::lock(word)?;
+        let obtained = lock::lock(word).map_err(|error| self.was_busy(error))?;
         let _held = lock::Held::new(word);
         if obtained == Obtained::FromTheDead {
             self.rebuild_pool();

@@ -39,12 +39,21 @@ impl Zone {
     pub(super) fn shard(&self, index: u32) -> Result<Shard<'_>, StoreError> {
         let base = self.geometry.shard(index);
         let words: &Words = self.region.words(base).ok_or(StoreError::Busy)?;
-        let obtained = lock::lock(&words[shard::LOCK / 8])?;
+        let obtained = lock::lock(&words[shard::LOCK / 8]).map_err(|error| self.was_busy(error))?;
         let locked =
             |stuck| Shard { zone: self, index, base, words, pool_stuck: Cell::new(stuck), borrows: Cell::new(false) };
         // Not the one that is returned: that is then made in place, and not copied in every write.
         let stuck = obtained == Obtained::FromTheDead && locked(false).take_over();
         Ok(locked(stuck))
+    }
+
+    /// A lock wasn't had in time: counts that.
+    #[cold]
+    pub(super) fn was_busy(&self, error: StoreError) -> StoreError {
+        if let Some(word) = self.region.word64(header::BUSY) {
+            word.fetch_add(1, Relaxed);
+        }
+        error
     }
 
     /// Repairs the shards whose owners died, but for one.

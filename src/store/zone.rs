@@ -152,6 +152,8 @@ pub struct Stats {
     pub page_size: u64,
     /// Records not yet sent to some connected peer, as the agent last said.
     pub pending: u64,
+    /// How often one of the zone's locks wasn't had in time, as its owner didn't go on.
+    pub busy: u64,
 }
 
 /// Comparisons of a zone with another node's that this node asked for.
@@ -330,6 +332,7 @@ impl Zone {
             pages_free: free,
             page_size: self.geometry.page_size as u64,
             pending: self.region.load64(header::PENDING, Relaxed),
+            busy: self.region.load64(header::BUSY, Relaxed),
         }
     }
 

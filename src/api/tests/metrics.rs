@@ -49,6 +49,7 @@ fn metrics_have_the_form_that_prometheus_reads() {
     assert!(of("used_bytes") > 0.0 && of("capacity_bytes") > of("used_bytes"));
     assert!((of("fill_ratio") - of("used_bytes") / of("capacity_bytes")).abs() < 1e-9);
     assert_eq!((samples["zonemesh_sync_received_bytes_total"], samples["zonemesh_sync_nodes_online"]), (11.0, 2.0));
+    assert_eq!((samples["zonemesh_sync_sessions_waited_total"], of("busy_total")), (15.0, 0.0));
     for (name, value) in [
         ("connected", 1.0),
         ("sent_bytes_total", 12.0),

@@ -60,6 +60,7 @@ impl Fake {
             msgs_out: 13,
             bytes_out: 14,
             nodes_online: 2,
+            sessions_waited: 15,
             heard: vec![HeardNode { node: PEER, at: NOW - 500, traffic: traffic(20) }],
             peers: vec![
                 LinkFigures {

@@ -42,7 +42,7 @@ fn text(response: &Response) -> &str {
 #[test]
 fn zones_of_http_and_stream_are_listed() {
     let host = host();
-    assert_eq!(host.get("/9/zonemesh"), value!(["keyvals", "metrics", "peers", "zones"]));
+    assert_eq!(host.get("/9/zonemesh"), value!(["keyvals", "metrics", "peers", "sync", "zones"]));
     assert_eq!(host.get("/9/zonemesh/keyvals/"), value!(["one", "two"]));
     assert_eq!(host.get(ONE), value!({"pairs": {}, "next": null}));
     assert_eq!(host.get(TWO), value!({"pairs": {}, "next": null}));

@@ -55,6 +55,8 @@ fn fields_are_about_each_peer() {
 
 #[test]
 fn there_are_peers_where_there_is_zone_sync() {
+    assert_eq!(Fake::cluster().get("/9/zonemesh/sync"), json!({ "sessions_waited": 15 }));
+    assert_eq!(Fake::bare().ask("GET", "/9/zonemesh/sync", b"").status, 404);
     assert!(Fake::cluster().get("/9/zonemesh/").as_array().unwrap().contains(&"peers".into()));
     assert_eq!(Fake::bare().failure("GET", "/9/zonemesh/peers", b""), (404, "PathNotFound".into()));
     assert_eq!(Fake::bare().get("/9/zonemesh/"), json!(["keyvals", "metrics", "zones"]));

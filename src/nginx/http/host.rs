@@ -116,6 +116,7 @@ impl Host for NginxHost<'_> {
             msgs_out: control.counter(Counter::MsgsOut),
             bytes_out: control.counter(Counter::BytesOut),
             nodes_online: control.nodes_online(),
+            sessions_waited: control.counter(Counter::SessionsWaited),
             heard: control.heard_nodes(),
             peers: control.links(),
             drifts: control.drifts(),

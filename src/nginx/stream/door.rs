@@ -6,7 +6,7 @@ use super::session;
 use crate::nginx::ffi;
 use crate::nginx::log;
 use crate::nginx::process::timer::Timer;
-use crate::store::Control;
+use crate::store::{Control, control::Counter};
 use crate::sync::admission::{Admission, BURST, RATE, Source, Ticket};
 use nginx_sys as sys;
 use std::cell::RefCell;
@@ -66,6 +66,7 @@ pub unsafe fn knock(c: *mut sys::ngx_connection_t, control: &Control) -> Option<
         let is_peer = address.is_some_and(|address| doors.dials(address, control, now));
         let ticket = doors.door(is_peer).ask(source(address), c, now)?;
         doors.set_timer();
+        control.count(Counter::SessionsWaited, 1);
         doors.tell(now);
         Some(Waiting { is_peer, ticket })
     })

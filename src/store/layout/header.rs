@@ -20,6 +20,8 @@ pub const BORN: usize = 72;
 pub const COMPARISONS_BEGUN: usize = 80;
 pub const COMPARISONS_ENDED: usize = 88;
 pub const COMPARED: usize = 96;
+/// How often one of the zone's locks wasn't had in time.
+pub const BUSY: usize = 104;
 /// Everything with a stamp at or below this was removed by emptying the zone.
 pub const CLEARED: usize = 128;
 /// While a full state is taken: records that came, and how many there are about (0: the donor didn't say).
