@@ -17,12 +17,18 @@ my $most  = ZoneMesh::Flood::most_files();
 plan(skip_all => "a process may have $most files open here: too few") if $most < 3 * $COUNT;
 my %room = (main => "worker_rlimit_nofile $most;", events => 'worker_connections ' . 3 * $COUNT . ';', workers => 1);
 
-# Says hello from an address that nobody lists: whether there was an answer before the connection was closed.
-sub is_greeted {
+# Says hello from an address that nobody lists.
+sub stranger {
     my ($node) = @_;
     my $peer = IO::Socket::INET->new(LocalAddr => '127.9.9.9', PeerAddr => '127.0.0.1', PeerPort => $node->sync) or die "connect: $@";
     $peer->autoflush(1);
     print {$peer} hello();
+    return $peer;
+}
+
+# Whether there was an answer to that before the connection was closed.
+sub is_greeted {
+    my $peer = stranger(@_);
     my ($all, $closed) = ('', 0);
     wait_for(sub {
         (my $more, $closed) = read_all($peer, 0.05);
@@ -54,6 +60,7 @@ sub is_greeted {
     cmp_ok($status->{answered}, '>=', $BURST, '... and not fewer than may be at once');
     ok(wait_for(sub { $status = $flood->status; !$status->{open} }, 30), 'all are closed');
     cmp_ok($status->{longest}, '<', 2 * $timeout + 3, sprintf '... those who waited and those who were answered, a timeout each (%.1f s)', $status->{longest});
+    cmp_ok($node->get('/api/9/zonemesh/sync')->json->{sessions_waited}, '>=', $COUNT - $admitted, '... whom the API counts');
     is($node->grep_log(qr/\[warn\].*sessions begin faster.*keep strangers off/), 1, '... and the log tells once what to do');
     $flood->end;
     ok(is_greeted($node), 'who comes later is answered at once');
@@ -61,18 +68,23 @@ sub is_greeted {
 
 # Nodes that know each other: who floods one of them from ever new addresses, which have a turn each, doesn't keep the other out.
 {
-    my ($a, $b) = cluster(2, not_started => 1);
+    # So long that strangers wait for their turn and not for their end: for a dozen seconds.
+    my ($a, $b) = cluster(2, not_started => 1,
+        sync => 'zone_sync_timeout 30s; zone_sync_connect_retry_interval 100ms; zone_sync_connect_timeout 1s;');
     $a->configure(%room);
     $_->start for $a, $b;
     connected(1, $a, $b);
-    my $flood = ZoneMesh::Flood->new(port => $a->sync, kind => 'hello', count => $COUNT, rate => 2_000, stays => 60, again => 1, from_one => 1);
-    ok(wait_for(sub { $flood->status->{opened} > $COUNT }, 20), 'peers: a flood comes to one of them');
+    my $flood = ZoneMesh::Flood->new(port => $a->sync, kind => 'hello', count => $COUNT, rate => 2_000, stays => 60, from_one => 1);
+    ok(wait_for(sub { $flood->status->{opened} >= $COUNT }, 20), 'peers: a flood comes to one of them');
     $b->stop;
+    # Its turn comes before that of everybody who comes later, in the same line.
+    my $before = stranger($a);
     $b->start;
     connected(1, $a, $b);
-    is($b->add('one', 'k', 'v'), 201, 'peers: the other one starts anew, and takes a key');
+    my ($answer, $closed) = read_all($before, 0.05);
+    ok($answer eq '' && !$closed, 'peers: the other one starts anew, and is answered before a stranger who came earlier');
+    is($b->add('one', 'k', 'v'), 201, 'peers: it takes a key');
     everywhere([ $a, $b ], 'k', 'v', 'peers: ... which is on both');
-    # Strangers are closed after a timeout, most of them.
     is($b->grep_log(qr/no session came about/), 0, 'peers: it was answered when it first came');
     $flood->end;
 }
