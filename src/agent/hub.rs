@@ -52,6 +52,8 @@ pub(super) struct Hub {
     greetings: Cell<u64>,
     /// Somebody waits for `finishing`, `ending` or a link to change.
     changed: Notify,
+    /// The main loop is to look around.
+    roused: Notify,
 }
 
 impl Hub {
@@ -65,7 +67,7 @@ impl Hub {
         let apart = any.then(RefCell::default);
         let (finishing, ending, upgrade) = (Cell::new(false), Cell::new(false), Cell::default());
         let (newcomers, greetings) = (RefCell::default(), Cell::new(0));
-        let changed = Notify::new();
+        let (changed, roused) = (Notify::new(), Notify::new());
         let renewing = Cell::new(control.is_renewing());
         Hub {
             control,
@@ -84,6 +86,7 @@ impl Hub {
             newcomers,
             greetings,
             changed,
+            roused,
         }
     }
 
@@ -178,6 +181,11 @@ impl Hub {
         self.control.holds(&self.lease)
     }
 
+    /// A newer configuration is in force, and its workers wait for the lease.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.control.generation() > self.lease.generation
+    }
+
     /// Takes the changes of all zones and tells every connected session; `true`: there were some.
     pub(super) fn distribute(&self) -> bool {
         let mut any = false;
@@ -196,6 +204,16 @@ impl Hub {
             self.links.borrow().iter().for_each(|link| link.wake());
         }
         any
+    }
+
+    /// The main loop is to look around: somebody woke the agent, and no zone was changed.
+    pub(super) fn rouse(&self) {
+        self.roused.notify_one();
+    }
+
+    /// Waits for that.
+    pub(super) async fn roused(&self) {
+        self.roused.notified().await;
     }
 
     /// Everybody says goodbye and ends.

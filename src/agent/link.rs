@@ -186,10 +186,10 @@ impl Link {
         self.waker.set(None);
     }
 
-    /// Hands each zone's changed shards to `each`, once.
-    pub(super) fn take_marks(&self, mut each: impl FnMut(usize, ShardMask)) {
+    /// Hands each zone's changed shards to `each`, once; `false`: there are none.
+    pub(super) fn take_marks(&self, mut each: impl FnMut(usize, ShardMask)) -> bool {
         if !self.marked.replace(false) {
-            return;
+            return false;
         }
         for (index, mark) in self.marks.iter().enumerate() {
             let shards = mark.take();
@@ -197,6 +197,7 @@ impl Link {
                 each(index, shards);
             }
         }
+        true
     }
 
     /// The session that polls is to be woken through `waker`.

@@ -3,16 +3,17 @@
 //! One worker of the node runs it, the one that holds the lease. Inside is one tokio runtime on that one thread:
 //!
 //! ```text
-//! change in a zone ─ eventfd ─> node ── marks ──> session of peer 1 ── socket ──> peer 1
-//!                                  └─── marks ──> session of peer 2 ── socket ──> peer 2
+//! change in a zone ─ eventfd ─> changes ── marks ──> session of peer 1 ── socket ──> peer 1
+//!                                  └────── marks ──> session of peer 2 ── socket ──> peer 2
 //! ```
 //!
-//! `thread` starts it and catches its panics, `node` is its main loop, `dial` keeps one connection to each peer,
+//! `thread` starts it and catches its panics, `node` is its main loop, `changes` tells the sessions what has changed, `dial` keeps one connection to each peer,
 //! `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what workers of the last configuration still
 //! write to the memory of a zone that has another size now, `renew` stamps anew what a clock that was ahead has written,
 //! `state_file` writes what zones hold to files. Nothing here knows of nginx.
 
 mod apart;
+mod changes;
 mod dial;
 mod finish;
 mod hub;

@@ -1,5 +1,6 @@
-//! The thread's main loop: it notices changes, tells the sessions, and shows that it lives.
+//! The thread's main loop: it follows orders, looks after everything that isn't a session's, and shows that it lives.
 
+use super::changes;
 use super::dial::Dial;
 use super::finish::{Works, finish};
 use super::hub::Hub;
@@ -19,50 +20,59 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet, LocalSet};
+use tokio::task::{JoinError, JoinSet};
 
 /// For goodbyes.
 const FAREWELL: Duration = Duration::from_millis(150);
 
 /// Runs until it is told to end, or the lease is lost.
 pub(super) fn run(
-    config: &Config,
+    config: &Rc<Config>,
     log: &Rc<Log>,
     orders: watch::Receiver<Order>,
     found: watch::Receiver<Vec<Peer>>,
 ) -> io::Result<()> {
     // At each beat it shows that it lives, and looks whether the lease is still ours.
     let rest = Rest::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     // Walkers that an agent before this one left behind: none is ours yet, and no lease has the number 0.
     config.zones.iter().for_each(|zone| zone.feed_sweep(0));
     let zones = config.cluster.as_ref().map_or_else(|| Arc::from([]), |cluster| cluster.node.zones.clone());
     let hub = Rc::new(Hub::new(config.control, config.lease, zones, log.clone(), rest));
     hub.count_online();
-    LocalSet::new().block_on(&runtime, live(config, hub, orders, found))
+    // A task like all others: what wakes the future that a runtime blocks on is a system call.
+    let live = runtime.spawn_local(live(config.clone(), hub, orders, found));
+    runtime.block_on(live).unwrap_or_else(|error| {
+        let why = io::Error::other(error.to_string());
+        pass_on_panic(Err(error));
+        Err(why)
+    })
 }
 
 async fn live(
-    config: &Config,
+    config: Rc<Config>,
     hub: Rc<Hub>,
     mut orders: watch::Receiver<Order>,
     mut found: watch::Receiver<Vec<Peer>>,
 ) -> io::Result<()> {
-    // Without a cluster, for a newer configuration.
-    let wake = match Wake::new(config.control) {
-        Ok(wake) => Some(wake),
-        Err(_) if config.cluster.is_none() => None,
+    let config = &*config;
+    let mut changes = JoinSet::new();
+    match Wake::new(config.control) {
+        Ok(wake) => {
+            let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
+            changes.spawn_local(changes::follow(hub.clone(), wake, interval));
+        }
+        // It would tell of a newer configuration only.
+        Err(_) if config.cluster.is_none() => {}
         Err(error) => return Err(error),
-    };
-    let interval = config.cluster.as_ref().and_then(|cluster| cluster.interval).map(Duration::from_millis);
+    }
     let mut dials = Dials::new(config, &hub);
     let mut moving = Moving::new(config, hub.log.clone());
     let mut upkeep = pin!(upkeep::upkeep(config.zones.clone(), Watchers::new(config.control), hub.rest));
     let mut keeper = Keeper::new(config, hub.log.clone());
     let mut renewing = Renewing::new(config.cluster.as_ref(), &hub);
-    // With an interval, changes that come before this wait for it.
-    let mut quiet = Instant::now();
     let mut looked: Option<Instant> = None;
     loop {
         if !hub.holds() {
@@ -73,8 +83,7 @@ async fn live(
         dials.meet(&found.borrow_and_update());
         dials.meet_seconds();
         let mut order = *orders.borrow_and_update();
-        if order == Order::Run && config.control.generation() > config.lease.generation {
-            // A newer configuration is in force, and its workers wait for the lease.
+        if order == Order::Run && hub.is_outdated() {
             order = Order::Stop;
         }
         // Who is told to end may have got its successor a moment ago.
@@ -89,6 +98,9 @@ async fn live(
             renewing.look();
             looked = Some(Instant::now());
         }
+        if order != Order::Run {
+            changes.shutdown().await;
+        }
         match order {
             Order::Run => {}
             Order::Finish(until) => {
@@ -98,26 +110,12 @@ async fn live(
             }
             Order::Stop => return stop(config, &hub, dials.tasks, &mut keeper).await,
         }
-        let asleep = wake.as_ref().filter(|_| quiet <= Instant::now()).map(Wake::sleeping);
-        if asleep.is_some() {
-            if hub.distribute() {
-                quiet = Instant::now() + interval.unwrap_or_default();
-            } else {
-                // Who woke it for no change may be a session that has just begun. Changes needn't wait for that look.
-                hub.greet();
-            }
-        }
-        let change = async {
-            match &asleep {
-                Some(asleep) => asleep.woken().await,
-                None => tokio::time::sleep_until(quiet.max(Instant::now()).into()).await,
-            }
-        };
         tokio::select! {
-            () = change, if wake.is_some() => {}
+            () = hub.roused() => {}
             // The worker is gone if there is nobody to give orders: the next round stops.
             told = orders.changed() => if told.is_err() { return stop(config, &hub, dials.tasks, &mut keeper).await },
             Ok(()) = found.changed() => {}
+            Some(ended) = changes.join_next() => pass_on_panic(ended),
             Some(ended) = dials.tasks.join_next() => pass_on_panic(ended),
             () = &mut upkeep => {}
             () = moving.run() => {}

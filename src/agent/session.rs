@@ -164,16 +164,17 @@ impl<'a> Session<'a> {
             return Err(Stop::Told("the name that led here leads elsewhere now"));
         }
         let now = now();
-        let read = self.read(cx, now, tell)?;
-        self.link.take_marks(|zone, shards| self.push.mark(zone, shards));
-        if self.push.is_due(now) {
+        // What has changed leaves first, and what has come is read in the next turn.
+        let changed = self.link.take_marks(|zone, shards| self.push.mark(zone, shards));
+        let read = !changed && self.read(cx, now, tell)?;
+        if !changed && self.push.is_due(now) {
             self.push.tick(now)?;
         }
         let wrote = self.write(cx, now)?;
         for note in self.push.notes() {
             self.hub.log.line(note.level, format!("zone_sync peer {}: {}", self.label, note.text));
         }
-        Ok(read || wrote)
+        Ok(changed || read || wrote)
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Millis, tell: &mut dyn FnMut(String)) -> Result<bool, Stop> {

@@ -1,7 +1,7 @@
 //! The few calls to the system that std and tokio lack; all unsafe code of the agent is here.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use tokio::io::Interest;
@@ -31,11 +31,6 @@ impl EventFd {
         // SAFETY: the descriptor is open and ours alone; `as_raw_fd` always gives the same, and nothing closes it
         // before `self` is dropped, which is after the registration inside the `AsyncFd`.
         Ok(unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) }?)
-    }
-
-    /// Makes it unreadable. It is non-blocking: there is nothing to wait for.
-    pub(super) fn drain(&self) {
-        let _ = (&self.0).read(&mut [0; 8]);
     }
 }
 

@@ -57,7 +57,7 @@ impl Agent {
             if !acting.begin() {
                 log.error("another helper thread of this node still acts, and there must be one: report it");
             }
-            main(&config, &Rc::new(log), &ordered, &to_meet);
+            main(&Rc::new(config), &Rc::new(log), &ordered, &to_meet);
         })?;
         Ok((Agent { orders, found, thread: Some(thread), through }, lines))
     }
@@ -119,7 +119,7 @@ const STEADY: Duration = Duration::from_secs(60);
 
 /// Runs the node until it is told to end, and starts it again if it fails. Once it is to finish, it is started once more: what
 /// was accepted is still to be sent.
-fn main(config: &Config, log: &Rc<Log>, orders: &watch::Receiver<Order>, found: &watch::Receiver<Vec<Peer>>) {
+fn main(config: &Rc<Config>, log: &Rc<Log>, orders: &watch::Receiver<Order>, found: &watch::Receiver<Vec<Peer>>) {
     let mut pause = FIRST_PAUSE;
     let mut last = false;
     loop {

@@ -54,11 +54,10 @@ impl Watchers {
 pub(super) struct Asleep<'a>(&'a Wake);
 
 impl Asleep<'_> {
-    /// Ends when a writer has written to the eventfd.
+    /// Ends when a writer has written to the eventfd. It is never read: each write is an event of its own.
     pub(super) async fn woken(&self) {
         // An error means that the runtime is ending, and then nobody polls this again.
         if let Ok(mut ready) = self.0.fd.readable().await {
-            self.0.fd.get_ref().drain();
             ready.clear_ready();
         }
     }
