@@ -2,7 +2,9 @@
 //!
 //! `recorded/dialer.hex` and `recorded/dialled.hex` hold what each side said, a frame a line. They are never written anew:
 //! a version that says things differently gets a recording of its own, beside these. (`ZONEMESH_RECORD=folder` has these tests
-//! write what both say today.)
+//! write what both say today.) `2/` is the one that `kinds` replays.
+
+mod kinds;
 
 use super::super::{Node, Pull, Push, SyncZone};
 use super::{NOW, contents, limits, node, region};
