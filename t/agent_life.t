@@ -109,7 +109,7 @@ SKIP: {
     eventually_is { filed($file)->{'over a reload'} } 'v', '... also in the state file';
     close $_ for @slow;
 
-    # A thread that wakes later, in a worker that lives: what it would have done then is not done.
+    # A thread that wakes before its worker gives it up has the lease still, and goes on: nobody gets that while its holder lives.
     $agent = $first->agent_worker;
     $pause = ZoneMesh::Pause->new($agent, 'zonemesh') or skip(ZoneMesh::Pause->why_not, 1);
     $first->add('one', 'before it wakes', 'v');
