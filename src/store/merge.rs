@@ -35,6 +35,12 @@ struct Place {
     todo: ShardMask,
     /// Of the allowance, what was taken before the walk.
     taken: u64,
+    /// What the walk closed here.
+    until: Stamp,
+    /// Records that had been left out here when that was last told to the new zone; `None`: it wasn't.
+    left_out: Option<u64>,
+    /// Something of the walk didn't fit.
+    lost: bool,
     round: Promise,
 }
 
@@ -79,6 +85,7 @@ impl Merge {
         for place in &mut self.places {
             let (changed, lost) = place.walk(&self.new, now);
             self.merged |= changed != 0;
+            place.lost |= lost > 0;
             self.new.mark_changed(changed);
             self.lost += lost;
             walked &= place.cursor.is_some() && place.todo == 0;
@@ -104,12 +111,17 @@ impl Merge {
     fn complete(&mut self, round: &Round, now: Millis) {
         for place in &mut self.places {
             let promise = std::mem::take(&mut place.round);
-            self.new.take_positions(&promise.positions, promise.joined);
-            if self.new.apply_clear(promise.cleared, now, ANY_DRIFT) == Ok(Applied::Newer) {
+            let told = place.tell_lacks(&self.new);
+            if told {
+                self.new.take_positions(&promise.positions, promise.joined);
+            }
+            // Asked for after the walk: an emptying at or below the stamp that it closed held shards that were walked.
+            if self.new.apply_clear(place.source.old.cleared(), now, ANY_DRIFT) == Ok(Applied::Newer) {
                 self.new.mark_changed(self.new.all_shards());
                 self.merged = true;
             }
-            if promise.last {
+            place.note_moved();
+            if promise.last && told {
                 // One store ends it, whoever is killed when; the memory is of no use to anybody then.
                 place.source.old.region.store64(header::MAGIC, 0, SeqCst);
                 place.source.old.region.discard();
@@ -148,6 +160,9 @@ impl Place {
             gone_since: None,
             todo: 0,
             taken: 0,
+            until: Stamp::ZERO,
+            left_out: None,
+            lost: false,
             round: Promise::default(),
         }
     }
@@ -160,6 +175,7 @@ impl Place {
         self.gone_since = since;
         self.taken = old.taken();
         let (until, _) = old.close_all(now);
+        (self.until, self.lost) = (until, false);
         let last = since.is_some_and(|since| since.elapsed() >= GONE_FOR);
         self.round = Promise { last, ..old.promised() };
         self.todo = old.all_shards();
@@ -170,12 +186,33 @@ impl Place {
         until
     }
 
+    /// What was left out here the new zone lacks, too. Positions that cover it were read before, and are raised there after this;
+    /// `false`: not now.
+    fn tell_lacks(&mut self, new: &Zone) -> bool {
+        let old = &self.source.old;
+        let left_out = old.left_out();
+        // Once only: what was made up for there is still lacking here.
+        let told = new.lack_as(old, self.left_out != Some(left_out)).is_ok();
+        self.left_out = told.then_some(left_out);
+        told
+    }
+
+    /// The next agent needn't walk again what is there by now, and must not: what was deleted there since may be forgotten.
+    fn note_moved(&self) {
+        if !self.lost
+            && let Some(word) = self.source.old.region.word64(header::MOVED)
+        {
+            word.fetch_max(self.until.0, SeqCst);
+        }
+    }
+
     /// Walks on in each shard that has more: the shards of the new zone that have changes for peers, and how many records
     /// didn't fit.
     fn walk(&mut self, new: &Zone, now: Millis) -> (ShardMask, u64) {
         let (mut changed, mut lost) = (0, 0);
         let Some(cursor) = &mut self.cursor else { return (0, 0) };
-        let (own, floor, known) = (new.node(), self.source.floor, &self.known);
+        let moved = Stamp(self.source.old.region.load64(header::MOVED, SeqCst));
+        let (own, floor, known) = (new.node(), self.source.floor.max(moved), &self.known);
         let mut merge = |record: &Record<'_>, fields: &Fields| {
             let origin = record.version.origin;
             let had = if origin == own { floor } else { known.get(&origin).copied().unwrap_or_default() };

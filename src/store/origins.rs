@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
-use super::layout::header;
+use super::layout::{header, shard};
 use super::lock;
 use super::{StoreError, Zone};
 use crate::record::{Identity, Stamp};
@@ -269,6 +269,50 @@ impl Zone {
                 flags.iter().for_each(|(flag, set)| self.flag(here, *flag, *set));
             });
         }
+    }
+
+    /// Notes what another zone of this node, whose records move here, has met; and what it lacks, if there is `news` of that.
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: some of it isn't noted. An origin for which there is no entry has no position here either.
+    pub(super) fn lack_as(&self, other: &Zone, news: bool) -> Result<(), StoreError> {
+        let mut lacks_more = false;
+        for place in other.origin_places() {
+            let read = |at| (other.met_in(at), [ANEW, LACKING].map(|flag| news && other.is_flagged_in(at, flag)));
+            let Some((origin, (met, [anew, lacking]))) = other.entry(place, read) else { continue };
+            let is_noted = |here: u16| {
+                let has = |flag| self.is_flagged(here, flag);
+                self.met_of(here.into()) >= met && (has(ANEW) || !anew) && (has(LACKING) || !lacking)
+            };
+            if self.origin_index(origin).is_some_and(is_noted) {
+                continue;
+            }
+            let noted = self.with_origin(origin, |here| {
+                self.note_met(here, met);
+                lacks_more |= lacking && !self.is_flagged(here, LACKING);
+                [(ANEW, anew), (LACKING, lacking)]
+                    .iter()
+                    .filter(|(_, set)| *set)
+                    .for_each(|(flag, _)| self.flag(here, *flag, true));
+            });
+            if noted == Err(StoreError::Busy) {
+                return Err(StoreError::Busy);
+            }
+        }
+        let raise = |field| {
+            let stamp = other.region.load64(field, SeqCst);
+            self.region.word64(field).is_some_and(|word| word.fetch_max(stamp, SeqCst) < stamp)
+        };
+        _ = [header::DOUBTED, header::EVICTED_STAMP].map(raise);
+        if news {
+            lacks_more |= [header::LACKED, header::LACKED_OF_ANY].map(raise).contains(&true);
+        }
+        // For who is finding out just now that nothing is lacking any more.
+        if lacks_more && let Some(count) = self.region.word64(self.geometry.shard(0) + shard::INCOMPLETE) {
+            count.fetch_add(1, SeqCst);
+        }
+        Ok(())
     }
 
     /// The greatest stamp that is known of an origin.

@@ -194,7 +194,7 @@ impl Zone {
 
     /// What holds of other nodes.
     pub(super) fn promised(&self) -> Promise {
-        Promise { positions: self.positions(), joined: self.joined(), cleared: self.cleared(), last: false }
+        Promise { positions: self.positions(), joined: self.joined(), last: false }
     }
 
     /// Lets `new`, which is empty and which nobody uses yet, take this zone's place. Workers of configurations older than
@@ -319,7 +319,6 @@ impl Zone {
 pub(super) struct Promise {
     pub positions: Vec<(Identity, Stamp)>,
     pub joined: bool,
-    pub cleared: Stamp,
     pub last: bool,
 }
 

@@ -148,6 +148,8 @@ struct Round {
     worth: bool,
     /// Writes of this node before it.
     writes: u64,
+    /// See [`Filter`].
+    ordered: bool,
 }
 
 impl Outgoing {
@@ -415,11 +417,11 @@ impl Outgoing {
     /// The round waits, and something has changed elsewhere: it closes a later stamp, so that this goes on. What it promises in
     /// the end is that, and not before all that it still has to walk.
     fn prolong(&mut self, cx: &Context<'_>) {
-        let writes = writes(cx.zone);
+        let (writes, ordered) = (writes(cx.zone), !cx.zone.is_moving());
         let (until, held) = cx.zone.close(cx.now);
         let changed = held | std::mem::take(&mut self.marked);
         if let Some(round) = &mut self.round {
-            (round.until, round.writes) = (until, writes);
+            (round.until, round.writes, round.ordered) = (until, writes, ordered);
             round.todo |= changed;
         }
     }
@@ -447,13 +449,14 @@ impl Outgoing {
     }
 
     fn begin_round(&mut self, cx: &Context<'_>) -> Round {
-        // Read first, and closed second: what the positions cover was applied before the walk, and lies in its way.
-        let writes = writes(cx.zone);
+        // Read first, and closed second: what the positions cover was applied before the walk, and lies in its way. Once nothing
+        // moves any more, what was merged is below each stamp that is closed.
+        let (writes, ordered) = (writes(cx.zone), !cx.zone.is_moving());
         let others = (self.full && !self.begun).then(|| known(cx.zone, 0));
         let (until, held) = cx.zone.close(cx.now);
         let todo = held | std::mem::take(&mut self.marked);
         let todo = if others.is_some() { cx.zone.all_shards() } else { todo };
-        Round { until, todo, others, worth: !self.begun, writes }
+        Round { until, todo, others, worth: !self.begun, writes, ordered }
     }
 
     fn end_round(&mut self, cx: &Context<'_>, round: Round, out: &mut Vec<u8>) {
@@ -492,7 +495,13 @@ impl Outgoing {
     /// Walks on and appends a frame of what it meets, if anything. `true`: the round's walk is complete.
     fn walk(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
         let (Some(cursor), Some(round)) = (self.cursor.as_mut(), self.round.as_mut()) else { return false };
-        let mut filter = Filter { positions: &mut self.filter, own: cx.own, others: self.full, until: round.until };
+        let mut filter = Filter {
+            positions: &mut self.filter,
+            own: cx.own,
+            others: self.full,
+            until: round.until,
+            ordered: round.ordered,
+        };
         // Past the first round of a full state only our own writes go on.
         filter.others &= !self.begun;
         let filter_others = filter.others;

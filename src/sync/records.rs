@@ -16,6 +16,9 @@ pub struct Filter<'a> {
     pub others: bool,
     /// The stamp that the round closed.
     pub until: Stamp,
+    /// Own writes stand in the order of their stamps in a shard. Not while records move here from other memory, behind what is
+    /// written here meanwhile.
+    pub ordered: bool,
 }
 
 /// What to do with a record.
@@ -36,9 +39,8 @@ impl Filter<'_> {
         if !own && !self.others {
             return Wanted::No;
         }
-        // Own writes stand in the order of their stamps in a shard: nothing behind this one is at or below the closed
-        // stamp. So a round ends, however fast the writers are.
-        if own && !self.others && version.stamp > self.until {
+        // Nothing behind this one is at or below the closed stamp. So a round ends, however fast the writers are.
+        if own && !self.others && self.ordered && version.stamp > self.until {
             return Wanted::Later;
         }
         if version.stamp > self.positions.get(version.origin) { Wanted::Yes } else { Wanted::No }

@@ -383,3 +383,49 @@ fn pledges_of_several_reloads_add_up() {
     assert!(merge(&mut merging, true));
     assert_eq!((merging.lost, third.stats().records), (0, 500 + count));
 }
+
+#[test]
+fn an_agent_that_begins_long_after_brings_nothing_back() {
+    let (old, new) = (filled(256 << 10, false), empty(1 << 20, false));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let handover = Handover { new: *new, sources: vec![source] };
+    old.set(b"late", b"v", Life::Keep, Condition::Always, START).expect("a write");
+    assert!(!merge(&mut Merge::new(&handover), false));
+    assert!(value(&new, b"late", START).is_some());
+    new.delete(b"late", START + 1).expect("a delete");
+    let day = START + 24 * 3_600_000;
+    (START..day).step_by(600_000).for_each(|now| _ = new.upkeep(now, 1000));
+    assert_eq!(new.stats().tombstones, 0, "nothing tells of it any more");
+    old.set(b"last", b"v", Life::Keep, Condition::Always, day).expect("a write");
+    assert!(!merge(&mut Merge::new(&handover), false));
+    assert_eq!((value(&new, b"late", day), value(&new, b"last", day)), (None, Some(b"v".to_vec())));
+}
+
+#[test]
+fn what_is_left_out_of_the_old_memory_is_lacking_in_the_new() {
+    let other = |key, count| Record {
+        kind: Kind::Register,
+        version: Version { stamp: Stamp(Stamp::at(START).0 + count), origin: identity(7) },
+        key,
+        value: Some(&[0; 900][..]),
+        expires: None,
+        shortened: false,
+    };
+    let (old, new) = (empty(32 << 10, true), empty(1 << 20, true));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    assert!(!new.is_lacking());
+    let keys: Vec<[u8; 1]> = (0..100).map(|n| [n]).collect();
+    let full = (0..).zip(&keys).find(|(n, key)| old.apply(&other(&key[..], *n), START, 0) == Ok(Applied::Full));
+    let (count, key) = full.expect("more than there is room for");
+    old.advance(identity(7), other(key, count).version.stamp);
+    assert!(!merge(&mut merging, false));
+    assert!(new.position(identity(7)) >= other(key, count).version.stamp);
+    assert!(new.lacks_of(identity(7)) && new.stats().incomplete > 0);
+    // Comparing asks for it, and it is no record that was here once.
+    assert_eq!(new.apply(&other(key, count), START, 0), Ok(Applied::Newer));
+    assert!(new.made_up(&new.lacks(), &[]));
+    assert!(!merge(&mut merging, false));
+    assert!(!new.is_lacking(), "it is told once");
+}

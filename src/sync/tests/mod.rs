@@ -4,6 +4,7 @@ mod busy;
 mod clock;
 mod compare;
 mod hostile;
+mod moving;
 mod pair;
 mod recorded;
 mod renew;
