@@ -250,6 +250,22 @@ fn a_change_travels_and_this_node_itself_is_left_out() {
 }
 
 #[test]
+fn a_change_is_sent_though_its_writer_died_before_it_woke_the_agent() {
+    let (near, far) = (TestNode::new(), TestNode::new());
+    let acceptor = Acceptor::new(&far.node, 0);
+    let mut agent = near.start(&[acceptor.port]);
+    agent.says("connected");
+    near.set("key", "0");
+    wait("a change", || far.value("key").as_deref() == Some("0"));
+    for value in ["1", "2"] {
+        near.zone().set(b"key", value.as_bytes(), Life::Default, Condition::Always, now()).unwrap();
+        // It had taken it upon itself to.
+        wait("the agent sleeps", || near.node.control.must_wake());
+        wait("the change that nobody told of", || far.value("key").as_deref() == Some(value));
+    }
+}
+
+#[test]
 fn a_peer_that_is_not_there_is_dialled_until_it_is_and_told_of_once() {
     let (near, far) = (TestNode::new(), TestNode::new());
     let port = Acceptor::new(&far.node, 0).port;
