@@ -183,6 +183,29 @@ same_everywhere(\@nodes, 'one', 'cluster: the same everywhere');
 is($second->keyvals('one')->{'before 1'}, undef, '... also what was deleted');
 is(scalar(keys %{ $second->keyvals('one') }), 22, '... and nothing is missing');
 
+# ... also what is written all the while, through old and new workers.
+{
+    my $traffic = ZoneMesh::Writers->new([ 1 .. 3 ], sub {
+        my ($writer, $i) = @_;
+        # What is written once has nothing later that hides its loss.
+        my $once = $i % 5 == 0 && $i < 1_500;
+        my $key  = $once ? "once$writer-$i" : "w$writer-" . $i % 20;
+        my $status = eval { $once ? $first->add('one', $key, $i) - 201 + 204 : $first->get("/set?key=$key&v=$i")->status } // 0;
+        return ($key, $status == 204 ? $i : undef);
+    });
+    for my $size ('4m', '512k', '8m', '1m', '2m') {
+        (my $http = $first->{http}) =~ s/zone=one:\w+/zone=one:$size/;
+        sleep 0.3;
+        $first->reload(http => $http);
+    }
+    sleep 0.3;
+    my %acknowledged = $traffic->stop;
+    cmp_ok(scalar(keys %acknowledged), '>', 100, 'cluster: writes were acknowledged during reloads');
+    my $end  = same_everywhere(\@nodes, 'one', 'cluster: ... and are the same everywhere', 10);
+    my @lost = grep { ($end->{$_} // '-') ne $acknowledged{$_} } sort keys %acknowledged;
+    is(scalar(@lost), 0, 'cluster: ... with nothing lost') or diag(map { "$_ is '" . ($end->{$_} // '-') . "', not $acknowledged{$_}\n" } @lost);
+}
+
 # What old workers are told is kept fits into a smaller zone, also if new ones have filled it: else they are refused.
 for my $held (0, 1) {
     my $tight = node(name => "tight$held", workers => 2, conf('256k timeout=1h'))->start;

@@ -386,17 +386,18 @@ fn pledges_of_several_reloads_add_up() {
 
 #[test]
 fn an_agent_that_begins_long_after_brings_nothing_back() {
+    const WEEK: Life = Life::For(7 * 24 * 3_600_000);
     let (old, new) = (filled(256 << 10, false), empty(1 << 20, false));
     let (source, _) = old.hand_over(&new, &mut [], 2, START);
     let handover = Handover { new: *new, sources: vec![source] };
-    old.set(b"late", b"v", Life::Keep, Condition::Always, START).expect("a write");
+    old.set(b"late", b"v", WEEK, Condition::Always, START).expect("a write");
     assert!(!merge(&mut Merge::new(&handover), false));
     assert!(value(&new, b"late", START).is_some());
     new.delete(b"late", START + 1).expect("a delete");
     let day = START + 24 * 3_600_000;
     (START..day).step_by(600_000).for_each(|now| _ = new.upkeep(now, 1000));
     assert_eq!(new.stats().tombstones, 0, "nothing tells of it any more");
-    old.set(b"last", b"v", Life::Keep, Condition::Always, day).expect("a write");
+    old.set(b"last", b"v", WEEK, Condition::Always, day).expect("a write");
     assert!(!merge(&mut Merge::new(&handover), false));
     assert_eq!((value(&new, b"late", day), value(&new, b"last", day)), (None, Some(b"v".to_vec())));
 }
