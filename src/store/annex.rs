@@ -4,11 +4,11 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::Zone;
 use super::arena::Need;
 use super::failpoint::{Step, done};
 use super::layout::{MAX_ORIGINS, ORIGIN_LEN, header};
 use super::pages::{NEXT, OWNER};
+use super::{StoreError, Zone};
 
 /// The owner of such pages. No shard has this number.
 pub const ANNEX: u32 = 0xffff;
@@ -61,20 +61,24 @@ impl Zone {
     }
 
     /// Makes the table longer by a page; `false`: there is none for it. The caller holds the table's lock.
-    pub(super) fn extend_origins(&self) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// `Busy`: whether there is one can't be seen now. So nobody is forgotten for want of it.
+    pub(super) fn extend_origins(&self) -> Result<bool, StoreError> {
         let (count, pages): (_, Vec<usize>) = (self.annexes(), self.annex_pages().collect());
         if count >= self.most_annexes() || pages.len() != count {
-            return false;
+            return Ok(false);
         }
         // Who was killed on the way here has left one that leads nowhere.
         let left = (0..self.geometry.pages).find(|page| self.is_annex(*page) && !pages.contains(page));
-        let Some(page) = left.or_else(|| self.take_for_origins()) else { return false };
+        let Some(page) = left.map_or_else(|| self.take_for_origins(), |page| Ok(Some(page)))? else { return Ok(false) };
         self.region.zero(self.geometry.page(page), self.geometry.page_size);
         let link = pages.last().map_or(header::ANNEX, |last| self.geometry.descriptor(*last) + NEXT);
         self.region.store32(link, page as u32 + 1, Release);
         done(Step::AnnexLinked);
         self.region.store32(header::ANNEXES, count as u32 + 1, Release);
-        true
+        Ok(true)
     }
 
     /// Pages of the pool that the table has taken.

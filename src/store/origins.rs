@@ -58,14 +58,19 @@ impl Zone {
 
     /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
     pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
-        self.advance_from(origin, Stamp::ZERO, stamp) == Some(true)
+        self.advance_from(origin, Stamp::ZERO, stamp, false) == Some(true)
     }
 
-    /// The same of what was asked for when the position was `base`. `None`: it is less since, as somebody has promised too much,
-    /// or the table is busy. Then what comes doesn't go on from it.
-    pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp) -> Option<bool> {
+    /// The same of what was asked for when the position was `base`. `anew`: the memory of the origin was made anew, and it promises
+    /// what it has, and not what it wrote before. `None`: the position is less since, as somebody has promised too much, or the
+    /// table is busy. Then what comes doesn't go on from it.
+    pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp, anew: bool) -> Option<bool> {
         let raised = |had: u64| (had >= base.0).then_some(had.max(stamp.0));
         let advanced = self.with_origin(origin, |index| {
+            // In one go: a position of which that isn't known would be held for whole.
+            if anew {
+                self.flag(index, ANEW, true);
+            }
             let word = self.region.word64(self.origin_at(index.into()) + POSITION)?;
             word.fetch_update(SeqCst, SeqCst, raised).ok()
         });
@@ -74,11 +79,6 @@ impl Zone {
             Err(StoreError::Busy) => None,
             Err(_) => Some(false),
         }
-    }
-
-    /// The memory of an origin was made anew: it promises what it has, and not what it wrote before.
-    pub fn mark_anew(&self, origin: Identity) {
-        let _ = self.with_origin(origin, |index| self.flag(index, ANEW, true));
     }
 
     pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {
@@ -100,13 +100,11 @@ impl Zone {
         }
     }
 
-    /// Promises nothing of an origin any more: who has its position covers less than it seemed.
-    pub fn disclaim(&self, origin: Identity) {
-        let _ = self.with_origins(|| {
-            if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
-                self.region.store64(self.origin_at(index.into()) + POSITION, 0, SeqCst);
-            }
-        });
+    /// Promises nothing of an origin any more: who has its position covers less than it seemed. The caller holds the table's lock.
+    pub(super) fn disclaim(&self, origin: Identity) {
+        if let Some(index) = self.origin_index(origin).filter(|index| *index != self.own_origin()) {
+            self.region.store64(self.origin_at(index.into()) + POSITION, 0, SeqCst);
+        }
     }
 
     /// How many origins are noted, and how many more can be without giving up another.
@@ -148,8 +146,11 @@ impl Zone {
     /// A new entry. The caller holds the table's lock.
     fn note_origin(&self, origin: Identity) -> Result<u16, StoreError> {
         let free = || (0..self.origin_entries()).find(|index| self.state(*index) == FREE);
-        let index = free().or_else(|| self.extend_origins().then(free).flatten()).or_else(|| self.give_up_idle());
-        let Some(index) = index else {
+        let mut index = free();
+        if index.is_none() && self.extend_origins()? {
+            index = free();
+        }
+        let Some(index) = index.or_else(|| self.give_up_idle()) else {
             self.want_idle();
             return Err(StoreError::NoMemory);
         };

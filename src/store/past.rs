@@ -114,11 +114,10 @@ impl Zone {
         self.lacked_in(self.origin_at(origin.into()))
     }
 
-    /// A record of others was left out, of this stamp or an earlier one, whoever wrote it.
+    /// A record of others was left out, of this stamp or an earlier one, whoever wrote it. Takes no lock, as positions that come
+    /// later cover the record: this can't be put off.
     pub fn count_lacked(&self, stamp: Stamp) {
-        if let Ok(shard) = self.shard(0) {
-            shard.leave_out(None, stamp);
-        }
+        self.leave_out(0, None, stamp);
     }
 
     /// The greatest stamp up to which positions cover what may never have been sent here, as it was given up for others before:
@@ -150,17 +149,19 @@ impl Zone {
 
     /// All that was left out, as [`Zone::lacks`] said before comparing, is here now or known to be over. If something was left
     /// out since, that has to be compared first. Returns whether that was the last of what this zone lacked, which several
-    /// sessions may find out. `unsure`: of these origins, of what was left out whoever wrote it some may still be lacking.
-    pub fn made_up(&self, lacks: &Lacks, unsure: &[Identity]) -> bool {
-        // If the table is busy, the next comparison says so again.
-        self.with_origins(|| self.note_made_up(lacks, unsure)).unwrap_or(false)
+    /// sessions may find out. `unsure`: of these origins, of what was left out whoever wrote it some may still be lacking. `lost`:
+    /// nobody is left who has all of these; nothing is promised of them any more, so that what still comes is news.
+    pub fn made_up(&self, lacks: &Lacks, unsure: &[Identity], lost: &[Identity]) -> bool {
+        // All of it or nothing: if the table is busy, the next comparison says so again.
+        self.with_origins(|| self.note_made_up(lacks, unsure, lost)).unwrap_or(false)
     }
 
-    fn note_made_up(&self, lacks: &Lacks, unsure: &[Identity]) -> bool {
+    fn note_made_up(&self, lacks: &Lacks, unsure: &[Identity], lost: &[Identity]) -> bool {
         let origins: Vec<u16> = lacks.of.iter().filter_map(|(origin, _)| self.origin_index(*origin)).collect();
         if self.left_out() != lacks.count {
             return false;
         }
+        lost.iter().for_each(|origin| self.disclaim(*origin));
         let was_lacking = self.is_lacking();
         origins.iter().for_each(|index| self.flag(*index, LACKING, false));
         unsure.iter().filter_map(|origin| self.origin_index(*origin)).for_each(|index| self.narrow(index, lacks.any));
@@ -185,6 +186,22 @@ impl Zone {
         self.note_met(origin, self.position_at(origin.into()).min(any));
         _ = self.region.word64(header::LACKED).map(|word| word.fetch_max(any.0, SeqCst));
         self.flag(origin, LACKING, true);
+    }
+
+    /// A record of others finds no room, or can't be held: of this origin, or of any. In a zone that gives up records for others
+    /// it counts as one of those. It is counted in that shard, of which the caller need not have the lock.
+    fn leave_out(&self, shard: u32, origin: Option<u16>, stamp: Stamp) {
+        let word = |at| self.region.word64(at);
+        _ = word(self.geometry.shard(shard) + shard::INCOMPLETE).map(|count| count.fetch_add(1, SeqCst));
+        let raise = |field| _ = word(field).map(|word| word.fetch_max(stamp.0, SeqCst));
+        match origin {
+            _ if self.evict => raise(header::EVICTED_STAMP),
+            Some(origin) => {
+                raise(header::LACKED);
+                self.flag(origin, LACKING, true);
+            }
+            None => raise(header::LACKED_OF_ANY),
+        }
     }
 
     /// Records of others that were left out, ever.
@@ -273,19 +290,9 @@ impl Zone {
 }
 
 impl Shard<'_> {
-    /// A record of others finds no room, or can't be held: of this origin, or of any. In a zone that gives up records for others
-    /// it counts as one of those.
+    /// A record of others finds no room here: of this origin, or of any.
     pub fn leave_out(&self, origin: Option<u16>, stamp: Stamp) {
-        self.bump(shard::INCOMPLETE);
-        let raise = |field| _ = self.zone.region.word64(field).map(|word| word.fetch_max(stamp.0, SeqCst));
-        match origin {
-            _ if self.zone.evict => raise(header::EVICTED_STAMP),
-            Some(origin) => {
-                raise(header::LACKED);
-                self.zone.flag(origin, LACKING, true);
-            }
-            None => raise(header::LACKED_OF_ANY),
-        }
+        self.zone.leave_out(self.index, origin, stamp);
     }
 }
 

@@ -129,8 +129,8 @@ impl Zone {
     }
 
     /// Takes a page for the table of origins, if one is left that nothing is kept for.
-    pub(super) fn take_for_origins(&self) -> Option<usize> {
-        let taken = self.with_pool(|| {
+    pub(super) fn take_for_origins(&self) -> Result<Option<usize>, StoreError> {
+        self.with_pool(|| {
             if !self.is_free_page(self.region.load32(header::POOL_HEAD, Relaxed)) {
                 self.rebuild_pool();
             }
@@ -142,8 +142,7 @@ impl Zone {
             self.region.store32(header::POOL_HEAD, self.region.load32(descriptor + NEXT, Relaxed), Relaxed);
             self.region.store32(header::POOL_FREE, free.saturating_sub(1), Relaxed);
             Some(page)
-        });
-        taken.ok().flatten()
+        })
     }
 
     /// How many pages are in the pool.

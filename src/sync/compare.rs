@@ -378,8 +378,8 @@ impl Compare {
         }
         round.listed = HashMap::new();
         if round.wanted.is_empty() {
-            let (made_up, unsure) = round.made_up(cx, &zone.zone);
-            if !made_up.is_empty() && zone.zone.made_up(&made_up, &unsure) {
+            let (made_up, unsure, lost) = round.made_up(cx, &zone.zone);
+            if !made_up.is_empty() && zone.zone.made_up(&made_up, &unsure, &lost) {
                 let text = format!("zone \"{}\" is complete: what had found no room is here, or over", zone.name);
                 cx.notes.add(NoteLevel::Notice, text);
             }
@@ -531,23 +531,24 @@ impl Round {
     /// this node may have left out, or knows that it is over. An origin itself does, if nobody else. Nobody vouches for what this
     /// node wrote to other memory, for what is left of an origin that is gone and of which the peer lacks something, too, or for
     /// origins that find no room here: then it takes that no peer had something that was left out, as long as it takes to compare
-    /// with all. Of who is gone nothing is promised any more: whatever comes of it is news.
+    /// with all. Of who is gone, the third list, nothing is promised any more then: whatever comes of it is news.
     ///
     /// What was left out whoever wrote it is so narrowed down to those origins, the second list, that aren't sure yet: of each
     /// another peer has the most.
-    fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> (Lacks, Vec<Identity>) {
+    fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> (Lacks, Vec<Identity>, Vec<Identity>) {
         let Phase::Matching { theirs, .. } = &mut self.phase else { return Default::default() };
         let asked_all = !self.left && !self.crowded && self.trusted && self.evicted == Stamp::ZERO;
         if !Rule::MadeUp.holds() {
-            return (self.lacks.clone(), Vec::new());
+            return (self.lacks.clone(), Vec::new(), Vec::new());
         }
         let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
+        let mut lost = Vec::new();
         let mut is_here = |origin, lacked: Stamp| {
             let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
             let is_lost = !is_told && (origin == cx.own || (!cx.leapt && heard.gone(origin)));
             let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || (is_lost && self.steady)));
             if is_here && is_lost {
-                zone.disclaim(origin);
+                lost.push(origin);
             }
             is_here
         };
@@ -560,7 +561,7 @@ impl Round {
         let unsure = |(origin, stamp): &(Identity, Stamp)| *origin != cx.own && !is_here(*origin, any.min(*stamp));
         let unsure =
             if is_narrow { self.ours.all().filter(unsure).map(|(origin, _)| origin).collect() } else { Vec::new() };
-        (Lacks { of, any: if is_narrow { any } else { Stamp::ZERO }, count: self.lacks.count }, unsure)
+        (Lacks { of, any: if is_narrow { any } else { Stamp::ZERO }, count: self.lacks.count }, unsure, lost)
     }
 
     /// Of what the peer has and this node lacks, what was not deleted here.

@@ -261,12 +261,9 @@ impl Incoming {
             zone.doubt(identity, believed, evicted);
             // Before anything is noted of it: making room for another origin is for those that are admitted.
             let admitted = self.admits(zone, identity, Some(believed), cx.now);
-            if admitted && anew {
-                zone.mark_anew(identity);
-            }
             let place = self.base.binary_search_by_key(&identity, |(origin, _)| *origin);
             let base = place.ok().and_then(|at| self.base.get(at)).map_or(Stamp::ZERO, |(_, stamp)| *stamp);
-            let advanced = admitted.then(|| zone.advance_from(identity, base, believed));
+            let advanced = admitted.then(|| zone.advance_from(identity, base, believed, anew));
             if advanced == Some(None) {
                 self.hold(cx.t);
                 continue;

@@ -31,7 +31,7 @@ mod watch;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::layout::shard;
+use super::layout::{header, shard};
 use super::{Mapping, Params, Region, Zone, lock};
 use crate::record::{Identity, Millis};
 
@@ -83,6 +83,16 @@ impl Zone {
     /// That thread has gone on.
     pub fn go_on_in(&self, shard: u32) {
         self.region.store64(self.geometry.shard(shard) + shard::LOCK, 0, SeqCst);
+    }
+
+    /// The same with the lock of the table of origins.
+    pub fn stop_in_origins(&self) {
+        self.region.store64(header::ORIGINS_LOCK, lock::this_thread(), SeqCst);
+    }
+
+    /// That thread has gone on.
+    pub fn go_on_in_origins(&self) {
+        self.region.store64(header::ORIGINS_LOCK, 0, SeqCst);
     }
 }
 

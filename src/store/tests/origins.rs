@@ -273,15 +273,36 @@ fn status(child: libc::pid_t) -> i32 {
 fn who_holds_the_table_and_does_not_go_on_is_in_no_reloads_way() {
     let zone = Fixture::new(64 << 10, None, true);
     let attach = |n, timeout| Zone::attach(zone.region, &Params { timeout, ..Params::new(n) }).expect("the zone");
-    // Stopped, as far as anybody can tell: who waits for itself waits in vain.
-    zone.region.store64(header::ORIGINS_LOCK, lock::this_thread(), SeqCst);
+    zone.stop_in_origins();
     let again = attach(identity(1), Some(5));
     assert!(again.is_of(identity(1)) && again.params().timeout == Some(5));
     // Another identity needs the lock. All else is as it was asked for, and the identity may follow later.
     let again = attach(identity(2), Some(6));
     assert!(again.is_of(identity(1)) && again.params().timeout == Some(6));
-    zone.region.store64(header::ORIGINS_LOCK, 0, SeqCst);
+    zone.go_on_in_origins();
     assert!(attach(identity(2), None).is_of(identity(2)));
+    check(&zone);
+}
+
+#[test]
+fn who_holds_the_pool_and_does_not_go_on_costs_nobody_an_entry() {
+    let zone = Fixture::new(64 << 10, None, true);
+    // As many as there is room for without another page, and none of them has a record.
+    let count = zone.geometry.origins as u16 - 1;
+    assert!((0..count).all(|n| zone.advance(node(n), Stamp::at(START + u64::from(n)))));
+    zone.want_idle();
+    look(&zone, START);
+    assert_eq!(zone.annexes(), 0);
+    let pool = |owner| zone.region.store64(header::POOL_LOCK, owner, SeqCst);
+    pool(lock::this_thread());
+    let version = Version { stamp: Stamp::at(START), origin: node(count) };
+    let record = Record { kind: Kind::Register, version, key: b"k", value: None, expires: None, shortened: false };
+    assert_eq!(zone.apply(&record, START, 0), Err(StoreError::Busy), "it is to be sent again");
+    assert_eq!(zone.advance_from(node(count), Stamp::ZERO, version.stamp, false), None);
+    pool(0);
+    assert!((1..count).all(|n| zone.position(node(n)) > Stamp::ZERO) && !zone.is_lacking());
+    assert_eq!(write_of(&zone, count), Applied::Newer);
+    assert_eq!((zone.annexes(), zone.positions().len()), (1, usize::from(count) + 2));
     check(&zone);
 }
 

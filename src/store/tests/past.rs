@@ -50,11 +50,11 @@ fn what_found_no_room_may_come_again() {
     assert_eq!(apply(record(Some(b"a"), 6, 7)), Applied::Newer);
     // What is left out meanwhile keeps it from being made up for.
     zone.count_lacked(stamp(8));
-    assert!(!zone.made_up(&Lacks { any: stamp(6), count: 1, ..Lacks::default() }, &[]));
+    assert!(!zone.made_up(&Lacks { any: stamp(6), count: 1, ..Lacks::default() }, &[], &[]));
     assert_eq!(zone.lacks(), Lacks { any: stamp(8), count: 2, ..Lacks::default() });
     let lacks = zone.lacks();
-    assert!(zone.made_up(&lacks, &[]));
-    assert!(!zone.made_up(&lacks, &[]), "it is complete already");
+    assert!(zone.made_up(&lacks, &[], &[]));
+    assert!(!zone.made_up(&lacks, &[], &[]), "it is complete already");
     assert_eq!((zone.is_lacking(), zone.stats().incomplete, zone.stats().left_out), (false, 0, 2));
 }
 
@@ -199,7 +199,7 @@ fn what_a_zone_that_evicts_lacks_may_have_been_given_up_before_it_was_sent() {
 fn what_others_are_told_of_origins_is_what_each_look_by_itself_says() {
     let zone = Fixture::new(64 << 10, None, true);
     (7..60).for_each(|node| _ = zone.advance(identity(node), stamp(node.into())));
-    zone.mark_anew(identity(9));
+    zone.advance_from(identity(9), stamp(9), stamp(9), true);
     let told = || {
         let mut told = Vec::new();
         zone.known_of_others(|_, known| told.push(known));
@@ -221,4 +221,32 @@ fn what_others_are_told_of_origins_is_what_each_look_by_itself_says() {
     zone.count_lacked(stamp(6));
     assert!(zone.has_left_out() && told().iter().all(|known| known.is_lacking));
     assert_eq!(told(), alone());
+}
+
+#[test]
+fn what_is_left_out_is_noted_whoever_stands_still_with_a_lock() {
+    let zone = Fixture::new(64 << 10, None, true);
+    (0..zone.geometry.shards).for_each(|shard| zone.stop_in(shard));
+    zone.stop_in_origins();
+    zone.count_lacked(stamp(6));
+    zone.count_lacked(stamp(4));
+    assert_eq!(zone.lacks(), Lacks { any: stamp(6), count: 2, of: Vec::new() });
+}
+
+#[test]
+fn what_is_noted_of_origins_is_noted_whole_or_not_at_all() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let of = identity(7);
+    zone.advance(of, stamp(9));
+    zone.count_lacked(stamp(6));
+    let lacks = zone.lacks();
+    zone.stop_in_origins();
+    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), None, "it is to be told again");
+    assert!(!zone.made_up(&lacks, &[], &[of]), "it is to be found out again");
+    assert_eq!((zone.position(of), zone.is_whole(of), zone.lacks()), (stamp(9), true, lacks.clone()));
+    zone.go_on_in_origins();
+    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), Some(true));
+    assert_eq!((zone.position(of), zone.is_whole(of)), (stamp(12), false));
+    assert!(zone.made_up(&lacks, &[], &[of]));
+    assert_eq!((zone.position(of), zone.is_lacking()), (Stamp::ZERO, false));
 }

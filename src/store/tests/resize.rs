@@ -426,7 +426,7 @@ fn what_is_left_out_of_the_old_memory_is_lacking_in_the_new() {
     assert!(new.lacks_of(identity(7)) && new.stats().incomplete > 0);
     // Comparing asks for it, and it is no record that was here once.
     assert_eq!(new.apply(&other(key, count), START, 0), Ok(Applied::Newer));
-    assert!(new.made_up(&new.lacks(), &[]));
+    assert!(new.made_up(&new.lacks(), &[], &[]));
     assert!(!merge(&mut merging, false));
     assert!(!new.is_lacking(), "it is told once");
 }

@@ -5,7 +5,7 @@ use super::super::message::{self, Message, kind};
 use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError, SyncZone};
 use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Life, Matching, Missing, Params, Zone};
+use crate::store::{Lacks, Life, Matching, Missing, Params, Zone};
 
 /// After so many milliseconds at most what was received is acknowledged.
 const ACKNOWLEDGED: Millis = 5;
@@ -353,7 +353,7 @@ fn what_goes_on_from_a_position_that_was_taken_back_promises_nothing() {
     pair.run(NOW);
     assert!(there.position(origin) >= Stamp::at(NOW));
     // As if it had found no room, and nobody could tell.
-    there.disclaim(origin);
+    there.made_up(&Lacks::default(), &[], &[origin]);
     set(&here, "new", b"2", NOW + 10);
     mark(&mut pair.push, &a);
     pair.run(NOW + 10);
