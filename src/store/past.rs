@@ -316,7 +316,11 @@ impl Lacks {
 
     /// Up to where something of this origin may be lacking.
     pub fn of(&self, origin: Identity) -> Stamp {
-        let of = self.of.iter().find(|(identity, _)| *identity == origin);
-        of.map_or(self.any, |(_, stamp)| self.any.max(*stamp))
+        self.any.max(self.of_itself(origin))
+    }
+
+    /// The same of what was known to be of it when it was left out.
+    pub fn of_itself(&self, origin: Identity) -> Stamp {
+        self.of.iter().find(|(identity, _)| *identity == origin).map_or(Stamp::ZERO, |(_, stamp)| *stamp)
     }
 }

@@ -72,10 +72,10 @@ struct Round {
     lacks: Lacks,
     /// Nothing was left out since the last comparison with this peer began, and in that time others were compared with.
     steady: bool,
-    /// There was no room for what is missing.
+    /// What had been left out wasn't asked for: there is no room for it.
     crowded: bool,
-    /// Something that was asked for found none.
-    refused: bool,
+    /// Records that were asked for and found none.
+    refused: u64,
     listed: HashMap<u64, Told>,
     positions: Vec<(Identity, Stamp)>,
     /// What this node had before it looks at what it has.
@@ -221,7 +221,7 @@ impl Compare {
             lacks,
             steady,
             crowded: false,
-            refused: false,
+            refused: 0,
             listed: HashMap::new(),
             positions: Vec::new(),
             ours: Positions::default(),
@@ -411,7 +411,7 @@ impl Compare {
     /// A record came that found no room: was it asked for?
     pub fn refused(&mut self, key: &[u8]) {
         if let Some(round) = self.under_way.as_mut().filter(|round| matches!(round.phase, Phase::Fetching)) {
-            round.refused |= round.wanted.contains(&round.digests.terms.hash(key));
+            round.refused += u64::from(round.wanted.contains(&round.digests.terms.hash(key)));
         }
     }
 
@@ -452,14 +452,21 @@ impl Compare {
                 );
                 cx.notes.add(NoteLevel::Notice, text);
             }
-            if matches!(round.phase, Phase::Fetching) {
+            // What else was asked for tells nothing of room for what was left out.
+            if matches!(round.phase, Phase::Fetching) && !round.crowded {
                 let period = timeout.saturating_mul(PERIOD);
                 let pauses = (period.saturating_mul(VAIN.0), period.saturating_mul(VAIN.1));
-                zone.zone.note_room(round.refused.then_some(pauses), cx.now);
+                let in_vain = round.refused > 0 && round.brought == 0;
+                zone.zone.note_room(in_vain.then_some(pauses), cx.now);
             }
-            if round.left && !round.refused && !round.crowded {
+            if round.left {
                 // The rest soon, if that helps.
-                pause = if round.brought + round.retired > 0 { timeout / 2 } else { timeout.saturating_mul(2) };
+                let helps = round.brought + round.retired > round.refused;
+                pause = match helps {
+                    true => timeout / 2,
+                    false if round.refused == 0 && !round.crowded => timeout.saturating_mul(2),
+                    false => pause,
+                };
             }
         }
         self.at = cx.t.saturating_add(pause);
@@ -566,12 +573,9 @@ impl Round {
 
     /// Of what the peer has and this node lacks, what was not deleted here.
     fn want_missing(&mut self, zone: &Zone, now: Millis) {
-        // Something was left out for want of room: asked for again when there is some.
+        // Something was left out for want of room: asked for again when there is some. All else is, whatever room there is.
         let lacks = zone.lacks();
-        if !lacks.is_empty() && (zone.is_crowded() || zone.asks_in_vain(now)) {
-            self.crowded = true;
-            return;
-        }
+        self.crowded = !lacks.is_empty() && (zone.is_crowded() || zone.asks_in_vain(now));
         // A clock that was ahead may have let something go, which only its end tells.
         let early = zone.expired_to() > self.digests.terms.ends;
         let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
@@ -579,7 +583,12 @@ impl Round {
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
             let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
-            if news && (early || stamp <= doubted.max(lacks.of(origin)) || stamp > self.ours.get(origin)) {
+            let (had, lacked) = (self.ours.get(origin), lacks.of(origin));
+            // Those that found no room were of an origin of which that is known, or of one of which nothing is held here.
+            let is_known = had > Stamp::ZERO;
+            let in_vain = self.crowded && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
+            let again = if self.crowded { doubted } else { doubted.max(lacked) };
+            if news && !in_vain && (early || stamp <= again || stamp > had) {
                 self.wanted.insert(*hash);
             }
         }

@@ -456,6 +456,58 @@ fn a_full_zone_asks_ever_more_seldom_for_what_finds_no_room_and_says_once_that_i
     assert_eq!((full, complete), (2, 1));
 }
 
+/// A zone with more than fits into the small one beside it, which has some room left.
+fn with_one_too_large() -> (Node, Node) {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 64 << 10));
+    (0..100).for_each(|number| set(&zone(&a), &format!("key {number}"), &[1; 100], NOW));
+    set(&zone(&a), "large", &[1; 30_000], NOW);
+    (a, b)
+}
+
+/// Gives a node some records of one that has died since, up to which no position goes.
+fn told_by_the_dead(node: &Node, keys: std::ops::Range<u64>, now: Millis) {
+    for number in keys {
+        let key = format!("of the dead {number}");
+        let version = Version { stamp: Stamp::at(now - LONG + number), origin: Identity([9; 16]) };
+        let (key, value) = (key.as_bytes(), Some(&b"v"[..]));
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        assert_eq!(zone(node).apply(&record, now, 60_000), Ok(Applied::Newer));
+    }
+}
+
+#[test]
+fn what_there_is_room_for_comes_although_something_else_is_asked_for_in_vain() {
+    let (a, b) = with_one_too_large();
+    together(&a, &b, NOW);
+    let later = NOW + 3 * LONG;
+    together(&a, &b, later - LONG);
+    let still = later + LONG / 2;
+    assert!(zone(&b).asks_in_vain(still) && !zone(&b).is_crowded());
+    told_by_the_dead(&a, 0..50, later);
+    all_together(&[&a, &b], later, LONG / 4, &[]);
+    assert_eq!((keys(&b, later).len(), zone(&b).stats().mended), (150, 50));
+    assert!(zone(&b).stats().incomplete > 0);
+    assert!(zone(&b).asks_in_vain(still), "that tells nothing of room for what is large");
+}
+
+#[test]
+fn who_got_something_has_not_asked_in_vain() {
+    let (a, b) = with_one_too_large();
+    told_by_the_dead(&a, 0..50, NOW);
+    let mut asked = 0;
+    let mut pair = Pair::new(&a, &b, NOW);
+    for at in (NOW..NOW + LONG).step_by(500) {
+        mark(&mut pair.push, &a);
+        pair.run(at);
+        if std::mem::replace(&mut asked, pair.count(kind::SENT)) == asked {
+            continue;
+        }
+        // First all of it, and one finds no room; then that one.
+        assert_eq!((keys(&b, at).len(), zone(&b).asks_in_vain(at)), (150, asked > 1));
+    }
+    assert!(asked > 1 && zone(&b).stats().incomplete > 0);
+}
+
 #[test]
 fn a_peer_that_does_not_know_of_comparing_is_left_in_peace() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
