@@ -225,7 +225,7 @@ impl Zone {
     /// Looks at all records of a counter, in no writer's way. Where a change stands still in the middle, as its writer is
     /// stopped, that is waited for only in so far as the thread has time for it, and then what was done by then is told: all that
     /// writers do comes to count in one step, and what is left is tidying up. But for one: a counter that has begun without
-    /// what is to be added to it is no sum that ever was, and `Busy`.
+    /// what is to be added to it is no sum that ever was. It is waited for like any lock.
     fn tally_unlocked(&self, place: Place, key: &[u8], now: Millis) -> Result<Tally, StoreError> {
         let shard = self.shard_unlocked(place.shard);
         let unmoved = |may_change: bool| {
@@ -251,8 +251,8 @@ impl Zone {
                 return Ok(self.tally(place, key, now));
             }
             drop(sparing);
-            if let Some(tally) = unmoved(true) {
-                return if tally.is_bare { Err(StoreError::Busy) } else { Ok(tally) };
+            if let Some(tally) = unmoved(true).filter(|tally| !tally.is_bare) {
+                return Ok(tally);
             }
         }
         let _locked = self.shard(place.shard)?;

@@ -9,7 +9,9 @@ use super::crash::{Ledger, end, fork};
 use super::*;
 use crate::record::{Count, Kind, PartId, Record, Role, Stamp, Version};
 use crate::store::failpoint::{ALL, Step, armed};
-use crate::store::{Applied, Batch, Condition, Counted, DumpPlace, Life, Matching, Missing, StoreError, Written};
+use crate::store::{
+    Applied, Batch, Condition, Counted, DumpPlace, Life, Matching, Missing, Sparing, StoreError, Written,
+};
 
 const ANY_DRIFT: Millis = Millis::MAX;
 const FROM_ZERO: Missing = Missing::Begin(0, Life::Default);
@@ -552,19 +554,46 @@ fn what_is_added_where_an_end_came_joins_what_is_still_there() {
     assert_eq!(sum(&late, b"k", START + HOUR + 5), None);
 }
 
+/// A child that adds twice, and is stopped when it has published so many records.
+fn stopped_after(nth: u32, zone: &Zone) -> libc::pid_t {
+    let child = fork(|| {
+        armed::arm(Step::Published, nth, libc::SIGSTOP);
+        let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
+        let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
+    });
+    let mut status = 0;
+    // SAFETY: a child of ours; this returns when it has stopped.
+    unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status));
+    child
+}
+
+#[test]
+fn who_looks_waits_for_a_counter_half_begun_though_the_thread_has_waited_enough_for_others() {
+    let zone = counters(1, None, true);
+    let child = stopped_after(1, &zone);
+    let sparing = Sparing::begin();
+    // Who waits for itself waits in vain.
+    let stuck = std::sync::atomic::AtomicU64::new(lock::this_thread());
+    assert_eq!(lock::lock(&stuck), Err(StoreError::Busy));
+    drop(sparing);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            // SAFETY: a child of ours goes on.
+            unsafe { libc::kill(child, libc::SIGCONT) };
+        });
+        assert!([Some(101), Some(102)].contains(&sum(&zone, b"k", START)), "once the writer has gone on");
+    });
+    assert_eq!(end(child, 0), None);
+    check(&zone);
+}
+
 #[test]
 fn a_look_meets_no_counter_half_begun() {
     for nth in 1..=3 {
         let zone = counters(1, None, true);
-        let child = fork(|| {
-            armed::arm(Step::Published, nth, libc::SIGSTOP);
-            let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
-            let _ = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START);
-        });
-        let mut status = 0;
-        // SAFETY: a child of ours; this returns when it has stopped.
-        unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
-        assert!(libc::WIFSTOPPED(status));
+        let child = stopped_after(nth, &zone);
         let mut text = Vec::new();
         let looked = zone.get(b"k", START, &mut text);
         assert!(looked == Err(StoreError::Busy) || text == b"101" || text == b"102", "{nth}: {looked:?} {text:?}");
