@@ -64,66 +64,41 @@ fn at_every_size_all_parts_are_apart_aligned_and_within_bounds() {
     assert!(matches!(Geometry::new(MAX_ZONE_SIZE + 1), Err(AttachError::TooLarge(_))));
 }
 
+/// Fields of the header: name, offset and bytes.
+macro_rules! fields {
+    ($($bytes:expr => $($name:ident)*;)*) => { vec![$($((stringify!($name), header::$name, $bytes),)*)*] };
+}
+
 #[test]
 fn fields_of_the_header_are_apart() {
-    let mut fields = [
-        (header::MAGIC, 8),
-        (header::VERSION, 4),
-        (header::SIZE, 8),
-        (header::SEED, 16),
-        (header::TIMEOUT, 8),
-        (header::SYNC, 4),
-        (header::SELF, 4),
-        (header::JOINED, 4),
-        (header::MATCHING, 4),
-        (header::CLOSED, 8),
-        (header::CLEARED, 8),
-        (header::DIRTY, 8),
-        (header::POOL_LOCK, 8),
-        (header::POOL_HEAD, 4),
-        (header::POOL_FREE, 4),
-        (header::ORIGINS_LOCK, 8),
-        (header::ORIGINS_PUSHED, 8),
-        (header::ORIGINS_WALK, 8),
-        (header::ORIGINS_WALKED, 8),
-        (header::ORIGINS_WANTED, 4),
-        (header::WALKERS_KEPT, 4),
-        (header::MARK, 8),
-        (header::ANNEX, 4),
-        (header::ANNEXES, 4),
-        (header::BORROW_LOCK, 8),
-        (header::DONOR, 8),
-        (header::DONOR_TIME, 8),
-        (header::PENDING, 8),
-        (header::PURGE_FLOOR, 8),
-        (header::EVICTED_STAMP, 8),
-        (header::EVICT, 4),
-        (header::ORIGINS_END, 4),
-        (header::NEXT_DUE, 8),
-        (header::LARGEST, 8),
-        (header::LIMIT, 8),
-        (header::STATE_FILE, 8),
-        (header::STATE_SAVED, 8),
-        (header::STATE_TIME, 8),
-        (header::STATE_BYTES, 8),
-        (header::STATE_WRITES, 8),
-        (header::STATE_ERRORS, 8),
-        (header::MERGED, 8),
-        (header::WATCHED, 8),
-        (header::CLEARS, 8),
-        (header::ALLOWANCE, 8),
-        (header::PLEDGED, 8),
-        (header::HEIR_SIZE, 8),
-        (header::PLEDGE, 8),
-        (header::PLEDGE_ROUND, 4),
-        (header::SWEEPER, 8),
-        (header::SEAL, 8),
-        (header::LENGTHS, crate::store::matching::LENGTH_WORDS * 8),
-        (header::CHARGES, crate::store::layout::CLASS_SIZES.len() * 4),
-        (header::LEN, 0),
-    ];
-    fields.sort_unstable();
-    assert!(fields.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{fields:?}");
+    let mut fields = fields! {
+        4 => VERSION SYNC SELF JOINED MATCHING POOL_HEAD POOL_FREE ANNEX ANNEXES ORIGINS_WANTED WALKERS_KEPT EVICT ORIGINS_END
+            PLEDGE_ROUND;
+        8 => MAGIC SIZE TIMEOUT CLOSED BORN COMPARISONS_BEGUN COMPARISONS_ENDED COMPARED BUSY CLEARED JOIN_TAKEN JOIN_TOTAL
+            TOLD_FULL VAIN_UNTIL VAIN_PAUSE VAIN_PAGES VAIN_RECORDS DIRTY POOL_LOCK ORIGINS_LOCK ORIGINS_PUSHED
+            BORROW_LOCK MARK ORIGINS_WALK ORIGINS_WALKED DONOR DONOR_TIME PENDING PURGE_FLOOR EVICTED_STAMP NEXT_DUE
+            LARGEST LIMIT STATE_FILE STATE_SAVED STATE_TIME STATE_BYTES STATE_WRITES STATE_ERRORS MERGED WATCHED
+            CLEARS RETENTION MENDED RETIRED ALLOWANCE PLEDGED HEIR_SIZE PLEDGE SWEEPER SEAL TRAIL TRAIL_CLOSED
+            TRAIL_MISSES TRAIL_MENDED CHANGES_LAST CHANGES_FILES CHANGES_BYTES CHANGES_TIME CHANGES_APPENDS
+            CHANGES_CLEARED FOLLOWED_TIME FOLLOWED_STAMP FOLLOWED_BYTES LACKED MADE_UP LACKED_OF_ANY DOUBTED PART;
+        16 => SEED;
+        crate::store::matching::LENGTH_WORDS * 8 => LENGTHS;
+        crate::store::layout::CLASS_SIZES.len() * 4 => CHARGES;
+        0 => LEN;
+    };
+    // None is forgotten here; but for what zones of limits have in the place of lengths, and how many words that is.
+    let source = include_str!("../layout/header.rs");
+    let names = source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+    let elsewhere = ["RATE", "LIMITED", "OUTCOMES"];
+    for name in names.filter(|name| !elsewhere.contains(name)) {
+        assert!(fields.iter().any(|(field, ..)| *field == name), "{name} isn't looked at");
+    }
+    assert!(header::RATE >= header::LENGTHS && header::RATE + 8 <= header::LIMITED);
+    assert!(header::LIMITED + header::OUTCOMES * 8 <= header::LENGTHS + crate::store::matching::LENGTH_WORDS * 8);
+    fields.sort_unstable_by_key(|(_, at, bytes)| (*at, *bytes));
+    for pair in fields.windows(2) {
+        assert!(pair[0].1 + pair[0].2 <= pair[1].1, "{} and {}", pair[0].0, pair[1].0);
+    }
 }
 
 /// Does the same to a zone and to a plain map.
