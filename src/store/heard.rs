@@ -1,6 +1,8 @@
 //! Which nodes dialled this one, when they were last heard of, and what passed: a table in the control region, which the
 //! inbound sessions of all workers write.
 
+use std::ops::RangeInclusive;
+
 use super::control::Control;
 use super::hash::mixed;
 use crate::record::{Identity, Millis};
@@ -72,9 +74,9 @@ impl Control {
         all
     }
 
-    /// A number that tells which nodes were heard of since then: another one when these are others. It costs less than their list.
-    pub fn heard_mark(&self, since: Millis) -> u64 {
-        let fresh = self.heard_entries().filter(|entry| self.get(entry + AT) >= since);
+    /// A number that tells which nodes were heard of in that time: another one when these are others. It costs less than their list.
+    pub fn heard_mark(&self, when: RangeInclusive<Millis>) -> u64 {
+        let fresh = self.heard_entries().filter(|entry| when.contains(&self.get(entry + AT)));
         fresh.fold(0, |sum, entry| sum.wrapping_add(mixed(self.get(entry) ^ mixed(self.get(entry + 8)))))
     }
 
@@ -153,17 +155,22 @@ mod tests {
     fn the_mark_changes_with_who_was_heard_of_and_not_with_how_often() {
         let memory = Region::anonymous(CONTROL_SIZE).expect("memory");
         let control = Control::create(memory.region()).expect("a control region");
-        let nobody = control.heard_mark(0);
+        let nobody = control.heard_mark(0..=9000);
         let heard = |n, at| control.heard(id(n), at, &Traffic::default());
         heard(1, 1000);
-        let one = control.heard_mark(500);
+        let one = control.heard_mark(500..=9000);
         heard(1, 2000);
-        assert_eq!(control.heard_mark(500), one);
+        assert_eq!(control.heard_mark(500..=9000), one);
         heard(2, 2000);
-        let both = control.heard_mark(500);
+        let both = control.heard_mark(500..=9000);
         assert!(nobody != one && one != both && nobody != both);
         heard(1, 3000);
-        assert_eq!(control.heard_mark(2500), one, "the other was silent since");
-        assert_eq!(control.heard_mark(4000), nobody);
+        assert_eq!(control.heard_mark(2500..=9000), one, "the other was silent since");
+        assert_eq!(
+            control.heard_mark(500..=2500),
+            control.heard_mark(2000..=2000),
+            "what is ahead of the clock isn't lately"
+        );
+        assert_eq!(control.heard_mark(4000..=9000), nobody);
     }
 }

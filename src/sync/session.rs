@@ -233,7 +233,8 @@ impl Heard {
 
     /// A number that stands for all that [`Heard::gone`] says, and costs less: another one when that is another.
     pub fn mark(node: &Node, now: Millis) -> u64 {
-        node.control.heard_mark(now.saturating_sub(patience(&node.limits)))
+        let patience = patience(&node.limits);
+        node.control.heard_mark(now.saturating_sub(patience)..=now.saturating_add(patience))
     }
 
     /// Whether nothing was heard of an origin for so long that others may speak for it.

@@ -2,10 +2,11 @@
 
 use super::super::frame::Input;
 use super::super::message::{self, Message, kind};
+use super::super::session::Heard;
 use super::super::{Limits, Node, NoteLevel, Pull, Push, SessionError, SyncZone};
 use super::{NOW, contents, limits, node, region, set};
 use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Lacks, Life, Matching, Missing, Params, Zone};
+use crate::store::{Lacks, Life, Matching, Missing, Params, Traffic, Zone};
 
 /// After so many milliseconds at most what was received is acknowledged.
 const ACKNOWLEDGED: Millis = 5;
@@ -470,5 +471,17 @@ fn what_merging_makes_for_others_is_told_them_at_once() {
         assert!(far.must_tell(), "{matching:?}");
         far.control.awake();
         assert!(!far.must_tell(), "who is awake looks before it sleeps");
+    }
+}
+
+#[test]
+fn the_mark_of_who_was_heard_of_stands_for_who_is_gone_also_to_a_clock_that_was_ahead() {
+    let (node, nobody) = (node(1, &[], limits()), node(2, &[], limits()));
+    let origin = Identity([9; 16]);
+    // Within the drift that is allowed, and far beyond the time for which somebody counts as heard of.
+    node.control.heard(origin, NOW + 40_000, &Traffic::default());
+    for (now, is_gone) in [(NOW, true), (NOW + 30_000, false), (NOW + 50_000, false), (NOW + 50_001, true)] {
+        assert_eq!(Heard::new(&node, now).gone(origin), is_gone);
+        assert_eq!(Heard::mark(&node, now) == Heard::mark(&nobody, now), is_gone);
     }
 }
