@@ -58,27 +58,26 @@ impl Zone {
 
     /// Raises the position of another origin; lowers none. `false`: the table of origins is full.
     pub fn advance(&self, origin: Identity, stamp: Stamp) -> bool {
-        self.advance_from(origin, Stamp::ZERO, stamp, false) == Some(true)
+        self.advance_from(origin, Stamp::ZERO, stamp, false) == Ok(true)
     }
 
     /// The same of what was asked for when the position was `base`. `anew`: the memory of the origin was made anew, and it promises
-    /// what it has, and not what it wrote before. `None`: the position is less since, as somebody has promised too much, or the
-    /// table is busy. Then what comes doesn't go on from it.
-    pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp, anew: bool) -> Option<bool> {
+    /// what it has, and not what it wrote before. `false`: the position is less since, as somebody has promised too much. Then what
+    /// comes doesn't go on from it.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`: the table of origins is full. `Busy`.
+    pub fn advance_from(&self, origin: Identity, base: Stamp, stamp: Stamp, anew: bool) -> Result<bool, StoreError> {
         let raised = |had: u64| (had >= base.0).then_some(had.max(stamp.0));
-        let advanced = self.with_origin(origin, |index| {
+        self.with_origin(origin, |index| {
             // In one go: a position of which that isn't known would be held for whole.
             if anew {
                 self.flag(index, ANEW, true);
             }
-            let word = self.region.word64(self.origin_at(index.into()) + POSITION)?;
-            word.fetch_update(SeqCst, SeqCst, raised).ok()
-        });
-        match advanced {
-            Ok(raised) => raised.map(|_| true),
-            Err(StoreError::Busy) => None,
-            Err(_) => Some(false),
-        }
+            let word = self.region.word64(self.origin_at(index.into()) + POSITION);
+            word.is_some_and(|word| word.fetch_update(SeqCst, SeqCst, raised).is_ok())
+        })
     }
 
     pub(super) fn is_flagged(&self, index: u16, flag: u32) -> bool {

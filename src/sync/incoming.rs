@@ -35,6 +35,8 @@ pub struct Context<'a> {
     pub t: u64,
     /// The clock has leapt: that somebody seems to be silent tells nothing.
     pub leapt: bool,
+    /// What a lock is in the way of may be put off: it is tried again soon.
+    pub may_wait: bool,
     /// Log lines.
     pub notes: &'a mut Notes,
     /// Who was heard of lately, once a zone has asked, and what stands for that.
@@ -163,18 +165,21 @@ impl Incoming {
         self.filling || !self.begun || matches!(self.mode, Mode::None) || self.again_at.is_some()
     }
 
-    /// Merges a record.
-    pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) {
-        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
-        if let Some(progress) = &mut self.joining {
-            progress.step(cx, name, zone);
-        }
+    /// Merges a record; `false`: a lock is in the way, and it is to be tried again.
+    pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) -> bool {
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return true };
         let applied = if self.admits(zone, record.version.origin, None, cx.now) {
             zone.apply(record, cx.now, cx.node.limits.max_drift)
         } else {
             zone.count_lacked(record.version.stamp);
             Ok(Applied::Full)
         };
+        if applied == Err(StoreError::Busy) && self.may_wait(cx) {
+            return false;
+        }
+        if let Some(progress) = &mut self.joining {
+            progress.step(cx, name, zone);
+        }
         match applied {
             Ok(Applied::Newer) => self.compare.came(cx, zone, record.key),
             Ok(Applied::Stale) => {}
@@ -215,6 +220,12 @@ impl Incoming {
                 }
             }
         }
+        true
+    }
+
+    /// Whether a lock that is in the way is waited for: not once all is to be sent again anyway.
+    const fn may_wait(&self, cx: &Context<'_>) -> bool {
+        cx.may_wait && !self.held
     }
 
     /// A record was of a kind that this version doesn't know.
@@ -238,7 +249,8 @@ impl Incoming {
         }
     }
 
-    /// What the peer promises to have sent, but for what it may have evicted before, up to a stamp.
+    /// What the peer promises to have sent, but for what it may have evicted before, up to a stamp. `false`: a lock is in the way,
+    /// and it is to be tried again.
     pub fn position(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,10 +258,10 @@ impl Incoming {
         complete: bool,
         positions: impl Iterator<Item = Entry>,
         evicted: Stamp,
-    ) {
-        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return };
+    ) -> bool {
+        let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return true };
         if epoch != self.epoch {
-            return;
+            return true;
         }
         // What a clock that is ahead has closed may be given again when it is mended.
         let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
@@ -263,22 +275,25 @@ impl Incoming {
             let admitted = self.admits(zone, identity, Some(believed), cx.now);
             let place = self.base.binary_search_by_key(&identity, |(origin, _)| *origin);
             let base = place.ok().and_then(|at| self.base.get(at)).map_or(Stamp::ZERO, |(_, stamp)| *stamp);
-            let advanced = admitted.then(|| zone.advance_from(identity, base, believed, anew));
-            if advanced == Some(None) {
-                self.hold(cx.t);
-                continue;
-            }
-            if advanced == Some(Some(true)) {
-                match place {
+            match admitted.then(|| zone.advance_from(identity, base, believed, anew)) {
+                Some(Ok(true)) => match place {
                     Ok(at) => self.base.get_mut(at).into_iter().for_each(|(_, stamp)| *stamp = believed.max(base)),
                     Err(at) => self.base.insert(at, (identity, believed)),
+                },
+                Some(Err(StoreError::Busy)) if self.may_wait(cx) => return false,
+                Some(Ok(false) | Err(StoreError::Busy)) => {
+                    self.hold(cx.t);
+                    continue;
                 }
-            } else if let Some(count) = self.origins.happened(cx.t) {
-                let text = format!(
-                    "zone \"{name}\" has no room for {count} more origins: what these nodes wrote is left out or comes again at \
-                     each reconnect; give it more memory (keyval_zone zone={name}:SIZE)"
-                );
-                cx.notes.add(NoteLevel::Warn, text);
+                None | Some(Err(_)) => {
+                    if let Some(count) = self.origins.happened(cx.t) {
+                        let text = format!(
+                            "zone \"{name}\" has no room for {count} more origins: what these nodes wrote is left out or \
+                             comes again at each reconnect; give it more memory (keyval_zone zone={name}:SIZE)"
+                        );
+                        cx.notes.add(NoteLevel::Warn, text);
+                    }
+                }
             }
             if identity == cx.peer {
                 self.ack = Some(stamp);
@@ -296,6 +311,7 @@ impl Incoming {
         if !self.held {
             self.again_after = AGAIN.0;
         }
+        true
     }
 
     /// The full state is there, but for what this node refused and asks for again.

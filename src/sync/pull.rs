@@ -12,7 +12,7 @@ use super::{Held, Node, Note, SessionError};
 use crate::record::{Identity, Millis};
 use crate::store::control::Counter;
 use crate::store::{Sparing, Traffic};
-use messages::Chunks;
+use messages::{Chunks, Waiting};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
@@ -23,11 +23,17 @@ const SOON: u64 = 200;
 /// Acknowledgements wait for so long, milliseconds: a peer that writes all the time needn't be woken for each change, and
 /// who reads here needn't wait while one is sent.
 const ACK_DELAY: u64 = 5;
+/// How long a lock that is in the way of something is waited for, in all and between two tries, milliseconds; and how much may
+/// come meanwhile, bytes.
+const PATIENCE: u64 = 100;
+const NAP: u64 = 5;
+const MAX_WAITING: usize = 64 * 1024;
 
 /// One inbound session.
 ///
 /// Each call works in proportion to the bytes it is given. The caller should not read on while what was appended to
-/// `out` can't be sent. At the end, whatever the reason, call [`Pull::close`] or [`Pull::lost`].
+/// `out` can't be sent, nor while the session [waits](Pull::is_waiting). At the end, whatever the reason, call
+/// [`Pull::close`] or [`Pull::lost`].
 pub struct Pull {
     node: Node,
     own: Identity,
@@ -44,6 +50,8 @@ pub struct Pull {
     zones: BTreeMap<u64, Option<Box<Incoming>>>,
     defined: Defined,
     chunks: Option<Chunks>,
+    /// What a lock is in the way of, and what came after it.
+    waiting: Option<Waiting>,
     /// The time in a ping that wants an answer.
     echo: Option<Millis>,
     /// When acknowledgements are due, if there are any.
@@ -78,6 +86,7 @@ impl Pull {
             zones: BTreeMap::new(),
             defined: Defined::default(),
             chunks: None,
+            waiting: None,
             echo: None,
             acks_at: None,
             heard: 0,
@@ -104,13 +113,8 @@ impl Pull {
             self.heard = t;
         }
         let start = out.len();
-        let mut input = std::mem::replace(&mut self.input, Input::new(0));
-        let mut count = 0;
-        let result = self.take_all(&mut input, bytes, out, now, &mut count);
-        self.input = input;
-        self.node.control.count(Counter::MsgsIn, count);
+        let result = self.take_all(bytes, out, now);
         self.traffic.bytes_in += bytes.len() as u64;
-        self.traffic.msgs_in += count;
         if self.told.is_none_or(|told| t >= told + 100) {
             self.tell_heard(now);
         }
@@ -130,6 +134,13 @@ impl Pull {
         let start = out.len();
         if t.saturating_sub(self.heard) > self.node.limits.timeout {
             let error = self.end(Ending::silent(self.node.limits.timeout), out);
+            self.count_sent(out, start);
+            return Err(error);
+        }
+        if self.is_waiting()
+            && let Err(ending) = self.take_all(&[], out, now)
+        {
+            let error = self.end(ending, out);
             self.count_sent(out, start);
             return Err(error);
         }
@@ -168,12 +179,18 @@ impl Pull {
         }
         let compares = self.zones.values().flatten().map(|incoming| incoming.compare.at());
         let own = silent.min(self.ping_due()).min(self.steer_at).min(self.acks_at.unwrap_or(u64::MAX));
+        let own = own.min(self.waiting.as_ref().map_or(u64::MAX, |waiting| waiting.again_at));
         compares.fold(own, u64::min)
     }
 
     /// Whether a valid hello was received (until then the connection may be reused by nginx).
     pub fn established(&self) -> bool {
         self.peer.is_some()
+    }
+
+    /// Whether it takes nothing just now, as a lock is in the way of what came before. That is over before long.
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Who the peer is.
@@ -184,7 +201,9 @@ impl Pull {
     /// What it holds in memory.
     pub fn held(&self) -> Held {
         let chunks = self.chunks.as_ref().map_or(0, |chunks| chunks.bytes.len());
-        let mut held = Held { bytes: self.input.held() + chunks, origins: self.defined.len(), ..Held::default() };
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.body.len() + waiting.behind.len());
+        let mut held =
+            Held { bytes: self.input.held() + chunks + waiting, origins: self.defined.len(), ..Held::default() };
         self.zones.values().flatten().for_each(|incoming| incoming.add_held(&mut held));
         held
     }
@@ -236,7 +255,7 @@ impl Pull {
             incoming.close(&self.node, self.token);
         }
         self.zones.clear();
-        self.chunks = None;
+        (self.chunks, self.waiting) = (None, None);
     }
 
     fn count_sent(&mut self, out: &[u8], start: usize) {
@@ -317,6 +336,7 @@ impl Pull {
                 now,
                 t,
                 leapt,
+                may_wait: false,
                 notes: &mut self.notes,
                 heard,
                 heard_mark,

@@ -197,6 +197,10 @@ impl Session {
         read.set_timedout(0);
         let now = ffi::now();
         self.send()?;
+        if self.pull.is_waiting() && self.pull.is_due(now) {
+            // Then there may be more to receive.
+            self.pull.tick(&mut self.output, now)?;
+        }
         let more = self.receive(share, now)?;
         if self.pull.is_due(now) {
             self.pull.tick(&mut self.output, now)?;
@@ -238,7 +242,7 @@ impl Session {
         let began = Instant::now();
         let mut buffer = [0; READ];
         loop {
-            if self.unsent() > UNSENT || !self.is_readable() {
+            if self.unsent() > UNSENT || self.pull.is_waiting() || !self.is_readable() {
                 return Ok(false);
             }
             let most = if share == Share::First { FIRST_READ } else { READ };
@@ -246,7 +250,7 @@ impl Session {
                 return Ok(false);
             }
             if share == Share::First || began.elapsed() >= SLICE {
-                return Ok(self.is_readable());
+                return Ok(self.is_readable() && !self.pull.is_waiting());
             }
         }
     }

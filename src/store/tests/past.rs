@@ -4,7 +4,7 @@ use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Known, Lacks, Life, Written};
+use crate::store::{Applied, Condition, Control, Known, Lacks, Life, StoreError, Written};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -199,7 +199,7 @@ fn what_a_zone_that_evicts_lacks_may_have_been_given_up_before_it_was_sent() {
 fn what_others_are_told_of_origins_is_what_each_look_by_itself_says() {
     let zone = Fixture::new(64 << 10, None, true);
     (7..60).for_each(|node| _ = zone.advance(identity(node), stamp(node.into())));
-    zone.advance_from(identity(9), stamp(9), stamp(9), true);
+    assert_eq!(zone.advance_from(identity(9), stamp(9), stamp(9), true), Ok(true));
     let told = || {
         let mut told = Vec::new();
         zone.known_of_others(|_, known| told.push(known));
@@ -241,11 +241,11 @@ fn what_is_noted_of_origins_is_noted_whole_or_not_at_all() {
     zone.count_lacked(stamp(6));
     let lacks = zone.lacks();
     zone.stop_in_origins();
-    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), None, "it is to be told again");
+    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), Err(StoreError::Busy));
     assert!(!zone.made_up(&lacks, &[], &[of]), "it is to be found out again");
     assert_eq!((zone.position(of), zone.is_whole(of), zone.lacks()), (stamp(9), true, lacks.clone()));
     zone.go_on_in_origins();
-    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), Some(true));
+    assert_eq!(zone.advance_from(of, stamp(9), stamp(12), true), Ok(true));
     assert_eq!((zone.position(of), zone.is_whole(of)), (stamp(12), false));
     assert!(zone.made_up(&lacks, &[], &[of]));
     assert_eq!((zone.position(of), zone.is_lacking()), (Stamp::ZERO, false));

@@ -7,8 +7,9 @@ use super::super::outgoing::frame_bound;
 use super::super::positions::Defined;
 use super::super::session::{self, Ending, accepted_bound, own_hello};
 use super::super::{NoteLevel, write};
-use super::{ACK_DELAY, Pull};
+use super::{ACK_DELAY, MAX_WAITING, NAP, PATIENCE, Pull};
 use crate::record::{Identity, Kind, Millis};
+use crate::store::control::Counter;
 use crate::store::{Drift, Matching, Side};
 use std::cell::OnceCell;
 
@@ -25,8 +26,56 @@ pub(super) struct Chunks {
     pub(super) bytes: Vec<u8>,
 }
 
+/// A frame that a lock is in the way of, or what is left of it, and what came behind it.
+///
+/// A lock whose owner runs, or would if others didn't, is free again soon. So that its record isn't refused, with all positions
+/// of the epoch, nothing is taken for a moment. For who stands still that is in vain, and other zones and shards have to wait
+/// as well: so what isn't taken then is refused.
+pub(super) struct Waiting {
+    kind: u8,
+    pub(super) body: Vec<u8>,
+    pub(super) behind: Vec<u8>,
+    since: u64,
+    pub(super) again_at: u64,
+}
+
 impl Pull {
-    pub(super) fn take_all(
+    /// Takes what has waited, and then what has come.
+    pub(super) fn take_all(&mut self, bytes: &[u8], out: &mut Vec<u8>, now: Millis) -> Result<(), Ending> {
+        let mut input = std::mem::replace(&mut self.input, Input::new(0));
+        let mut count = 0;
+        let result = match self.waiting.take() {
+            None => self.take_frames(&mut input, bytes, out, now, &mut count),
+            Some(mut waiting) => {
+                waiting.behind.extend_from_slice(bytes);
+                self.try_again(waiting, out, now).and_then(|behind| {
+                    behind.map_or(Ok(()), |behind| self.take_frames(&mut input, &behind, out, now, &mut count))
+                })
+            }
+        };
+        self.input = input;
+        self.node.control.count(Counter::MsgsIn, count);
+        self.traffic.msgs_in += count;
+        result
+    }
+
+    /// What came behind it if it is taken now.
+    fn try_again(&mut self, waiting: Waiting, out: &mut Vec<u8>, now: Millis) -> Result<Option<Vec<u8>>, Ending> {
+        let Waiting { kind, body, behind, since, .. } = waiting;
+        let t = self.pace.t;
+        let may_wait = t.saturating_sub(since) < PATIENCE && behind.len() <= MAX_WAITING;
+        let message = message::decode(kind, &body)?;
+        Ok(match self.take(&message, may_wait, out, now)? {
+            Taken::Whole => Some(behind),
+            Taken::Later(left) => {
+                let (kind, body) = left.unwrap_or((kind, body));
+                self.waiting = Some(Waiting { kind, body, behind, since, again_at: t + NAP });
+                None
+            }
+        })
+    }
+
+    fn take_frames(
         &mut self,
         input: &mut Input,
         mut bytes: &[u8],
@@ -37,7 +86,12 @@ impl Pull {
         while let Some((kind, body)) = input.next(&mut bytes)? {
             *count += 1;
             let message = message::decode(kind, body)?;
-            self.take(&message, out, now)?;
+            if let Taken::Later(left) = self.take(&message, true, out, now)? {
+                let (kind, body) = left.unwrap_or_else(|| (kind, body.to_vec()));
+                let t = self.pace.t;
+                self.waiting = Some(Waiting { kind, body, behind: bytes.to_vec(), since: t, again_at: t + NAP });
+                return Ok(());
+            }
             if matches!(message, Message::Hello(_)) {
                 input.set_bound(accepted_bound(&self.node.limits));
             }
@@ -45,10 +99,10 @@ impl Pull {
         Ok(())
     }
 
-    fn take(&mut self, message: &Message<'_>, out: &mut Vec<u8>, now: Millis) -> Result<(), Ending> {
+    fn take(&mut self, message: &Message<'_>, may_wait: bool, out: &mut Vec<u8>, now: Millis) -> Result<Taken, Ending> {
         let Some(peer) = self.peer else {
             return match *message {
-                Message::Hello(hello) => self.greet(&hello, out, now),
+                Message::Hello(hello) => self.greet(&hello, out, now).map(|()| Taken::Whole),
                 Message::Bye { code, text } => Err(Ending::bye(code, text)),
                 _ => Err(Ending::protocol("a message before the hello")),
             };
@@ -70,9 +124,12 @@ impl Pull {
             }
             Message::Records { zone, epoch, mut records } => {
                 let (incoming, (mut cx, defined)) = self.expected(zone, Some(epoch), peer, now)?;
+                cx.may_wait = may_wait;
                 while !records.is_empty() {
+                    let left = records;
                     match message::decode_record(&mut records, peer, |number| defined.get(number))? {
-                        Some(record) => incoming.apply(&mut cx, &record),
+                        Some(record) if incoming.apply(&mut cx, &record) => {}
+                        Some(_) => return Ok(Taken::later_of(zone, epoch, left)),
                         None => incoming.skipped(&mut cx),
                     }
                 }
@@ -80,7 +137,9 @@ impl Pull {
             Message::Chunk { zone, epoch, first, last, total, bytes } => {
                 self.expected(zone, Some(epoch), peer, now)?;
                 if let Some(record) = self.chunk(zone, epoch, (first, last), total, bytes)? {
-                    self.whole(zone, epoch, &record, peer, now)?;
+                    if !self.whole(zone, epoch, &record, (may_wait, peer, now))? {
+                        return Ok(Taken::later_of(zone, epoch, frame::Reader::new(&record)));
+                    }
                     if record.capacity() <= KEPT_BUFFER {
                         self.chunks = Some(Chunks { zone, epoch, total: 0, bytes: record });
                     }
@@ -92,7 +151,10 @@ impl Pull {
             }
             Message::Position { zone, epoch, complete, positions, evicted } => {
                 let (incoming, (mut cx, _)) = self.expected(zone, Some(epoch), peer, now)?;
-                incoming.position(&mut cx, epoch, complete, positions, evicted);
+                cx.may_wait = may_wait;
+                if !incoming.position(&mut cx, epoch, complete, positions, evicted) {
+                    return Ok(Taken::Later(None));
+                }
                 self.acks_at.get_or_insert(self.pace.t.saturating_add(ACK_DELAY));
                 if complete {
                     self.steer_at = 0;
@@ -134,7 +196,7 @@ impl Pull {
                 return Err(Ending::protocol("a message that the dialling node doesn't send"));
             }
         }
-        Ok(())
+        Ok(Taken::Whole)
     }
 
     fn greet(&mut self, hello: &message::Hello, out: &mut Vec<u8>, now: Millis) -> Result<(), Ending> {
@@ -234,6 +296,7 @@ impl Pull {
             now,
             t: self.pace.t,
             leapt: self.pace.has_leapt(&self.node.limits),
+            may_wait: false,
             notes: &mut self.notes,
             heard: OnceCell::new(),
             heard_mark: OnceCell::new(),
@@ -274,16 +337,40 @@ impl Pull {
         Ok(None)
     }
 
-    /// A record that came in parts is there.
-    fn whole(&mut self, zone: u64, epoch: u64, bytes: &[u8], peer: Identity, now: Millis) -> Result<(), Ending> {
+    /// A record that came in parts is there; `false`: a lock is in its way, and it is to be tried again.
+    fn whole(
+        &mut self,
+        zone: u64,
+        epoch: u64,
+        bytes: &[u8],
+        (may_wait, peer, now): (bool, Identity, Millis),
+    ) -> Result<bool, Ending> {
         let (incoming, (mut cx, defined)) = self.expected(zone, Some(epoch), peer, now)?;
+        cx.may_wait = may_wait;
         let mut reader = frame::Reader::new(bytes);
         match message::decode_record(&mut reader, peer, |number| defined.get(number))? {
-            Some(record) if reader.is_empty() => incoming.apply(&mut cx, &record),
+            Some(record) if reader.is_empty() => return Ok(incoming.apply(&mut cx, &record)),
             Some(_) => return Err(Ending::protocol("a record with something behind it")),
             None => incoming.skipped(&mut cx),
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// What became of a message.
+enum Taken {
+    Whole,
+    /// A lock is in the way: the message is to be tried again, or, if there is one, another frame instead, of what is left of it.
+    Later(Option<(u8, Vec<u8>)>),
+}
+
+impl Taken {
+    /// These records are left.
+    fn later_of(zone: u64, epoch: u64, mut records: frame::Reader<'_>) -> Taken {
+        let mut body = Vec::new();
+        write::put_records_head(&mut body, zone, epoch);
+        body.extend_from_slice(records.rest());
+        Taken::Later(Some((message::kind::RECORDS, body)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sessions of zones in which a lock doesn't come free: its holder is stopped, or gets no processor time.
 
+use super::super::message::kind;
 use super::super::{Node, NoteLevel};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, set};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// The shard that doesn't come free.
 const STUCK: u32 = 0;
+/// Keys, of which each shard has some; all of them are less than a session keeps while it waits.
+const KEYS: usize = 1_000;
 
 /// Writes these keys, of which those in that shard are refused; how many went in.
 fn write(zone: &Zone, keys: impl Iterator<Item = u32>, now: Millis) -> usize {
@@ -91,29 +94,85 @@ fn records_for_a_shard_that_is_busy_are_left_out_together_and_come_again() {
     pair.run(NOW);
     let before = to.position(Identity([1; 16]));
     to.stop_in(STUCK);
-    let wanted = (0..2_000).map(|n| format!("key {n}"));
-    let stuck = wanted
-        .inspect(|key| set(&from, key, b"v", NOW + 10))
-        .filter(|key| to.shard_of(key.as_bytes()) == STUCK)
-        .count();
-    assert!(stuck > 100, "{stuck} of 2000");
+    all_keys().for_each(|key| set(&from, &key, b"v", NOW + 10));
+    let stuck = all_keys().filter(|key| to.shard_of(key.as_bytes()) == STUCK).count();
+    assert!(stuck > 20, "{stuck} of {KEYS}");
     mark(&mut pair.push, &a);
     let began = Instant::now();
     pair.run(NOW + 10);
+    assert!(pair.pull.is_waiting() && contents_but(&to, STUCK) < KEYS - stuck, "it may go on soon");
+    (1..=20).for_each(|n| pair.run(NOW + 10 + 5 * n));
     // Each would have waited for a tenth of a second.
     assert!(began.elapsed() < Duration::from_secs(stuck as u64 / 20), "{stuck} took {:?}", began.elapsed());
-    assert_eq!(contents_but(&to, STUCK), 2_000 - stuck, "the others are there");
+    assert_eq!(contents_but(&to, STUCK), KEYS - stuck, "the others are there");
     assert_eq!(to.position(Identity([1; 16])), before);
     to.go_on_in(STUCK);
-    for n in 1..40 {
+    for n in 2..40 {
         pair.run(NOW + n * 100);
     }
-    assert_eq!(contents(&to, NOW + 4_000).len(), 2_000);
+    assert_eq!(contents(&to, NOW + 4_000).len(), KEYS);
     assert!(to.position(Identity([1; 16])) >= Stamp::at(NOW + 10));
 }
 
-/// How many of the keys that are written above are in other shards.
+#[test]
+fn records_for_a_shard_that_is_soon_free_cost_nothing_but_that() {
+    let (a, b) = nodes();
+    let (from, to) = (a.zones[0].zone, b.zones[0].zone);
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    pair.pull.notes();
+    let stuck = key_in_stuck(&to);
+    for round in 0..20 {
+        let now = NOW + 10 + 200 * round;
+        // Others before them, and behind; one so large that it comes in parts.
+        (0..30).for_each(|n| set(&from, &format!("key {n}"), b"v", now + round));
+        set(&from, &stuck, &[1; 20_000], now + round);
+        mark(&mut pair.push, &a);
+        // Now this, and now the table of origins, which positions need.
+        let is_shard = round % 2 == 0;
+        if is_shard {
+            to.stop_in(STUCK)
+        } else {
+            to.stop_in_origins()
+        }
+        (0..5).for_each(|n| pair.run(now + 10 * n));
+        assert!(pair.pull.is_waiting() && pair.pull.held().bytes > 0);
+        assert_eq!(to.has_record(stuck.as_bytes(), now), round > 0);
+        if is_shard {
+            to.go_on_in(STUCK)
+        } else {
+            to.go_on_in_origins()
+        }
+        pair.run(now + 60);
+        assert!(!pair.pull.is_waiting());
+        assert_eq!(contents(&to, now), contents(&from, now));
+        assert!(to.position(Identity([1; 16])) >= Stamp::at(now));
+    }
+    assert_eq!((pair.records, pair.count(kind::POSITION)), (600, 21), "nothing came twice");
+    assert!(pair.pull.notes().is_empty());
+}
+
+#[test]
+fn who_sends_much_meanwhile_is_not_waited_for() {
+    let (a, b) = nodes();
+    let (from, to) = (a.zones[0].zone, b.zones[0].zone);
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    to.stop_in(STUCK);
+    all_keys().for_each(|key| set(&from, &key, b"v", NOW + 10));
+    (0..4).for_each(|n| set(&from, &format!("large {n}"), &[1; 20_000], NOW + 10));
+    mark(&mut pair.push, &a);
+    pair.run(NOW + 10);
+    assert!(!pair.pull.is_waiting());
+    assert_eq!(contents_but(&to, STUCK), all_keys().filter(|key| to.shard_of(key.as_bytes()) != STUCK).count());
+}
+
+fn all_keys() -> impl Iterator<Item = String> {
+    (0..KEYS).map(|n| format!("key {n}"))
+}
+
+/// How many of these keys are in other shards.
 fn contents_but(zone: &Zone, stuck: u32) -> usize {
-    let keys = (0..2_000).map(|n| format!("key {n}")).filter(|key| zone.shard_of(key.as_bytes()) != stuck);
+    let keys = all_keys().filter(|key| zone.shard_of(key.as_bytes()) != stuck);
     keys.filter(|key| zone.has_record(key.as_bytes(), NOW)).count()
 }
