@@ -93,8 +93,8 @@ fn fields_of_the_header_are_apart() {
     for name in names.filter(|name| !elsewhere.contains(name)) {
         assert!(fields.iter().any(|(field, ..)| *field == name), "{name} isn't looked at");
     }
-    assert!(header::RATE >= header::LENGTHS && header::RATE + 8 <= header::LIMITED);
-    assert!(header::LIMITED + header::OUTCOMES * 8 <= header::LENGTHS + crate::store::matching::LENGTH_WORDS * 8);
+    const { assert!(header::RATE >= header::LENGTHS && header::RATE + 8 <= header::LIMITED) };
+    const { assert!(header::LIMITED + header::OUTCOMES * 8 <= header::LENGTHS + crate::store::matching::LENGTH_WORDS * 8) };
     fields.sort_unstable_by_key(|(_, at, bytes)| (*at, *bytes));
     for pair in fields.windows(2) {
         assert!(pair[0].1 + pair[0].2 <= pair[1].1, "{} and {}", pair[0].0, pair[1].0);
