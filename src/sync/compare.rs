@@ -48,7 +48,7 @@ pub struct Compare {
     theirs: u64,
     /// The part with which the next questions begin.
     next: usize,
-    /// Parts asked for at once at most; 0: as many as there are.
+    /// Parts asked for at once at most, since a list was too long; 0: as many as there are.
     most: usize,
     /// Bits of the number of a part at least: one part had more versions than are kept.
     finer: u8,
@@ -286,7 +286,6 @@ impl Compare {
             asked.push(range as u16);
             last = range;
         }
-        self.most = asked.len();
         // Who lacks something has to hear from the peer that it lacks nothing.
         if asked.is_empty() && !round.lacks.is_empty() {
             asked.push(last as u16);
@@ -331,10 +330,11 @@ impl Compare {
         }
         if round.listed.len() > MAX_LISTED {
             // Tombstones don't count in digests; so many of them want smaller questions, or smaller parts.
-            if self.most <= 1 {
+            let asked = round.asked();
+            if asked <= 1 {
                 self.finer = (round.digests.terms.bits() + 2).min(MAX_RANGE_BITS);
             }
-            self.most = (self.most / 2).max(1);
+            self.most = (asked / 2).max(1);
             self.rest(cx.t.saturating_add(cx.node.limits.timeout));
             return Some(());
         }
@@ -359,6 +359,10 @@ impl Compare {
         round.positions.extend(positions.take(room).map(|entry| (entry.identity, entry.stamp)));
         if !more {
             (round.trusted, round.evicted) = (trusted, evicted);
+            if self.most > 0 {
+                // So many fill half of what is kept: few parts differ today, and all of them tomorrow.
+                self.most = (round.asked() * (MAX_LISTED / 2) / round.listed.len().max(1)).max(1);
+            }
             let theirs = Positions::new(std::mem::take(&mut round.positions).into_iter());
             if let Some(SyncZone { zone, .. }) = cx.node.zones.get(self.index) {
                 round.ours = Positions::new(zone.claims().into_iter());
@@ -478,6 +482,11 @@ impl Compare {
 }
 
 impl Round {
+    /// How many parts it asked for.
+    fn asked(&self) -> usize {
+        self.asked.iter().filter(|asked| **asked).count()
+    }
+
     /// Looks at some of this node's records; `true`: that was all.
     fn match_some(&mut self, zone: &Zone, suspects: &HashSet<Vec<u8>>, now: Millis) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };

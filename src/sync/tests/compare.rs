@@ -216,6 +216,32 @@ fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
 }
 
 #[test]
+fn where_one_part_differed_today_all_are_asked_for_tomorrow() {
+    let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
+    let gone = Identity([9; 16]);
+    let apply = |node: &Node, number: u64| {
+        let (key, version) = (format!("key {number}"), Version { stamp: Stamp::at(NOW + number), origin: gone });
+        let (key, value) = (key.as_bytes(), Some(b"v".as_slice()));
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        assert_eq!(zone(node).apply(&record, NOW + LONG, 60_000), Ok(Applied::Newer));
+    };
+    (0..2_000).for_each(|number| apply(&a, number));
+    (1..2_000).for_each(|number| apply(&b, number));
+    let mut pair = Pair::new(&a, &b, NOW + LONG);
+    let mut go = |from: Millis, long: Millis| {
+        for at in (from..from + long).step_by(50) {
+            [&a, &b].into_iter().for_each(|node| node.control.heard(gone, at, &Traffic::default()));
+            pair.run(at);
+        }
+        (pair.count(kind::LISTED), keys(&b, NOW).len())
+    };
+    // They are compared each 50 s.
+    assert_eq!(go(NOW + LONG, 30_000), (1, 2_000), "one is mended");
+    (2_000..4_000).for_each(|number| apply(&a, number));
+    assert_eq!(go(NOW + LONG + 30_000, 30_000), (2, 4_000), "and many in one round");
+}
+
+#[test]
 fn tombstones_without_end_do_not_hide_what_is_missing() {
     let params = |number| Params { sync: true, retention: 10 * LONG, ..Params::new(Identity([number; 16])) };
     let (a, b) = (joined_with(16 << 20, params(1)), joined_with(16 << 20, params(2)));
