@@ -109,7 +109,8 @@ SKIP: {
     eventually_is { filed($file)->{'over a reload'} } 'v', '... also in the state file';
     close $_ for @slow;
 
-    # A thread that wakes before its worker gives it up has the lease still, and goes on: nobody gets that while its holder lives.
+    # A thread that wakes before its worker gives it up has the lease still, and goes on. (One that has lost it meanwhile does
+    # nothing any more: src/agent/tests/lease.rs. Here nobody gets the lease while its holder lives.)
     $agent = $first->agent_worker;
     $pause = ZoneMesh::Pause->new($agent, 'zonemesh') or skip(ZoneMesh::Pause->why_not, 1);
     $first->add('one', 'before it wakes', 'v');

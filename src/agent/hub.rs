@@ -288,7 +288,9 @@ impl Hub {
     /// Counts the nodes that we are connected to: one that is reached at two addresses is one.
     pub(super) fn count_online(&self) {
         let online: BTreeSet<Identity> = self.links.borrow().iter().filter_map(|link| link.peer.get()).collect();
-        self.control.set_nodes_online(online.len() as u64);
+        if self.holds() {
+            self.control.set_nodes_online(online.len() as u64);
+        }
     }
 
     /// Says without whom requests are limited: together nodes may then admit more. To be called now and then.
@@ -305,7 +307,7 @@ impl Hub {
     /// So many records of each zone wait for a peer. A zone shows how many wait for the one that lacks most.
     pub(super) fn set_waiting(&self, link: &Link, records: impl Fn(usize) -> u64) {
         for (index, sync) in self.zones.iter().enumerate() {
-            if let Some(most) = self.waiting.set(&link.waiting, index, records(index)) {
+            if let Some(most) = self.waiting.set(&link.waiting, index, records(index)).filter(|_| self.holds()) {
                 sync.zone.set_pending(most);
             }
         }

@@ -167,6 +167,10 @@ impl<'a> Session<'a> {
         // What has changed leaves first, and what has come is read in the next turn.
         let changed = self.link.take_marks(|zone, shards| self.push.mark(zone, shards));
         let read = !changed && self.read(cx, now, tell)?;
+        // A thread that slept meanwhile may find that another one acts: zones and peers are that one's.
+        if !self.hub.holds() {
+            return Err(Stop::Told("another helper thread acts"));
+        }
         if !changed && self.push.is_due(now) {
             self.push.tick(now)?;
         }

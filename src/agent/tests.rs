@@ -1,8 +1,11 @@
 //! Whole agents against accepting sides that run here, over loopback; nodes of one process, each with its own zones.
 
+mod lease;
+
 use super::hub::Hub;
 use super::log::Log;
 use super::rest::Rest;
+use super::state_file::StateFile;
 use super::sys::{EventFd, test_eventfd};
 use super::*;
 use crate::store::{Condition, Life, LinkState, Mapping, Params, Region};
@@ -10,7 +13,7 @@ use crate::sync::{Limits, Pull, SyncZone};
 use crossbeam_channel::Receiver;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +32,7 @@ struct TestNode {
     node: Node,
     eventfd: EventFd,
     handovers: Vec<Handover>,
+    states: Vec<StateFile>,
 }
 
 impl TestNode {
@@ -42,7 +46,7 @@ impl TestNode {
         zone.set_joined();
         let limits = Limits { timeout: 2000, frame_size: 8192, window: 65536, recv_buffer: 65536, max_drift: 60_000 };
         let zones = Arc::from([SyncZone { name: "z".into(), zone }]);
-        TestNode { node: Node { control, zones, limits }, eventfd, handovers: Vec::new() }
+        TestNode { node: Node { control, zones, limits }, eventfd, handovers: Vec::new(), states: Vec::new() }
     }
 
     fn zone(&self) -> Zone {
@@ -68,6 +72,11 @@ impl TestNode {
     }
 
     fn start_trying_every(&self, retry_interval: u64, ports: &[u16]) -> Started {
+        self.start_with(retry_interval, ports, test_eventfd().as_raw_fd())
+    }
+
+    /// `log_ready` is written after each line that it says.
+    fn start_with(&self, retry_interval: u64, ports: &[u16], log_ready: RawFd) -> Started {
         let lease = self.node.control.try_lease(self.node.control.generation(), now()).unwrap();
         let peers = ports.iter().map(|port| peer(*port));
         let cluster = Cluster {
@@ -84,10 +93,10 @@ impl TestNode {
             zones: vec![self.zone()],
             handovers: self.handovers.clone(),
             pid_files: None,
-            states: Vec::new(),
+            states: self.states.clone(),
             cluster: Some(cluster),
         };
-        let (agent, lines) = Agent::start(config, test_eventfd().as_raw_fd()).unwrap();
+        let (agent, lines) = Agent::start(config, log_ready).unwrap();
         Started { agent, lines, said: Vec::new() }
     }
 }
@@ -124,6 +133,8 @@ impl Started {
 /// The accepting side of a node: a thread a session.
 struct Acceptor {
     port: u16,
+    /// How many sessions have ended.
+    ended: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -138,23 +149,31 @@ impl Acceptor {
         }
         let listener = bound.unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (port, stop, node) =
-            (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)), node.clone());
-        let stopped = stop.clone();
+        let (port, node) = (listener.local_addr().unwrap().port(), node.clone());
+        let (stop, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, over) = (stop.clone(), ended.clone());
         let thread = std::thread::spawn(move || {
             let mut sessions = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((stream, _)) => {
-                        let (node, stopped) = (node.clone(), stopped.clone());
-                        sessions.push(std::thread::spawn(move || accepted(stream, node, &stopped)));
+                        let (node, stopped, over) = (node.clone(), stopped.clone(), over.clone());
+                        sessions.push(std::thread::spawn(move || {
+                            accepted(stream, node, &stopped);
+                            over.fetch_add(1, Ordering::Relaxed);
+                        }));
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
             }
             sessions.into_iter().for_each(|session| session.join().unwrap());
         });
-        Acceptor { port, stop, thread: Some(thread) }
+        Acceptor { port, ended, stop, thread: Some(thread) }
+    }
+
+    /// Waits until so many sessions have taken all that was sent to them and ended.
+    fn has_ended(&self, sessions: u64) {
+        wait("the ends of sessions", || self.ended.load(Ordering::Relaxed) == sessions);
     }
 }
 
@@ -488,14 +507,4 @@ fn it_says_so_if_another_still_acts() {
     agent.agent.stop();
     assert!(agent.agent.join(PATIENCE));
     assert_eq!(agent.all(), &[] as &[String], "now there is no other");
-}
-
-#[test]
-fn without_the_lease_it_ends() {
-    let near = TestNode::new();
-    let mut agent = near.start(&[]);
-    near.node.control.release(&near.node.control.lease().unwrap());
-    let other = near.node.control.try_lease(near.node.control.generation(), now()).unwrap();
-    assert!(agent.agent.join(PATIENCE));
-    assert!(near.node.control.holds(&other), "another's lease is left alone");
 }
