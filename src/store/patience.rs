@@ -19,11 +19,13 @@ const PART: u32 = 10;
 /// For so long nobody who is sparing waits for an owner again.
 const RESPITE: Duration = Duration::from_millis(5);
 
-thread_local!(static WAITS: Cell<Waits> = const { Cell::new(Waits::NONE) });
+thread_local! {
+    static IS_SPARING: Cell<bool> = const { Cell::new(false) };
+    static WAITS: Cell<Waits> = const { Cell::new(Waits::NONE) };
+}
 
 #[derive(Clone, Copy)]
 struct Waits {
-    sparing: bool,
     /// Of the allowance, as of `at`.
     used: Duration,
     at: Option<Instant>,
@@ -42,28 +44,24 @@ pub struct Sparing {
 impl Sparing {
     /// From now on.
     pub fn begin() -> Sparing {
-        let waits = WAITS.get();
-        WAITS.set(Waits { sparing: true, ..waits });
-        Sparing { before: waits.sparing, _here: PhantomData }
+        Sparing { before: IS_SPARING.replace(true), _here: PhantomData }
     }
 }
 
 impl Drop for Sparing {
     fn drop(&mut self) {
-        WAITS.set(Waits { sparing: self.before, ..WAITS.get() });
+        IS_SPARING.set(self.before);
     }
 }
 
 /// Whether the thread has just waited in vain for this owner, and is not to do so again.
 pub(super) fn is_hopeless(owner: u64) -> bool {
-    let waits = WAITS.get();
-    waits.sparing && waits.stuck.is_some_and(|(stuck, at)| stuck == owner && at.elapsed() < RESPITE)
+    IS_SPARING.get() && WAITS.get().stuck.is_some_and(|(stuck, at)| stuck == owner && at.elapsed() < RESPITE)
 }
 
 /// How long the thread may wait, from now on.
 pub(super) fn patience(now: Instant) -> Duration {
-    let waits = WAITS.get();
-    if waits.sparing { PATIENCE.saturating_sub(waits.used_by(now)) } else { PATIENCE }
+    if IS_SPARING.get() { PATIENCE.saturating_sub(WAITS.get().used_by(now)) } else { PATIENCE }
 }
 
 /// The thread has waited since `start`; `stuck`: in vain, for this owner.
@@ -71,14 +69,14 @@ pub(super) fn waited(start: Instant, stuck: Option<u64>) {
     let (waits, now) = (WAITS.get(), Instant::now());
     let stuck = stuck.map(|owner| (owner, now)).or(waits.stuck);
     let waits = Waits { stuck, ..waits };
-    WAITS.set(match waits.sparing {
+    WAITS.set(match IS_SPARING.get() {
         true => Waits { used: waits.used_by(start).saturating_add(now - start).min(PATIENCE), at: Some(now), ..waits },
         false => waits,
     });
 }
 
 impl Waits {
-    const NONE: Waits = Waits { sparing: false, used: Duration::ZERO, at: None, stuck: None };
+    const NONE: Waits = Waits { used: Duration::ZERO, at: None, stuck: None };
 
     fn used_by(&self, now: Instant) -> Duration {
         let since = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
@@ -121,7 +119,7 @@ mod tests {
     #[test]
     fn the_allowance_comes_back() {
         let now = Instant::now();
-        let empty = Waits { sparing: true, used: PATIENCE, at: Some(now), stuck: None };
+        let empty = Waits { used: PATIENCE, at: Some(now), stuck: None };
         assert_eq!(empty.used_by(now), PATIENCE);
         assert_eq!(empty.used_by(now + PATIENCE * (PART / 2)), PATIENCE / 2);
         assert_eq!(empty.used_by(now + PATIENCE * PART * 2), Duration::ZERO);
@@ -129,12 +127,8 @@ mod tests {
         let outer = Sparing::begin();
         waited(now, None);
         drop(Sparing::begin());
-        assert!(is_sparing());
+        assert!(IS_SPARING.get());
         drop(outer);
-        assert!(!is_sparing() && patience(now) == PATIENCE);
-    }
-
-    fn is_sparing() -> bool {
-        WAITS.get().sparing
+        assert!(!IS_SPARING.get() && patience(now) == PATIENCE);
     }
 }

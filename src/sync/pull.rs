@@ -64,6 +64,8 @@ pub struct Pull {
     traffic: Traffic,
     have_room: usize,
     steer_at: u64,
+    /// When a zone is next to be compared.
+    compare_at: u64,
     /// How far the peer's clock is ahead of ours, milliseconds.
     ahead: i64,
     notes: Notes,
@@ -95,6 +97,7 @@ impl Pull {
             traffic: Traffic::default(),
             have_room: MAX_HAVE,
             steer_at: 0,
+            compare_at: 0,
             ahead: 0,
             notes: Notes::default(),
             refusals: Seldom::default(),
@@ -177,10 +180,9 @@ impl Pull {
         if self.peer.is_none() {
             return silent;
         }
-        let compares = self.zones.values().flatten().map(|incoming| incoming.compare.at());
         let own = silent.min(self.ping_due()).min(self.steer_at).min(self.acks_at.unwrap_or(u64::MAX));
         let own = own.min(self.waiting.as_ref().map_or(u64::MAX, |waiting| waiting.again_at));
-        compares.fold(own, u64::min)
+        own.min(self.compare_at)
     }
 
     /// Whether a valid hello was received (until then the connection may be reused by nginx).
@@ -277,8 +279,18 @@ impl Pull {
         }
     }
 
+    /// How often the peer pings, if it is set up alike. It is answered, and zones are looked at, when it does: so that is done
+    /// unasked only when it is late.
+    fn beat(&self) -> u64 {
+        (self.node.limits.timeout / 3).max(1)
+    }
+
+    fn late(&self) -> u64 {
+        self.beat().saturating_add(self.beat() / 2)
+    }
+
     fn ping_due(&self) -> u64 {
-        self.sent.saturating_add((self.node.limits.timeout / 3).max(1))
+        self.sent.saturating_add(self.late())
     }
 
     /// Appends what is due: acknowledgements, an answer to a ping, subscriptions.
@@ -294,12 +306,21 @@ impl Pull {
         if t >= self.steer_at {
             self.steer(peer, out, now);
         }
-        let (ahead, mut rounds) = (self.ahead, self.rounds());
+        if t >= self.compare_at {
+            self.compare(peer, out, now);
+        }
+    }
+
+    /// Goes on comparing where that is due.
+    fn compare(&mut self, peer: Identity, out: &mut Vec<u8>, now: Millis) {
+        let (ahead, mut rounds, mut next) = (self.ahead, self.rounds(), u64::MAX);
         self.each(peer, now, |incoming, cx| {
             let before = incoming.compare.is_under_way();
             incoming.compare(cx, ahead, rounds < session::COMPARED_AT_ONCE, out);
             rounds += usize::from(!before && incoming.compare.is_under_way());
+            next = next.min(incoming.compare.at());
         });
+        self.compare_at = next;
     }
 
     /// How many zones are being compared.
@@ -318,8 +339,9 @@ impl Pull {
         if owes_ack {
             self.acks_at.get_or_insert(self.pace.t.saturating_add(ACK_DELAY));
         }
-        let beat = (self.node.limits.timeout / 3).max(1);
-        self.steer_at = self.pace.t + if restless { SOON.min(beat) } else { beat };
+        self.steer_at = self.pace.t.saturating_add(if restless { SOON.min(self.beat()) } else { self.late() });
+        // A subscription, or somebody who is gone, changes when that is.
+        self.compare_at = 0;
     }
 
     /// Does something with each zone that is taken.

@@ -47,8 +47,8 @@ pub struct Push {
     /// The time in a ping that wants an answer.
     echo: Option<Millis>,
     heard: u64,
-    /// When the peer was last sent a ping.
-    asked: Option<u64>,
+    /// When the peer is next pinged and told what this node has of others: it is woken once for both.
+    beat_at: u64,
     /// A ping was appended since the caller last asked.
     pinged: bool,
     /// What came since the caller last asked.
@@ -57,9 +57,12 @@ pub struct Push {
     messages: (u64, u64),
     /// The zone whose positions are told next, in a round that is under way.
     telling: Option<usize>,
-    told: u64,
     /// `fill` stopped because it had worked enough, not because there was nothing to do.
     working: bool,
+    /// `fill` left nothing to send, and nothing has happened since that would change that.
+    idle: bool,
+    /// When a zone wanted to be stepped again, as of the last `fill`.
+    wakes: u64,
     /// `tick` was called and `fill` was not since: a caller whose output is stuck isn't asked again and again.
     owed: bool,
     notes: Notes,
@@ -90,13 +93,14 @@ impl Push {
             large: None,
             echo: None,
             heard: 0,
-            asked: None,
+            beat_at: 0,
             pinged: false,
             pong: None,
             messages: (0, 0),
             telling: None,
-            told: 0,
             working: false,
+            idle: false,
+            wakes: u64::MAX,
             owed: false,
             notes: Notes::default(),
             lacked: Seldom::default(),
@@ -124,6 +128,7 @@ impl Push {
 
     /// Shards of zone number `zone` (its index in `Node::zones`) have changed.
     pub fn mark(&mut self, zone: usize, shards: ShardMask) {
+        self.idle = false;
         if let Some(outgoing) = self.zones.get_mut(zone) {
             outgoing.mark(shards);
         }
@@ -132,8 +137,11 @@ impl Push {
     /// Appends frames to send, about `budget` bytes at most; nothing appended: nothing to send now.
     pub fn fill(&mut self, out: &mut Vec<u8>, budget: usize, now: Millis) -> Result<(), SessionError> {
         self.check()?;
-        let _sparing = Sparing::begin();
         let t = self.advance(now);
+        if self.idle && t < self.wakes.min(self.beat_at) {
+            return Ok(());
+        }
+        let _sparing = Sparing::begin();
         let start = out.len();
         self.owed = false;
         if !self.said_hello {
@@ -145,14 +153,19 @@ impl Push {
                 write::pong(out, echo, Pong { clock: now, shared: false });
             }
             // A sign of life where there is no other, and what measures the way to the peer.
-            if t >= self.ping_due() {
+            if t >= self.beat_at {
                 write::ping(out, now);
-                self.asked = Some(t);
                 self.pinged = true;
+                self.telling.get_or_insert(0);
+                self.beat_at = t.saturating_add((self.node.limits.timeout / 3).max(1));
             }
             self.announce(out, start.saturating_add(budget));
             self.tell(peer, out, start.saturating_add(budget), now);
-            self.send(out, start.saturating_add(budget), now);
+            let sent_all = self.send(out, start.saturating_add(budget), now);
+            self.idle = sent_all && self.announced == self.zones.len() && self.telling.is_none();
+            let zones = self.zones.iter().enumerate();
+            let wakes = zones.filter_map(|(at, zone)| zone.wakes(t, self.may_answer(at)));
+            self.wakes = wakes.min().unwrap_or(u64::MAX);
         }
         if out.len() > start {
             let count = frame::count(out.get(start..).unwrap_or_default());
@@ -169,11 +182,7 @@ impl Push {
         if t.saturating_sub(self.heard) > self.node.limits.timeout {
             return Err(self.end(Ending::silent(self.node.limits.timeout)));
         }
-        self.owed = true;
-        if self.peer.is_some() && self.telling.is_none() && t >= self.told.saturating_add(self.beat()) {
-            self.told = t;
-            self.telling = Some(0);
-        }
+        (self.owed, self.idle) = (true, false);
         Ok(())
     }
 
@@ -205,9 +214,7 @@ impl Push {
         if self.working || self.telling.is_some() {
             return self.pace.t;
         }
-        let zones = self.zones.iter().enumerate();
-        let zones = zones.filter_map(|(at, zone)| zone.wakes(self.pace.t, self.may_answer(at)));
-        zones.fold(silent.min(self.ping_due()).min(self.told.saturating_add(self.beat())), u64::min)
+        silent.min(self.beat_at).min(self.wakes)
     }
 
     /// Every change so far was sent and acknowledged.
@@ -295,15 +302,6 @@ impl Push {
         ending.error
     }
 
-    /// How often signs of life are given.
-    fn beat(&self) -> u64 {
-        (self.node.limits.timeout / 3).max(1)
-    }
-
-    fn ping_due(&self) -> u64 {
-        self.asked.map_or(0, |asked| asked.saturating_add(self.beat()))
-    }
-
     /// Whether this zone may answer questions now.
     fn may_answer(&self, at: usize) -> bool {
         self.answering.is_none_or(|zone| zone == at)
@@ -371,18 +369,20 @@ impl Push {
         }
     }
 
-    /// Gives each zone its turn, a frame at a time, until the budget or every zone's window is used up.
-    fn send(&mut self, out: &mut Vec<u8>, until: usize, now: Millis) {
+    /// Gives each zone its turn, a frame at a time, until the budget or every zone's window is used up. `true`: neither is, and
+    /// there is no more to send.
+    fn send(&mut self, out: &mut Vec<u8>, until: usize, now: Millis) -> bool {
         let window = self.node.limits.window.max(self.bound);
         self.zones.iter_mut().for_each(|outgoing| outgoing.used = 0);
         let mut idle = 0;
-        let mut working = false;
+        let (mut working, mut held_up) = (false, false);
         while (out.len() < until || !Rule::Budget.holds()) && idle < self.zones.len() {
             let at = self.turn.checked_rem(self.zones.len()).unwrap_or(0);
             self.turn = at + 1;
             let (Some(zone), Some(outgoing)) = (self.node.zones.get(at), self.zones.get_mut(at)) else { break };
             idle += 1;
             if outgoing.used >= window {
+                held_up = true;
                 continue;
             }
             let mut cx = Context {
@@ -429,5 +429,6 @@ impl Push {
             }
         }
         self.working = working;
+        idle >= self.zones.len() && !working && !held_up
     }
 }

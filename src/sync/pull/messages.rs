@@ -112,6 +112,10 @@ impl Pull {
             Message::Ping { time } => {
                 self.echo = Some(time);
                 self.ahead = ahead(time, now);
+                // Not each time for who pings more often.
+                if self.steer_at <= self.pace.t.saturating_add(self.beat()) {
+                    self.steer_at = 0;
+                }
             }
             Message::Pong(_) | Message::Unknown => {}
             Message::Zone { number, kind, matching, joined, name } => {
@@ -287,6 +291,8 @@ impl Pull {
         if epoch.is_some() {
             incoming.moved(self.pace.t);
         }
+        // Whatever comes of it may change when the zone is to be compared.
+        self.compare_at = 0;
         let cx = Context {
             node: &self.node,
             own: self.own,

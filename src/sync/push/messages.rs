@@ -31,12 +31,13 @@ impl Push {
     }
 
     fn take(&mut self, message: &Message<'_>, now: Millis) -> Result<(), Ending> {
+        // All others may want an answer.
+        self.idle &= matches!(message, Message::Pong(_) | Message::Ack { .. } | Message::Unknown);
         match (*message, self.peer) {
             (Message::Hello(hello), None) => {
                 let accepted = session::check_hello(&hello, self.own)?;
                 self.bound = frame_bound(&self.node.limits, accepted);
                 self.peer = Some(hello.identity);
-                self.telling = Some(0);
                 self.node.control.forget_drifts(hello.identity, Side::There);
                 session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
             }
