@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::Zone;
+use super::hash::mixed;
 use super::layout::header;
 use crate::record::{Identity, Stamp};
 
@@ -33,6 +34,17 @@ impl Zone {
                 each(index, Known { origin, position, is_lacking, is_whole: !is_anew });
             }
         }
+    }
+
+    /// A number that stands for all that [`Zone::known_of_others`] tells: another one when that is something else. It costs less.
+    pub fn known_mark(&self) -> u64 {
+        let own = usize::from(self.own_origin());
+        let lacks =
+            [header::LACKED, header::LACKED_OF_ANY].map(|field| u64::from(self.region.load64(field, SeqCst) > 0));
+        let others = self.origin_places().enumerate().filter(|(index, _)| *index != own);
+        others.fold(lacks[0] | lacks[1] << 1, |sum, (index, at)| {
+            sum.wrapping_add(mixed(self.entry_mark(at) ^ mixed(index as u64)))
+        })
     }
 
     /// Whether a record of others was ever left out for want of room. If none was, [`Zone::lacks`] tells of none.

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
+use super::hash::mixed;
 use super::layout::{header, shard};
 use super::lock;
 use super::{StoreError, Zone};
@@ -184,6 +185,14 @@ impl Zone {
         // Orders what was read before the look at the turn.
         fence(Acquire);
         (turn() == before).then_some(found)
+    }
+
+    /// Another number when the entry there comes to stand for another origin, or what is promised of it changes.
+    pub(super) fn entry_mark(&self, at: usize) -> u64 {
+        // The turn stands for whose entry it is.
+        let flags = u64::from(self.region.load32(at + FLAGS, SeqCst));
+        let is_free = u64::from(self.state_in(at) == FREE);
+        self.position_in(at).0 ^ mixed(flags << 1 | is_free)
     }
 
     /// Who an index stands for.

@@ -83,8 +83,8 @@ pub struct Incoming {
     again_at: Option<u64>,
     again_after: u64,
     have: Vec<Have>,
-    /// Of all these origins somebody was heard when this told who was heard of.
-    all_heard: Option<u64>,
+    /// Who was heard of when it was last looked whether these origins are lost, and whether one was.
+    looked: Option<(u64, bool)>,
     look_at: u64,
     /// When something of the zone last came.
     moved: u64,
@@ -116,6 +116,8 @@ struct Have {
     entry: Entry,
     /// It is gone on both sides, and the two nodes compare for that.
     compared: bool,
+    /// It doesn't speak for itself here, as of the last look.
+    lost: bool,
 }
 
 impl Incoming {
@@ -136,7 +138,7 @@ impl Incoming {
             again_at: None,
             again_after: AGAIN.0,
             have: Vec::new(),
-            all_heard: None,
+            looked: None,
             look_at: 0,
             moved: 0,
             admitted: None,
@@ -346,17 +348,17 @@ impl Incoming {
     /// a zone has: then keeping their order costs little, whatever the order in which they come.
     pub fn have(&mut self, entries: impl Iterator<Item = Entry>, room: &mut usize) {
         for entry in entries {
-            let new = Have { entry, compared: false };
+            let new = Have { entry, compared: false, lost: false };
             match self.have.binary_search_by_key(&entry.identity, |have| have.entry.identity) {
                 Ok(at) if Rule::OneEntry.holds() => {
                     if let Some(have) = self.have.get_mut(at).filter(|have| have.entry != entry) {
-                        *have = new;
+                        *have = Have { lost: have.lost, ..new };
                     }
                 }
                 Ok(at) | Err(at) if *room > 0 && (self.have.len() as u64) < MAX_ORIGINS => {
                     *room -= 1;
                     self.have.insert(at, new);
-                    self.all_heard = None;
+                    self.looked = None;
                 }
                 _ => {}
             }
@@ -507,6 +509,23 @@ impl Incoming {
         }
     }
 
+    /// Whether the peer has something of an origin that doesn't speak for itself here. Each is asked about only when who was heard
+    /// of has changed.
+    fn has_lost(&mut self, cx: &Context<'_>) -> bool {
+        let mark = cx.heard_mark();
+        if let Some((_, any)) = self.looked.filter(|(then, _)| *then == mark) {
+            return any;
+        }
+        let (heard, mut any) = (cx.heard(), false);
+        for have in &mut self.have {
+            let origin = have.entry.identity;
+            have.lost = origin != cx.own && origin != cx.peer && heard.gone(origin);
+            any |= have.lost;
+        }
+        self.looked = Some((mark, any));
+        any
+    }
+
     /// Whether the peer has something of origins that this node hasn't heard of for long: if so, after which stamp. What such
     /// an origin wrote is older than that only if it is here already, and what has taken its place on the peer is later still.
     fn relay_due(&mut self, cx: &Context<'_>) -> Option<Stamp> {
@@ -517,24 +536,18 @@ impl Incoming {
             return None;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);
-        let mark = cx.heard_mark();
-        if self.all_heard == Some(mark) {
+        if !self.has_lost(cx) {
             return None;
         }
-        let heard = cx.heard();
         // Each with what the peer has, and what this node has: few, and in their order.
         let mut gone: Vec<(Identity, Stamp, Stamp)> = Vec::new();
-        for have in self.have.iter_mut().filter(|have| lost(cx, heard, have.entry.identity)) {
+        for have in self.have.iter_mut().filter(|have| have.lost) {
             let Entry { identity, stamp, gone: gone_there, .. } = have.entry;
             gone.push((identity, stamp, Stamp::ZERO));
             // What both have of it above any position would be sent again by each peer; comparing tells what is unlike.
             if gone_there && !have.compared {
                 have.compared = self.compare.soon(cx.t);
             }
-        }
-        self.all_heard = gone.is_empty().then_some(mark);
-        if gone.is_empty() {
-            return None;
         }
         zone.known_of_others(|_, known| {
             let place = gone.binary_search_by_key(&known.origin, |(origin, ..)| *origin).ok();
@@ -569,9 +582,4 @@ impl Progress {
         }
         zone.set_joining(self.now);
     }
-}
-
-/// Whether an origin doesn't speak for itself here.
-fn lost(cx: &Context<'_>, heard: &Heard, origin: Identity) -> bool {
-    origin != cx.own && origin != cx.peer && heard.gone(origin)
 }

@@ -6,7 +6,7 @@ pub use decode::{decode, decode_record, printable};
 
 use super::frame::Reader;
 use crate::record::{Identity, Millis, Stamp, Version};
-use crate::store::{MAX_KEY, MAX_VALUE, mixed};
+use crate::store::{MAX_KEY, MAX_VALUE};
 
 /// First bytes of a hello.
 pub const MAGIC: [u8; 8] = *b"zonemesh";
@@ -262,14 +262,6 @@ pub struct Entry {
     pub gone: bool,
     /// In POSITION: the origin's memory was made anew, so that it may not have what it wrote before.
     pub anew: bool,
-}
-
-impl Entry {
-    /// Another number for another entry, whether it is gone or not.
-    pub fn mark(&self) -> u64 {
-        let bits = self.identity.number();
-        mixed((bits >> 64) as u64 ^ mixed(bits as u64 ^ mixed(self.stamp.0 ^ u64::from(self.anew) << 63)))
-    }
 }
 
 /// Bytes of an entry on the wire.

@@ -343,7 +343,7 @@ impl Outgoing {
         cx: &Context<'_>,
         peer: Identity,
         out: &mut Vec<u8>,
-        mark: u64,
+        mark: Option<u64>,
         gone: impl Fn(Identity) -> bool,
     ) {
         if matches!(self.state, State::Refused) {

@@ -335,7 +335,7 @@ impl Push {
         // A while after the start everybody seems to be gone, as they do when the clock has leapt.
         let settled = self.pace.t > session::patience(&self.node.limits) && !self.pace.has_leapt(&self.node.limits);
         let looks = settled && self.telling.is_some();
-        let (mark, heard) = (if looks { Heard::mark(&self.node, now) } else { 0 }, OnceCell::new());
+        let (mark, heard) = (looks.then(|| Heard::mark(&self.node, now)), OnceCell::new());
         let gone = |origin| looks && heard.get_or_init(|| Heard::new(&self.node, now)).gone(origin);
         while let Some(at) = self.telling
             && at < self.announced

@@ -15,8 +15,10 @@ pub struct Telling {
     told: Vec<Option<Entry>>,
     /// Living origins up to this one have had their turn.
     turn: Option<Identity>,
-    /// There was nothing more to tell when this stood for all that is known.
-    told_all: Option<u64>,
+    /// What was known, and who was gone, when there was nothing more to tell.
+    told_all: Option<(u64, Option<u64>)>,
+    /// Who was gone at the last look.
+    gone_then: Option<u64>,
 }
 
 impl Telling {
@@ -25,22 +27,34 @@ impl Telling {
         self.told.len()
     }
 
-    /// What has changed since the last time, as far as it is told now. `mark` is another one when `gone` says something else:
-    /// where neither that nor what is known has changed since there was nothing to tell, there is nothing now. In a mesh at rest
-    /// every node looks as often as it has peers, at as many origins each time.
-    pub fn next(&mut self, zone: &Zone, peer: Identity, mark: u64, gone: impl Fn(Identity) -> bool) -> Vec<Entry> {
-        if self.told_all.is_some_and(|all| all == mark_of_all(zone, mark)) {
+    /// What has changed since the last time, as far as it is told now. `mark` is another one when `gone` says something else, and
+    /// `None` while it says no of all: where neither that nor what is known has changed since there was nothing to tell, there is
+    /// nothing now. In a mesh at rest every node looks as often as it has peers, at as many origins each time.
+    pub fn next(
+        &mut self,
+        zone: &Zone,
+        peer: Identity,
+        mark: Option<u64>,
+        gone: impl Fn(Identity) -> bool,
+    ) -> Vec<Entry> {
+        // Asked for before the look: what changes meanwhile is looked at next time.
+        let all = (zone.known_mark(), mark);
+        if self.told_all == Some(all) {
             return Vec::new();
         }
-        let (mut all, mut tell, mut living) = (mark, Vec::new(), Vec::with_capacity(LIVING_AT_ONCE));
+        let as_then = std::mem::replace(&mut self.gone_then, mark) == mark;
+        let (mut tell, mut living) = (Vec::new(), Vec::with_capacity(LIVING_AT_ONCE));
         zone.known_of_others(|number, known| {
             let entry = told_as(&known);
-            all = all.wrapping_add(entry.mark());
             if entry.identity == peer {
                 return;
             }
-            let entry = Entry { gone: gone(entry.identity), ..entry };
             let told = self.told.get(number).copied().flatten().filter(|told| told.identity == entry.identity);
+            let gone = match told {
+                Some(told) if as_then => told.gone,
+                _ => gone(entry.identity),
+            };
+            let entry = Entry { gone, ..entry };
             if told == Some(entry) {
                 return;
             }
@@ -78,12 +92,6 @@ fn take_turn(living: &mut Vec<Waiting>, last: Option<Identity>, numbered: (usize
     }
     let place = living.partition_point(|(other, _)| *other < behind);
     living.insert(place, (behind, numbered));
-}
-
-fn mark_of_all(zone: &Zone, mark: u64) -> u64 {
-    let mut all = mark;
-    zone.known_of_others(|_, known| all = all.wrapping_add(told_as(&known).mark()));
-    all
 }
 
 /// What a zone knows of all origins but this node itself; `about`: how many those may be.
