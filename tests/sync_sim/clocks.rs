@@ -24,6 +24,7 @@ impl World {
         let skew = self.nodes[at].skew;
         self.nodes[at].skew = if is_far(&self.nodes[at]) { self.rng.around(self.reach) } else { skew + far };
         self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
+        self.look_at_links(|node| node == at);
     }
 
     /// All clocks are mended.
@@ -93,7 +94,7 @@ impl World {
             self.history.renewed(at, zone, latest, (before, &after), emptied);
         }
         self.trace(|| format!("node {at} becomes node {identity}"));
-        self.look_at_all_links();
+        self.look_at_links(|node| node == at);
         self.lost = true;
     }
 }

@@ -37,11 +37,6 @@ impl Due {
         }
     }
 
-    pub fn set_all(&mut self, time: Millis) {
-        self.times.fill(time);
-        self.least.fill(time);
-    }
-
     /// Leaves those out for whose index, counted as it was before, `keep` says no.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
         let mut indices = 0..;

@@ -88,7 +88,8 @@ impl World {
                 }
             }
         }
-        self.look_at_all_links();
+        // Of a second node that is meant only the connection is hit that the first has to it.
+        self.look_at_links(|node| node == at);
         self.lost = true;
         true
     }
@@ -135,7 +136,7 @@ impl World {
             self.nodes[at].load(saved, clock);
         }
         self.nodes[at].down_until = now + long;
-        self.look_at_all_links();
+        self.look_at_links(|node| node == at);
         self.lost = true;
     }
 

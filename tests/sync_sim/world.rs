@@ -90,7 +90,8 @@ pub struct World {
     pub rng: Rng,
     pub now: Millis,
     pub nodes: Vec<SimNode>,
-    pub links: Vec<Link>,
+    #[expect(clippy::vec_box, reason = "those that have ended are taken out from between the others, which move up")]
+    pub links: Vec<Box<Link>>,
     /// By link: when something happens next.
     due: Due,
     /// By dialer and dialled, all of one dialer after those of another: when to dial next; `Millis::MAX` while they are connected.
@@ -299,7 +300,7 @@ impl World {
     fn quiet(&mut self) -> Result<(), String> {
         self.links.iter_mut().for_each(|link| link.held_until = 0);
         self.mend_clocks();
-        self.look_at_all_links();
+        self.look_at_links(|_| true);
         let begun = self.now;
         for node in &mut self.nodes {
             node.down_until = node.down_until.min(begun + 500);
@@ -555,10 +556,12 @@ impl World {
         self.due.next().min(self.dial_at.next()).max(self.now + 1)
     }
 
-    /// After a fault each may have something to do.
-    pub fn look_at_all_links(&mut self) {
-        self.due.set_all(self.now);
-        self.links.iter_mut().for_each(|link| link.may_send = true);
+    /// After a fault those of the nodes that it hit may have something to do.
+    pub fn look_at_links(&mut self, is_hit: impl Fn(usize) -> bool) {
+        for (at, link) in self.links.iter_mut().enumerate().filter(|(_, link)| is_hit(link.from) || is_hit(link.to)) {
+            link.may_send = true;
+            self.due.set(at, self.now);
+        }
     }
 
     /// Does all that is due now.
@@ -674,7 +677,7 @@ impl World {
         let token = self.nodes[to].token();
         let pull = Pull::new(self.nodes[to].node.clone(), token, there);
         let delay = if self.rng.one_in(4) { self.rng.between(1, 400) } else { self.rng.between(1, 15) };
-        self.links.push(Link::new(from, to, push, pull, delay));
+        self.links.push(Box::new(Link::new(from, to, push, pull, delay)));
         self.due.push(self.now);
         self.counts.sessions += 1;
     }
