@@ -55,7 +55,11 @@ impl Zone {
         };
         let shard = self.shard(index)?;
         let (mut payload, mut shown, mut bytes) = (Vec::new(), 0, 0);
-        while bucket < end && shown < records && bytes < BYTES_A_HOLD {
+        while shown < records && bytes < BYTES_A_HOLD {
+            bucket = shard.next_used(bucket, end);
+            if bucket == end {
+                break;
+            }
             if self.matching.has_parts() {
                 self.sums_each(&shard, bucket, now, |key, value, found| {
                     each(key, value, found);
@@ -147,12 +151,22 @@ impl Zone {
 impl Shard<'_> {
     /// The records of one bucket.
     pub fn bucket_each(&self, bucket: usize, mut each: impl FnMut(&Met)) {
-        // One look at its line: most buckets of a zone with few records have none.
-        let line = self.zone.geometry.bucket(self.index, bucket);
-        let mut used = !self.zone.region.matches(line, 0, u32::MAX) & ((1 << BUCKET_LINKS) - 1);
+        let mut used = self.links_in_use(bucket);
         while used != 0 {
             self.link_each(bucket * BUCKET_LINKS + used.trailing_zeros() as usize, &mut each);
             used &= used - 1;
         }
+    }
+
+    /// The first bucket from `bucket` on that has records, or `end`: of a zone with few records most have none.
+    pub fn next_used(&self, bucket: usize, end: usize) -> usize {
+        (bucket..end).find(|bucket| self.links_in_use(*bucket) != 0).unwrap_or(end)
+    }
+
+    /// A bit for each link of a bucket that leads to a record, from one look at its line.
+    #[inline]
+    fn links_in_use(&self, bucket: usize) -> u32 {
+        let line = self.zone.geometry.bucket(self.index, bucket);
+        !self.zone.region.matches(line, 0, u32::MAX) & ((1 << BUCKET_LINKS) - 1)
     }
 }

@@ -45,7 +45,11 @@ impl Zone {
         };
         let shard = self.shard(index)?;
         let (mut key, mut shown) = (Vec::new(), 0);
-        while bucket < end && shown < RECORDS_A_HOLD {
+        while shown < RECORDS_A_HOLD {
+            bucket = shard.next_used(bucket, end);
+            if bucket == end {
+                break;
+            }
             shard.bucket_each(bucket, |met| {
                 let fields = &met.fields;
                 key.resize(fields.key_len, 0);
