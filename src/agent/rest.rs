@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-/// From one beat to the next. Tokio sorts its timers by slots of 64 ms, and one that ends within a slot wakes the thread at its
-/// beginning, too: these end with a slot.
+/// Tokio sorts its timers by slots of 64 ms, and one that ends within a later slot wakes the thread at the slot's beginning, too.
+const SLOT: Duration = Duration::from_millis(64);
+/// From one beat to the next: they end with a slot.
 pub(super) const BEAT: Duration = Duration::from_millis(8 * 64);
 
 /// The thread's beats.
@@ -21,8 +22,17 @@ impl Rest {
 
     /// The first beat after that.
     pub(super) fn beat_after(&self, at: Instant) -> Instant {
-        let beats = at.saturating_duration_since(self.began).as_millis() / BEAT.as_millis() + 1;
-        self.began + BEAT * u32::try_from(beats).unwrap_or(u32::MAX)
+        self.next_of(BEAT, at)
+    }
+
+    /// That, or the end of its slot if it is in a later one than now.
+    pub(super) fn slot_after(&self, at: Instant) -> Instant {
+        if at > self.next_of(SLOT, Instant::now()) { self.next_of(SLOT, at) } else { at }
+    }
+
+    fn next_of(&self, span: Duration, at: Instant) -> Instant {
+        let spans = at.saturating_duration_since(self.began).as_millis() / span.as_millis() + 1;
+        self.began + span * u32::try_from(spans).unwrap_or(u32::MAX)
     }
 
     /// The next one.
@@ -44,5 +54,15 @@ mod tests {
         assert_eq!(rest.beat_after(at(512)), at(1024));
         assert_eq!(rest.beat_after(at(10 * 86_400_000)) - at(10 * 86_400_000), BEAT);
         assert!(rest.next_beat() - Instant::now() <= BEAT);
+    }
+
+    #[test]
+    fn what_is_due_in_this_slot_is_not_put_off_and_what_is_due_later_ends_with_its_slot() {
+        let rest = Rest::new();
+        let at = |millis| rest.began + Duration::from_millis(millis);
+        let soon = Instant::now();
+        assert_eq!(rest.slot_after(soon), soon);
+        let later = at(100 * 64 + 1);
+        assert_eq!(rest.slot_after(later), at(101 * 64));
     }
 }

@@ -52,7 +52,7 @@ const TURNS: usize = 16;
 const LONGEST_NAP: Duration = Duration::from_millis(500);
 /// More than any deadline is away.
 const DAY: Millis = 86_400_000;
-/// Between two counts of what waits.
+/// Between two counts of what waits, as long as something passes; the last one is at a beat.
 const COUNT_EVERY: Duration = Duration::from_millis(100);
 /// Pings among which the quickest is believed.
 const PULSES: usize = 12;
@@ -284,17 +284,18 @@ impl<'a> Session<'a> {
                 self.hub.announce();
             }
         }
-        let at = Instant::now();
+        let (at, rest) = (Instant::now(), self.hub.rest);
         let due = at + Duration::from_millis(self.push.deadline().saturating_sub(now()).min(DAY));
-        let mut until = due.min(self.hub.rest.beat_after((at + LONGEST_NAP).into_std()).into());
+        let mut until = rest.slot_after(due.into_std()).min(rest.beat_after((at + LONGEST_NAP).into_std()));
         if self.uncounted {
             let due = self.counted + COUNT_EVERY;
-            if due <= Instant::now() {
+            if due <= at {
                 self.count();
             } else {
-                until = until.min(due);
+                until = until.min(rest.beat_after(due.into_std()));
             }
         }
+        let until = Instant::from_std(until);
         self.timer.as_mut().reset(until);
         if self.timer.as_mut().poll(cx).is_ready() {
             // It is due already: the next poll follows at once.

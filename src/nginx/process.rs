@@ -32,7 +32,7 @@ use timer::Timer;
 
 /// Between two looks, as long as the lease moves, and once it has settled. Each costs an idle processor's awakening.
 const TICK_MS: usize = 20;
-const SETTLED_TICK_MS: usize = 500;
+const SETTLED_TICK_MS: usize = 1000;
 /// The helper thread shows its life twice a second: after so many milliseconds of ticks without, it hangs.
 const SILENT_MS: usize = 10_000;
 /// For the thread to end once it is through with its work.
