@@ -449,7 +449,7 @@ impl World {
     fn lasting(&self, end: Millis) -> Result<Vec<(usize, Vec<u8>, Version)>, String> {
         let (node, mut lasting) = (&self.nodes[0], Vec::new());
         let (clock, end) = (node.clock(self.now), node.clock(end) + self.limits.timeout * 5);
-        let is_plain = |zone: &usize| !ZONES[*zone].evict && !(ZONES[*zone].counts && self.numbers.have_parts());
+        let is_plain = |zone: &usize| !(ZONES[*zone].evict || ZONES[*zone].counts && self.numbers.have_parts());
         for zone in (0..self.zones().min(SCARCE)).filter(is_plain) {
             let live = contents(node, zone, clock).map_err(|error| error.to_string())?;
             let lasts = |live: &Live| live.version.stamp.millis() <= clock && live.expires.is_none_or(|at| at > end);
