@@ -86,8 +86,10 @@ pub struct Incoming {
     /// Who was heard of when it was last looked whether these origins are lost, and whether one was.
     looked: Option<(u64, bool)>,
     look_at: u64,
-    /// When something of the zone last came.
+    /// When something of what this epoch asked for last came.
     moved: u64,
+    /// What has later stamps was written after that was asked for.
+    asked: Stamp,
     /// The origin that the zone last had room for.
     admitted: Option<Identity>,
     /// The stamp to acknowledge when all that was received has been handled.
@@ -141,6 +143,7 @@ impl Incoming {
             looked: None,
             look_at: 0,
             moved: 0,
+            asked: Stamp::ZERO,
             admitted: None,
             ack: None,
             acked: None,
@@ -157,9 +160,11 @@ impl Incoming {
         epoch > 0 && epoch <= self.epoch
     }
 
-    /// Something that was asked for has come.
-    pub const fn moved(&mut self, t: u64) {
-        self.moved = t;
+    /// Something that was asked for has come: of records one that was written before.
+    pub fn moved(&mut self, t: u64, record: Option<Stamp>) {
+        if record.is_none_or(|stamp| stamp <= self.asked) {
+            self.moved = t;
+        }
     }
 
     /// Whether the session should look at this zone often.
@@ -170,6 +175,7 @@ impl Incoming {
     /// Merges a record; `false`: a lock is in the way, and it is to be tried again.
     pub fn apply(&mut self, cx: &mut Context<'_>, record: &Record<'_>) -> bool {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return true };
+        self.moved(cx.t, Some(record.version.stamp));
         let applied = if self.admits(zone, record.version.origin, None, cx.now) {
             zone.apply(record, cx.now, cx.node.limits.max_drift)
         } else {
@@ -232,6 +238,7 @@ impl Incoming {
 
     /// A record was of a kind that this version doesn't know.
     pub fn skipped(&mut self, cx: &mut Context<'_>) {
+        self.moved(cx.t, None);
         if let Some(zone) = cx.node.zones.get(self.index) {
             // What others have and this node can't hold must not pass for deleted.
             zone.zone.count_lacked(Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift)));
@@ -265,6 +272,7 @@ impl Incoming {
         if epoch != self.epoch {
             return true;
         }
+        self.moved(cx.t, None);
         // What a clock that is ahead has closed may be given again when it is mended.
         let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
         for Entry { identity, stamp, anew, .. } in positions {
@@ -337,6 +345,7 @@ impl Incoming {
 
     /// The peer says how many records its full state has.
     pub fn total(&mut self, cx: &Context<'_>, epoch: u64, records: u64) {
+        self.moved(cx.t, None);
         let zone = cx.node.zones.get(self.index).filter(|_| epoch == self.epoch);
         if let Some((progress, zone)) = self.joining.as_mut().zip(zone) {
             progress.now.total = records;
@@ -395,7 +404,8 @@ impl Incoming {
         self.ack = self.ack.or(said.map(|(stamp, _)| stamp));
         let patience = cx.node.limits.timeout.max(1_000);
         if self.filling {
-            // Who has lost the claim goes on: two full states at once cost time, not truth. Who sends nothing loses it.
+            // Who has lost the claim goes on: two full states at once cost time, not truth. Who sends nothing loses it, and who
+            // sends nothing but what is written: a shard of the rest may be busy there for long.
             if cx.t.saturating_sub(self.moved) <= patience {
                 zone.claim_donor(cx.token, cx.now, patience);
             }
@@ -460,6 +470,7 @@ impl Incoming {
         self.mode = mode;
         self.filling = mode == Mode::Full;
         self.moved = cx.t;
+        self.asked = Stamp::at(cx.now.saturating_add(cx.node.limits.timeout));
         self.joining = None;
         self.held = false;
         self.again_at = None;

@@ -2,7 +2,7 @@
 
 mod decode;
 
-pub use decode::{decode, decode_record, printable};
+pub use decode::{decode, decode_record, printable, stamp_of};
 
 use super::frame::Reader;
 use crate::record::{Identity, Millis, Stamp, Version};

@@ -157,6 +157,12 @@ pub fn decode_record<'a>(
     Ok(Kind::from_byte(kind).map(|kind| Record { kind, version, key, value, expires, shortened }))
 }
 
+/// The stamp of a record of which the beginning is there; zero if less is.
+pub fn stamp_of(beginning: &[u8]) -> Stamp {
+    let stamp = beginning.get(2..).and_then(<[u8]>::first_chunk);
+    stamp.map_or(Stamp::ZERO, |stamp| Stamp(u64::from_le_bytes(*stamp)))
+}
+
 /// A text of a peer, for the log: bounded, one line, printable.
 pub fn printable(text: &[u8]) -> String {
     let text = text.get(..text.len().min(MAX_TEXT)).unwrap_or_default();

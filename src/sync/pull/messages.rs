@@ -147,6 +147,10 @@ impl Pull {
                     if record.capacity() <= KEPT_BUFFER {
                         self.chunks = Some(Chunks { zone, epoch, total: 0, bytes: record });
                     }
+                } else {
+                    let stamp = self.chunks.as_ref().map(|chunks| message::stamp_of(&chunks.bytes));
+                    let (incoming, (cx, _)) = self.expected(zone, Some(epoch), peer, now)?;
+                    incoming.moved(cx.t, stamp);
                 }
             }
             Message::Clear { zone, stamp } => {
@@ -287,9 +291,6 @@ impl Pull {
         let incoming = self.zones.get_mut(&number).and_then(Option::as_deref_mut).ok_or_else(not_announced)?;
         if !incoming.expects(epoch.unwrap_or(1)) {
             return Err(Ending::protocol("records that were not asked for"));
-        }
-        if epoch.is_some() {
-            incoming.moved(self.pace.t);
         }
         // Whatever comes of it may change when the zone is to be compared.
         self.compare_at = 0;

@@ -1,7 +1,7 @@
 //! Sessions of zones in which a lock doesn't come free: its holder is stopped, or gets no processor time.
 
 use super::super::message::kind;
-use super::super::{Node, NoteLevel};
+use super::super::{Node, NoteLevel, Pull};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, set};
 use crate::record::{Identity, Millis, Stamp};
@@ -175,4 +175,31 @@ fn all_keys() -> impl Iterator<Item = String> {
 fn contents_but(zone: &Zone, stuck: u32) -> usize {
     let keys = all_keys().filter(|key| zone.shard_of(key.as_bytes()) != stuck);
     keys.filter(|key| zone.has_record(key.as_bytes(), NOW)).count()
+}
+
+#[test]
+fn who_joins_asks_another_when_a_donor_with_a_busy_shard_has_nothing_more_than_what_is_written() {
+    let all = ["z"];
+    let (a, b, c) = (node(1, &all, limits()), node(2, &all, limits()), node(3, &all, limits()));
+    let [from, other, to] = [&a, &b, &c].map(|node| node.zones[0].zone);
+    [from, other].into_iter().for_each(|zone| zone.set_joined());
+    set(&from, &key_in_stuck(&from), b"v", NOW);
+    let mut written = write(&from, 0..100, NOW);
+    Pair::new(&a, &b, NOW).run(NOW);
+    from.stop_in(STUCK);
+
+    let mut pairs = [Pair::new(&a, &c, NOW + 10), Pair::new(&b, &c, NOW + 10)];
+    pairs[1].pull = Pull::new(c.clone(), 2, NOW + 10);
+    let (mut at, mut n) = (NOW + 10, 100);
+    while !to.joined() {
+        assert!(at < NOW + 6 * limits().timeout, "it still joins");
+        written += write(&from, n..n + 10, at);
+        n += 10;
+        mark(&mut pairs[0].push, &a);
+        for now in (at..at + 1_000).step_by(100) {
+            pairs.iter_mut().for_each(|pair| pair.run(now));
+        }
+        at += 1_000;
+    }
+    assert_eq!(contents(&to, at).len(), written + 1, "the one has what is written, the other had what waits");
 }
