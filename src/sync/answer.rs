@@ -30,6 +30,8 @@ pub struct Answer {
     job: Option<Job>,
     /// The job is under way, and may take memory.
     begun: bool,
+    /// A shard's lock didn't come free in the last step.
+    busy: bool,
     rest_until: u64,
 }
 
@@ -108,9 +110,10 @@ impl Answer {
         if self.job.is_some() { Some(self.rest_until) } else { None }
     }
 
-    /// An answer is under way: a session makes one at a time, so that many questions take no more memory than one.
+    /// An answer is under way: a session makes one at a time, so that many questions take no more memory than one. Those that wait
+    /// for a lock leave their turn to others: they are of no more zones than questions are held of.
     pub const fn under_way(&self) -> bool {
-        self.begun && self.job.is_some()
+        self.begun && self.job.is_some() && !self.busy
     }
 
     /// Entries about records and parts that it holds.
@@ -134,6 +137,7 @@ impl Answer {
         self.begun = true;
         let before = out.len();
         let result = self.advance(cx, &terms, &mut job, epoch, out);
+        self.busy = result.is_err();
         match result {
             Ok(Next::Go(next)) => self.job = Some(next),
             Ok(Next::Over) => {}

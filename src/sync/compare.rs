@@ -90,6 +90,8 @@ struct Round {
     retired: u64,
     /// Records here that the digests are of.
     compared: u64,
+    /// Since when a shard of this node's zone has been busy.
+    busy: Option<u64>,
 }
 
 enum Phase {
@@ -179,18 +181,25 @@ impl Compare {
             }
             return;
         };
-        match &mut round.phase {
+        let walked = match &mut round.phase {
             // The peer doesn't answer, or doesn't know what this is.
-            Phase::Asked | Phase::Listing | Phase::Fetching => self.end(cx, zone),
-            Phase::Digesting => {
-                if let Ok(true) = round.digests.walk(&zone.zone, HOLDS) {
-                    self.ask_for_versions(cx, zone, out);
-                }
+            Phase::Asked | Phase::Listing | Phase::Fetching => return self.end(cx, zone),
+            Phase::Digesting => round.digests.walk(&zone.zone, HOLDS),
+            Phase::Matching { .. } => round.match_some(&zone.zone, &self.suspects, cx.now),
+        };
+        round.busy.take_if(|_| walked.is_ok());
+        match walked {
+            Ok(false) => {}
+            Ok(true) if matches!(round.phase, Phase::Digesting) => self.ask_for_versions(cx, zone, out),
+            Ok(true) => {
+                self.suspects = std::mem::take(&mut round.suspects);
+                self.ask_for_records(cx, zone, out);
             }
-            Phase::Matching { .. } => {
-                if let Ok(true) = round.match_some(&zone.zone, &self.suspects, cx.now) {
-                    self.suspects = std::mem::take(&mut round.suspects);
-                    self.ask_for_records(cx, zone, out);
+            // Other zones are to be compared meanwhile.
+            Err(_) => {
+                let since = *round.busy.get_or_insert(cx.t);
+                if cx.t.saturating_sub(since) > cx.node.limits.timeout {
+                    self.end(cx, zone);
                 }
             }
         }
@@ -232,6 +241,7 @@ impl Compare {
             brought: 0,
             retired: 0,
             compared: 0,
+            busy: None,
         });
         self.wait(cx);
     }
@@ -360,7 +370,7 @@ impl Compare {
         if !more {
             (round.trusted, round.evicted) = (trusted, evicted);
             if self.most > 0 {
-                // So many fill half of what is kept: few parts differ today, and all of them tomorrow.
+                // As many as fill half of what is kept: few parts differ today, and all of them tomorrow.
                 self.most = (round.asked() * (MAX_LISTED / 2) / round.listed.len().max(1)).max(1);
             }
             let theirs = Positions::new(std::mem::take(&mut round.positions).into_iter());

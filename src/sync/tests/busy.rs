@@ -4,8 +4,8 @@ use super::super::message::kind;
 use super::super::{Node, NoteLevel, Pull};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, set};
-use crate::record::{Identity, Millis, Stamp};
-use crate::store::{Life, StoreError, Zone};
+use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
+use crate::store::{Applied, Life, StoreError, Traffic, Zone};
 use std::time::{Duration, Instant};
 
 /// The shard that doesn't come free.
@@ -202,4 +202,57 @@ fn who_joins_asks_another_when_a_donor_with_a_busy_shard_has_nothing_more_than_w
         at += 1_000;
     }
     assert_eq!(contents(&to, at).len(), written + 1, "the one has what is written, the other had what waits");
+}
+
+/// Two nodes with these zones, in which both have the same, and then the first has more of a node that isn't told of any more.
+fn unlike(names: &[&str]) -> (Node, Node, Pair) {
+    let (a, b) = (node(1, names, limits()), node(2, names, limits()));
+    for zone in a.zones.iter().chain(b.zones.iter()) {
+        zone.zone.set_joined();
+    }
+    for zone in a.zones.iter() {
+        write(&zone.zone, 0..100, NOW);
+    }
+    let mut pair = Pair::new(&a, &b, NOW);
+    pair.run(NOW);
+    for zone in a.zones.iter() {
+        let version = Version { stamp: Stamp::at(NOW - 60_000), origin: GONE };
+        let (key, value) = (b"missing".as_slice(), Some(b"v".as_slice()));
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        assert_eq!(zone.zone.apply(&record, NOW, 60_000), Ok(Applied::Newer));
+    }
+    (a, b, pair)
+}
+
+const GONE: Identity = Identity([9; 16]);
+
+/// Whether the missing record comes to this zone within a period of comparing, from then on.
+fn is_mended(zone: usize, from: Millis, (a, b, pair): &mut (Node, Node, Pair)) -> bool {
+    (from..from + PERIOD).step_by(50).any(|at| {
+        [&*a, &*b].into_iter().for_each(|node| node.control.heard(GONE, at, &Traffic::default()));
+        pair.run(at);
+        b.zones[zone].zone.has_record(b"missing", at)
+    })
+}
+
+/// Longer than zones that are alike aren't compared for, and shorter than an answer is waited for.
+const PERIOD: Millis = 60_000;
+
+#[test]
+fn zones_that_are_busy_here_keep_no_other_from_being_compared() {
+    let mut nodes = unlike(&["a", "b", "c"]);
+    (0..2).for_each(|zone| nodes.1.zones[zone].zone.stop_in(STUCK));
+    assert!(is_mended(2, NOW + 10, &mut nodes));
+    // And are compared themselves when they aren't any more.
+    (0..2).for_each(|zone| nodes.1.zones[zone].zone.go_on_in(STUCK));
+    assert!(is_mended(0, NOW + PERIOD, &mut nodes) && is_mended(1, NOW + 2 * PERIOD, &mut nodes));
+}
+
+#[test]
+fn a_zone_that_is_busy_there_keeps_no_other_from_being_answered() {
+    let mut nodes = unlike(&["a", "b"]);
+    nodes.0.zones[0].zone.stop_in(STUCK);
+    assert!(is_mended(1, NOW + 10, &mut nodes));
+    nodes.0.zones[0].zone.go_on_in(STUCK);
+    assert!(is_mended(0, NOW + PERIOD, &mut nodes));
 }
