@@ -7,10 +7,10 @@
 //!                                  └────── marks ──> session of peer 2 ── socket ──> peer 2
 //! ```
 //!
-//! `thread` starts it and catches its panics, `node` is its main loop, `changes` tells the sessions what has changed, `dial` keeps one connection to each peer,
-//! `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what workers of the last configuration still
-//! write to the memory of a zone that has another size now, `renew` stamps anew what a clock that was ahead has written,
-//! `state_file` writes what zones hold to files. Nothing here knows of nginx.
+//! `thread` starts it and catches its panics, `node` is its main loop, `changes` tells the sessions what has changed, `dial`
+//! keeps one connection to each peer, `session` moves the bytes of one, `upkeep` takes away what is over, `moving` merges what
+//! workers of the last configuration still write to the memory of a zone that has another size now, `renew` stamps anew what
+//! a clock that was ahead has written, `state_file` writes what zones hold to files. Nothing here knows of nginx.
 
 mod apart;
 mod changes;

@@ -5,7 +5,8 @@
 //!
 //! `frame` and `message` are the wire; `outgoing` and `incoming` are one zone of a session; `push` and `pull` are the
 //! session around them. `compare` finds what two nodes hold unlike, with the help of `answer` on the other side; `digest` is
-//! what they compare. `clock` is what a node makes of its own clock beside those of others. `admission` says how many sessions are begun, where anybody may.
+//! what they compare. `clock` is what a node makes of its own clock beside those of others. `admission` says how many sessions
+//! are begun, where anybody may.
 #![forbid(unsafe_code)]
 
 pub mod admission;
