@@ -1,173 +1,20 @@
 //! What must hold: at every moment, no node shows what nobody wrote, or what it knows to be over. In the end, all nodes have
 //! the same live records, and nothing acknowledged is lost.
 
+mod acts;
+mod shown;
+
+pub use acts::Act;
+pub use shown::{Live, Seen, Shown, agreed, contents};
+
 use crate::clocks::{Versions, versions};
 use crate::counts::Ledger;
 use crate::limits;
 use crate::node::{Numbers, SimNode, ZONES};
+use acts::{Acknowledged, CLOCKS_APART, Emptied, NOBODY, Past};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::rc::Rc;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
-use zonemesh::store::{ScanPlace, StoreError};
-
-/// A record as a look-up sees it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Live {
-    pub value: Vec<u8>,
-    pub version: Version,
-    pub expires: Option<Millis>,
-}
-
-impl Live {
-    fn is_there(&self, now: Millis) -> bool {
-        self.expires.is_none_or(|end| end > now)
-    }
-}
-
-impl fmt::Debug for Live {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes, {:?}, until {:?}", self.value.len(), self.version, self.expires)
-    }
-}
-
-/// An operation that a node acknowledged.
-#[derive(Clone)]
-pub enum Act {
-    Put { value: Vec<u8>, expires: Option<Millis> },
-    Delete,
-}
-
-impl fmt::Debug for Act {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Act::Put { value, expires } => write!(f, "{} bytes until {expires:?}", value.len()),
-            Act::Delete => f.write_str("delete"),
-        }
-    }
-}
-
-/// Clocks that aren't off by minutes are never further apart than this, milliseconds.
-const CLOCKS_APART: Millis = 60_000;
-
-/// The node of an act that binds nobody, as all nodes that had it have lost their memory. It may still be around.
-const NOBODY: usize = usize::MAX;
-
-#[derive(Clone, Debug)]
-struct Acknowledged {
-    version: Version,
-    /// In the order of all.
-    number: u64,
-    /// The version that it had before its node's clock was mended.
-    was: Option<Version>,
-    /// Who acknowledged it, or, if that has lost its memory, another one that had it by then.
-    by: usize,
-    /// Who acknowledged it.
-    author: usize,
-    act: Act,
-    /// The node's clock.
-    at: Millis,
-    /// What it had of others when it last remembered this, and the record that it replaced.
-    positions: Rc<[(Identity, Stamp)]>,
-    replaced: Option<Version>,
-}
-
-impl Acknowledged {
-    /// Whether who acknowledged it still has its memory.
-    fn binds_author(&self) -> bool {
-        self.by == self.author
-    }
-
-    /// Whether the node knew of this version when it acted.
-    fn knew(&self, version: Version) -> bool {
-        self.replaced == Some(version) || self.covers(version)
-    }
-
-    /// Whether what the node had then tells of this version, also where the act itself made room for others.
-    fn covers(&self, version: Version) -> bool {
-        (version.origin == self.version.origin && self.binds_author())
-            || self.positions.iter().any(|(origin, stamp)| *origin == version.origin && *stamp >= version.stamp)
-    }
-
-    /// Whether it was stamped anew, and its node knew of `older` when it acted, which now seems to be newer.
-    fn was_after(&self, older: &Acknowledged) -> bool {
-        let knew = |was: Version| {
-            older.version.origin == was.origin
-                || self.replaced == Some(older.version)
-                || self
-                    .positions
-                    .iter()
-                    .any(|(origin, stamp)| *origin == older.version.origin && *stamp >= older.version.stamp)
-        };
-        self.number > older.number && self.binds_author() && self.was.is_some_and(knew)
-    }
-
-    /// Its node holds nothing for over any more but what these positions cover.
-    fn forget_but(&mut self, known: &[(Identity, Stamp)]) {
-        let of = |origin: Identity| known.iter().find(|(other, _)| *other == origin).map_or(Stamp::ZERO, |(_, at)| *at);
-        self.positions = self.positions.iter().map(|(origin, at)| (*origin, (*at).min(of(*origin)))).collect();
-        self.replaced = self.replaced.filter(|version| of(version.origin) >= version.stamp);
-    }
-
-    /// Whether it is a record that ends by then.
-    fn ends_by(&self, at: Millis) -> bool {
-        matches!(self.act, Act::Put { expires: Some(end), .. } if end <= at)
-    }
-
-    /// When what it did was over, if it is: a delete at once, a record at its end.
-    fn over_since(&self, now: Millis) -> Option<Millis> {
-        match self.act {
-            Act::Delete => Some(self.at),
-            Act::Put { expires, .. } => expires.filter(|at| *at <= now).map(|at| at.max(self.at)),
-        }
-    }
-}
-
-/// An emptying that a node acknowledged.
-#[derive(Debug)]
-struct Emptied {
-    zone: usize,
-    stamp: Stamp,
-    number: u64,
-    by: usize,
-    /// Who did it, and what that had of others then.
-    author: usize,
-    positions: Rc<[(Identity, Stamp)]>,
-    /// It was of the future, and another entry has the stamp that it got instead: what its author had by then is over.
-    mended: bool,
-    /// Another node took it that was ahead as well, and mended it. It holds for over what it had when it came.
-    taken: bool,
-    /// Another node has it, or a later one, and so may have taken along what its author didn't know of.
-    spread: bool,
-}
-
-impl Emptied {
-    /// Whether this is over with it.
-    fn covers(&self, act: &Acknowledged) -> bool {
-        let known = |(origin, stamp): &(Identity, Stamp)| *origin == act.version.origin && *stamp >= act.version.stamp;
-        let was_there = || act.author == self.author && act.number < self.number || self.positions.iter().any(known);
-        self.stamp >= act.version.stamp && (!self.mended || self.taken || self.spread || was_there())
-    }
-}
-
-/// What voids the proof that something is over, in a zone of some node.
-#[derive(Default)]
-struct Past {
-    /// Whose memory of it was made anew.
-    anew: Vec<Identity>,
-    /// The greatest stamp of a tombstone that was given up before its time, of a record that was given up for others, and of one
-    /// that was left out.
-    given_up: Stamp,
-    evicted: Stamp,
-    left_out: Stamp,
-}
-
-impl Past {
-    /// What is later than this has made room for nothing.
-    fn made_room(&self) -> Stamp {
-        self.given_up.max(self.evicted)
-    }
-}
 
 /// All that was acknowledged in a simulation.
 pub struct History {
@@ -545,77 +392,4 @@ impl History {
     fn clears_of(&self, zone: usize) -> impl Iterator<Item = &Emptied> {
         self.clears.iter().filter(move |emptied| emptied.zone == zone)
     }
-}
-
-/// What a zone held when its changes were counted last.
-pub type Seen = Option<(u64, Rc<BTreeMap<Vec<u8>, Live>>)>;
-
-/// The live records of a zone.
-pub struct Shown {
-    held: Rc<BTreeMap<Vec<u8>, Live>>,
-    now: Millis,
-}
-
-impl Shown {
-    pub fn get(&self, key: &[u8]) -> Option<&Live> {
-        self.held.get(key).filter(|live| live.is_there(self.now))
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&Vec<u8>, &Live)> {
-        self.held.iter().filter(|(_, live)| live.is_there(self.now))
-    }
-}
-
-/// All live records of a zone.
-pub fn contents(node: &SimNode, zone: usize, now: Millis) -> Result<Shown, StoreError> {
-    Ok(Shown { held: held(node, zone)?, now })
-}
-
-/// All records of a zone that are no tombstones, also such as have ended. Looked at again only if the zone has changed.
-fn held(node: &SimNode, zone: usize) -> Result<Rc<BTreeMap<Vec<u8>, Live>>, StoreError> {
-    let changes = node.zone(zone).changes();
-    if let Some((then, held)) = &*node.seen[zone].borrow()
-        && *then == changes
-    {
-        return Ok(held.clone());
-    }
-    let held = if node.limits(zone) { limits::shares(node, zone)? } else { listed(node, zone)? };
-    let held = Rc::new(held);
-    *node.seen[zone].borrow_mut() = Some((changes, held.clone()));
-    Ok(held)
-}
-
-/// What a listing shows.
-fn listed(node: &SimNode, zone: usize) -> Result<BTreeMap<Vec<u8>, Live>, StoreError> {
-    let mut records = BTreeMap::new();
-    let mut place = Some(ScanPlace::default());
-    while let Some(at) = place {
-        let mut met = Vec::new();
-        place =
-            node.zone(zone).scan(at, 0, &mut |key, value, found| met.push((key.to_vec(), value.to_vec(), found)))?;
-        for (key, value, found) in met {
-            let live = Live { value, version: node.zone(zone).version(&found), expires: found.expires };
-            let again = records.insert(key.clone(), live);
-            assert!(again.is_none(), "a listing met the key {key:?} twice");
-        }
-    }
-    Ok(records)
-}
-
-/// The live records that all of these nodes hold in a zone, or where two differ; `None`: there are no nodes.
-pub fn agreed(nodes: &[(usize, &SimNode)], zone: usize, now: Millis) -> Result<Option<Shown>, String> {
-    let text = |error: StoreError| error.to_string();
-    let Some(((at_first, first), rest)) = nodes.split_first() else { return Ok(None) };
-    let first = contents(first, zone, now).map_err(text)?;
-    for (at, node) in rest {
-        let records = contents(node, zone, now).map_err(text)?;
-        if !first.iter().eq(records.iter()) {
-            let keys = || first.iter().chain(records.iter()).map(|(key, _)| key);
-            let key = keys().find(|key| first.get(key) != records.get(key));
-            let (a, b) = (key.and_then(|key| first.get(key)), key.and_then(|key| records.get(key)));
-            let name = ZONES[zone].name;
-            return Err(format!("zone {name}, key {key:?}: node {at_first} holds {a:?} and node {at} {b:?}"));
-        }
-    }
-    Ok(Some(first))
 }

@@ -1,8 +1,7 @@
 //! What all seeds of a run tell together. It is added up as they end, so that a million take no more memory than one.
 
 use crate::faults::FAULT_NAMES;
-use crate::link::FRAME_NAMES;
-use crate::world::Counts;
+use crate::link::{FRAME_NAMES, Moved};
 use std::collections::BTreeMap;
 use std::time::Instant;
 use zonemesh::record::Millis;
@@ -11,6 +10,53 @@ use zonemesh::record::Millis;
 const PROGRESS: u64 = 10_000;
 /// So many seeds that failed are named.
 const NAMED: u64 = 20;
+
+/// Counts of one seed, or of all.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub operations: u64,
+    pub acknowledged: u64,
+    pub faults: [u64; FAULT_NAMES.len()],
+    pub sessions: u64,
+    pub moved: Moved,
+    /// Records that comparing brought or took away.
+    pub mended: u64,
+    /// How often room was made, for what had found none.
+    pub recovered: u64,
+    /// A copy of the data, and what a node that joined was sent; bytes.
+    pub joined: (u64, u64),
+    /// How often a node joined a settled cluster, and how often that was one of fifty.
+    pub joins: (u64, u64),
+    /// How often comparing was seen to find nothing where all is well.
+    pub well: u64,
+    /// How often a node stamped anew what it had written with a clock that was ahead.
+    pub renewals: u64,
+    /// How many of the nodes that were long gone gave way to others in tables of origins.
+    pub given_up: u64,
+    /// How many writes of nodes that lost their memory others had, who are bound to them since.
+    pub inherited: u64,
+    /// Milliseconds from the last operation or fault until all agreed.
+    pub settled: Millis,
+}
+
+impl Counts {
+    /// Adds those of another seed.
+    pub fn add(&mut self, other: &Counts) {
+        self.operations += other.operations;
+        self.acknowledged += other.acknowledged;
+        self.faults.iter_mut().zip(other.faults).for_each(|(sum, count)| *sum += count);
+        self.sessions += other.sessions;
+        self.moved.add(&other.moved);
+        self.mended += other.mended;
+        self.recovered += other.recovered;
+        self.joined = (self.joined.0 + other.joined.0, self.joined.1 + other.joined.1);
+        self.joins = (self.joins.0 + other.joins.0, self.joins.1 + other.joins.1);
+        self.well += other.well;
+        self.renewals += other.renewals;
+        self.given_up += other.given_up;
+        self.inherited += other.inherited;
+    }
+}
 
 pub struct Total {
     seeds: u64,

@@ -1,0 +1,206 @@
+//! One comparison of a zone with a peer: what was asked and told so far, and what follows from it for each key.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::super::digest::{Digest, Digests, Pass};
+use super::super::incoming::Context;
+use super::super::positions::Positions;
+use super::HOLDS;
+use crate::record::{Identity, Millis, Stamp, Version};
+use crate::store::{Lacks, Rule, StoreError, Zone};
+
+/// Records that are looked at again in the next comparison.
+const MAX_SUSPECTS: usize = 1_024;
+
+/// A comparison.
+pub(super) struct Round {
+    pub(super) zone: u64,
+    pub(super) digests: Digests,
+    pub(super) theirs: Vec<Digest>,
+    pub(super) phase: Phase,
+    pub(super) asked: Vec<bool>,
+    /// Parts that differ were left for another comparison.
+    pub(super) left: bool,
+    /// What this node lacked for want of room when it began.
+    pub(super) lacks: Lacks,
+    /// Nothing was left out since the last comparison with this peer began, and in that time others were compared with.
+    pub(super) steady: bool,
+    /// What had been left out wasn't asked for: there is no room for it.
+    pub(super) crowded: bool,
+    /// Records that were asked for and found none.
+    pub(super) refused: u64,
+    pub(super) listed: HashMap<u64, Told>,
+    pub(super) positions: Vec<(Identity, Stamp)>,
+    /// What this node had before it looks at what it has.
+    pub(super) ours: Positions,
+    /// The peer vouches for what it lacks.
+    pub(super) trusted: bool,
+    pub(super) evicted: Stamp,
+    pub(super) wanted: HashSet<u64>,
+    /// For the next comparison.
+    pub(super) suspects: HashSet<Vec<u8>>,
+    pub(super) brought: u64,
+    pub(super) retired: u64,
+    /// Records here that the digests are of.
+    pub(super) compared: u64,
+    /// Since when a shard of this node's zone has been busy.
+    pub(super) busy: Option<u64>,
+}
+
+/// How far it is.
+pub(super) enum Phase {
+    /// Waits for the peer's digests.
+    Asked,
+    /// Makes its own.
+    Digesting,
+    /// Waits for versions.
+    Listing,
+    /// Looks what is unlike.
+    Matching { pass: Pass, theirs: Positions },
+    /// Waits for records.
+    Fetching,
+}
+
+/// What the peer told of a key.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    pub(super) version: Version,
+    pub(super) tombstone: bool,
+    /// This node has a record of that hash.
+    pub(super) met: bool,
+}
+
+impl Round {
+    /// How many parts it asked for.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.iter().filter(|asked| **asked).count()
+    }
+
+    /// Looks at some of this node's records; `true`: that was all.
+    pub(super) fn match_some(
+        &mut self,
+        zone: &Zone,
+        suspects: &HashSet<Vec<u8>>,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
+        let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
+        let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
+        let next = &mut self.suspects;
+        let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
+        let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
+        let complete = pass.walk(zone, HOLDS, |record| {
+            let hash = terms.hash(record.key);
+            if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
+                return;
+            }
+            if let Some(told) = listed.get_mut(&hash) {
+                told.met = true;
+                if told.version > record.version {
+                    if told.version.stamp <= terms.until {
+                        wanted.insert(hash);
+                    }
+                    return;
+                }
+                // In a zone that evicts, the writer may have given its newer record up before it was sent to the peer.
+                if evicts && !told.tombstone {
+                    return;
+                }
+                if told.version == record.version {
+                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
+                    if told.tombstone
+                        && trusted
+                        && terms.settled(record)
+                        && next.len() < MAX_SUSPECTS
+                        && next.insert(record.key.to_vec())
+                        && suspects.contains(record.key)
+                    {
+                        gone.push((record.key.to_vec(), record.version));
+                    }
+                    return;
+                }
+            }
+            // The peer has nothing of this key, or something older.
+            let version = record.version;
+            if trusted
+                && terms.settled(record)
+                && version.stamp > evicted
+                && version.stamp <= theirs.get(version.origin)
+            {
+                gone.push((record.key.to_vec(), version));
+            }
+        });
+        for (key, version) in gone {
+            if zone.retire(&key, version, now)? {
+                self.retired += 1;
+            }
+        }
+        complete
+    }
+
+    /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
+    /// this node may have left out, or knows that it is over. An origin itself does, if nobody else. Nobody vouches for what this
+    /// node wrote to other memory, for what is left of an origin that is gone and of which the peer lacks something, too, or for
+    /// origins that find no room here: then it takes that no peer had something that was left out, as long as it takes to compare
+    /// with all. Of who is gone, the third list, nothing is promised any more then: whatever comes of it is news.
+    ///
+    /// What was left out whoever wrote it is so narrowed down to those origins, the second list, that aren't sure yet: of each
+    /// another peer has the most.
+    pub(super) fn made_up(&mut self, cx: &Context<'_>, zone: &Zone) -> (Lacks, Vec<Identity>, Vec<Identity>) {
+        let Phase::Matching { theirs, .. } = &mut self.phase else { return Default::default() };
+        let asked_all = !self.left && !self.crowded && self.trusted && self.evicted == Stamp::ZERO;
+        if !Rule::MadeUp.holds() {
+            return (self.lacks.clone(), Vec::new(), Vec::new());
+        }
+        let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
+        let mut lost = Vec::new();
+        let mut is_here = |origin, lacked: Stamp| {
+            let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
+            let is_lost = !is_told && (origin == cx.own || (!cx.leapt && heard.gone(origin)));
+            let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || (is_lost && self.steady)));
+            if is_here && is_lost {
+                lost.push(origin);
+            }
+            is_here
+        };
+        let of = self.lacks.of.iter().copied().filter(|(origin, lacked)| is_here(*origin, *lacked)).collect();
+        let any = self.lacks.any;
+        // Where the peer lacks something itself, whoever wrote it, that leaves all origins; each of them that lives tells then
+        // that this node has all of its own.
+        let asked = !self.left && !self.crowded && self.trusted;
+        let is_narrow = any <= cleared || (asked && self.steady && any <= until);
+        let unsure = |(origin, stamp): &(Identity, Stamp)| *origin != cx.own && !is_here(*origin, any.min(*stamp));
+        let unsure =
+            if is_narrow { self.ours.all().filter(unsure).map(|(origin, _)| origin).collect() } else { Vec::new() };
+        (Lacks { of, any: if is_narrow { any } else { Stamp::ZERO }, count: self.lacks.count }, unsure, lost)
+    }
+
+    /// Of what the peer has and this node lacks, what was not deleted here.
+    pub(super) fn want_missing(&mut self, zone: &Zone, now: Millis) {
+        // Something was left out for want of room: asked for again when there is some. All else is, whatever room there is.
+        let lacks = zone.lacks();
+        self.crowded = !lacks.is_empty() && (zone.is_crowded() || zone.asks_in_vain(now));
+        // A clock that was ahead may have let something go, which only its end tells.
+        let early = zone.expired_to() > self.digests.terms.ends;
+        let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
+        let doubted = zone.doubted();
+        for (hash, told) in &self.listed {
+            let Version { stamp, origin } = told.version;
+            let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
+            let (had, lacked) = (self.ours.get(origin), lacks.of(origin));
+            // Those that found no room were of an origin of which that is known, or of one of which nothing is held here.
+            let is_known = had > Stamp::ZERO;
+            let in_vain = self.crowded && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
+            let again = if self.crowded { doubted } else { doubted.max(lacked) };
+            if news && !in_vain && (early || stamp <= again || stamp > had) {
+                self.wanted.insert(*hash);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Round").field("zone", &self.zone).finish_non_exhaustive()
+    }
+}
