@@ -54,6 +54,16 @@ sub end_request {
     return $answer // '';
 }
 
+# The request is done, and then the node: nothing is lost.
+sub ends_with_all {
+    my ($slow, $first, $second, $file) = @_;
+    like(end_request($slow), qr/ 201 /, '... and the request is done');
+    ok(wait_for(sub { $first->ended }, 15), '... and the node ends');
+    is($second->keyvals('one')->{slow}, 'done', '... what it wrote is on the other node');
+    is(filed($file, 'slow'), 'done', '... and in the state file');
+    return $second->stop;
+}
+
 # Stops the thread that writes state files in this worker.
 sub pause_writer {
     my ($agent) = @_;
@@ -100,11 +110,7 @@ for my $signal ('QUIT', 'TERM') {
     my $slow = slow_request($first);
     $first->signal('QUIT');
     ok(wait_for(sub { gone($agent) }, 15), 'a slow request: the worker of the helper thread is gone');
-    like(end_request($slow), qr/ 201 /, '... and the request is done');
-    ok(wait_for(sub { $first->ended }, 15), '... and the node ends');
-    is($second->keyvals('one')->{slow}, 'done', '... what it wrote is on the other node');
-    is(filed($file, 'slow'), 'done', '... and in the state file');
-    $second->stop;
+    ends_with_all($slow, $first, $second, $file);
 }
 
 # One in a worker of the configuration before, which outlives all workers of the one in force.
@@ -118,11 +124,7 @@ for my $signal ('QUIT', 'TERM') {
     ok($agent, 'a slow request of before a reload: others have taken over');
     $first->signal('QUIT');
     ok(wait_for(sub { gone($agent) }, 15), '... and are gone');
-    like(end_request($slow), qr/ 201 /, '... and the request is done');
-    ok(wait_for(sub { $first->ended }, 15), '... and the node ends');
-    is($second->keyvals('one')->{slow}, 'done', '... what it wrote is on the other node');
-    is(filed($file, 'slow'), 'done', '... and in the state file');
-    $second->stop;
+    ends_with_all($slow, $first, $second, $file);
 }
 
 # One that ends while that one writes its state file, when all was sent.

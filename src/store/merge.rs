@@ -39,7 +39,7 @@ struct Place {
     until: Stamp,
     /// Records that had been left out here when that was last told to the new zone; `None`: it wasn't.
     left_out: Option<u64>,
-    /// Something of the walk didn't fit.
+    /// Something didn't fit: the next agent is to try it again.
     lost: bool,
     round: Promise,
 }
@@ -175,7 +175,7 @@ impl Place {
         self.gone_since = since;
         self.taken = old.taken();
         let (until, _) = old.close_all(now);
-        (self.until, self.lost) = (until, false);
+        self.until = until;
         let last = since.is_some_and(|since| since.elapsed() >= GONE_FOR);
         self.round = Promise { last, ..old.promised() };
         self.todo = old.all_shards();

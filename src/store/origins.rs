@@ -6,6 +6,7 @@
 //! Entries are made, given to others and changed under the table's lock, or by who has a shard in which a record of theirs is
 //! being written, and are read without. So who reads several fields of one looks at its *turn*, before and after.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
@@ -287,14 +288,17 @@ impl Zone {
     /// `Busy`: some of it isn't noted. An origin for which there is no entry has no position here either.
     pub(super) fn lack_as(&self, other: &Zone, news: bool) -> Result<(), StoreError> {
         let mut lacks_more = false;
+        let told = |zone: &Zone, at| (zone.met_in(at), [ANEW, LACKING].map(|flag| zone.is_flagged_in(at, flag)));
+        // Mostly all of it: looking each up in the table would take as long as a thousand do.
+        let here = self.origin_places().filter_map(|at| self.entry(at, |at| told(self, at)));
+        let here: BTreeMap<Identity, _> = here.collect();
         for place in other.origin_places() {
-            let read = |at| (other.met_in(at), [ANEW, LACKING].map(|flag| news && other.is_flagged_in(at, flag)));
-            let Some((origin, (met, [anew, lacking]))) = other.entry(place, read) else { continue };
-            let is_noted = |here: u16| {
-                let has = |flag| self.is_flagged(here, flag);
-                self.met_of(here.into()) >= met && (has(ANEW) || !anew) && (has(LACKING) || !lacking)
-            };
-            if self.origin_index(origin).is_some_and(is_noted) {
+            let Some((origin, (met, flags))) = other.entry(place, |at| told(other, at)) else { continue };
+            let [anew, lacking] = flags.map(|flag| flag && news);
+            let is_noted = here
+                .get(&origin)
+                .is_some_and(|(had, [is_anew, lacks])| *had >= met && (*is_anew || !anew) && (*lacks || !lacking));
+            if is_noted {
                 continue;
             }
             let noted = self.with_origin(origin, |here| {

@@ -16,6 +16,7 @@
 //! - neither zone promises peers a stamp of this node above its limit. The old zone's is frozen where the new zone's
 //!   stamps begin. The new zone's rises with each merge, to a stamp that was closed in the old zone before it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -292,8 +293,9 @@ impl Zone {
 
     /// Takes over what another zone of this node knew of others.
     pub(super) fn take_positions(&self, positions: &[(Identity, Stamp)], joined: bool) {
-        let own = self.node();
-        for (origin, stamp) in positions.iter().filter(|(origin, stamp)| *origin != own && *stamp > Stamp::ZERO) {
+        let (own, here) = (self.node(), self.positions().into_iter().collect::<BTreeMap<_, _>>());
+        let is_higher = |origin, stamp| stamp > here.get(origin).copied().unwrap_or_default();
+        for (origin, stamp) in positions.iter().filter(|(origin, stamp)| *origin != own && is_higher(origin, *stamp)) {
             self.advance(*origin, *stamp);
         }
         if joined {

@@ -65,10 +65,15 @@ fn today() -> (Node, Vec<u8>, Vec<u8>) {
     let (dialer, dialled) = (fixed(1), fixed(2));
     fill(&dialer);
     dialer.zones[0].zone.close(NOW);
+    let (said, answered) = conversation(dialer, dialled.clone(), END);
+    (dialled, said, answered)
+}
+
+/// What two nodes say to each other until then.
+fn conversation(dialer: Node, dialled: Node, until: Millis) -> (Vec<u8>, Vec<u8>) {
     let (mut said, mut answered) = (Vec::new(), Vec::new());
-    let mut push = Push::new(dialer, 1, NOW);
-    let mut pull = Pull::new(dialled.clone(), 1, NOW);
-    for now in (NOW..END).step_by(10) {
+    let (mut push, mut pull) = (Push::new(dialer, 1, NOW), Pull::new(dialled, 1, NOW));
+    for now in (NOW..until).step_by(10) {
         let (mut forth, mut back) = (Vec::new(), Vec::new());
         if push.deadline() <= now {
             push.tick(now).unwrap();
@@ -82,7 +87,7 @@ fn today() -> (Node, Vec<u8>, Vec<u8>) {
         said.extend(forth);
         answered.extend(back);
     }
-    (dialled, said, answered)
+    (said, answered)
 }
 
 #[test]

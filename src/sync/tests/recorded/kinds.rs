@@ -4,7 +4,7 @@
 //! Everything in it was written long before, so that what is compared doesn't depend on when that is asked for.
 
 use super::super::{NOW, limits, node, region};
-use super::{FOLDER, frames, hex};
+use super::{FOLDER, conversation, frames, hex};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::{Condition, Life, Matching, Missing, Params, Zone};
 use crate::sync::message::kind;
@@ -97,27 +97,6 @@ fn dialled() -> Node {
     node
 }
 
-/// What both sides say today.
-fn today() -> (Vec<u8>, Vec<u8>) {
-    let (mut said, mut answered) = (Vec::new(), Vec::new());
-    let (mut push, mut pull) = (Push::new(dialer(), 1, NOW), Pull::new(dialled(), 1, NOW));
-    for now in (NOW..END).step_by(10) {
-        let (mut forth, mut back) = (Vec::new(), Vec::new());
-        if push.deadline() <= now {
-            push.tick(now).unwrap();
-        }
-        push.fill(&mut forth, 1 << 16, now).unwrap();
-        pull.handle(&forth, &mut back, now).unwrap();
-        if pull.deadline() <= now {
-            pull.tick(&mut back, now).unwrap();
-        }
-        push.handle(&back, now).unwrap();
-        said.extend(forth);
-        answered.extend(back);
-    }
-    (said, answered)
-}
-
 fn recorded(who: &str) -> Vec<Vec<u8>> {
     frames(&std::fs::read_to_string(format!("{FOLDER}/2/{who}.hex")).unwrap())
 }
@@ -130,7 +109,7 @@ fn round(frame: &[u8]) -> (u8, &[u8]) {
 #[test]
 fn what_the_dialer_said_of_all_kinds_is_understood() {
     if let Ok(folder) = std::env::var("ZONEMESH_RECORD") {
-        let (said, answered) = today();
+        let (said, answered) = conversation(dialer(), dialled(), END);
         std::fs::create_dir_all(format!("{folder}/2")).unwrap();
         std::fs::write(format!("{folder}/2/dialer.hex"), hex(&said)).unwrap();
         std::fs::write(format!("{folder}/2/dialled.hex"), hex(&answered)).unwrap();
