@@ -1,13 +1,14 @@
 //! Drives two servers that replicate, of whichever system: `scripts/bench sync` runs it and reads its lines.
 //!
 //!     cargo bench --no-default-features --bench sync -- latency SYSTEM FROM TO COUNT
+//!     cargo bench --no-default-features --bench sync -- requests SYSTEM FROM TO COUNT
 //!     cargo bench --no-default-features --bench sync -- all     SYSTEM COUNT FROM TO...
 //!     cargo bench --no-default-features --bench sync -- fill    SYSTEM TO RECORDS
 //!     cargo bench --no-default-features --bench sync -- bulk    SYSTEM FROM TO RECORDS
 //!     cargo bench --no-default-features --bench sync -- await   SYSTEM TO RECORDS
 //!
-//! SYSTEM is zonemesh, redis or haproxy; FROM and TO are where its servers take commands: address and port, or for haproxy
-//! the path of its socket. The output is one JSON object. Keys and values have 16 bytes.
+//! SYSTEM is zonemesh, redis or haproxy; FROM and TO are the paths of the sockets on which its servers
+//! take commands. The output is one JSON object. Keys and values have 16 bytes.
 
 mod haproxy;
 mod redis;
@@ -40,6 +41,9 @@ fn main() -> Result<()> {
         ["latency", system, from, to, count] => {
             let samples = latency(&mut *connect(system, from)?, &mut [connect(system, to)?], count.parse()?)?;
             json!({ "samples": samples })
+        }
+        ["requests", system, from, to, count] => {
+            json!({ "samples": requests(&mut *connect(system, from)?, &mut *connect(system, to)?, count.parse()?)? })
         }
         ["all", system, count, from, ref to @ ..] => {
             let mut to = to.iter().map(|to| connect(system, to)).collect::<Result<Vec<_>>>()?;
@@ -91,6 +95,22 @@ fn latency(from: &mut dyn Server, to: &mut [Box<dyn Server>], count: u64) -> Res
                 }
             }
         }
+        samples.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(samples)
+}
+
+/// What of that would be left if nothing took any time between the servers: the write, and one read on the other server,
+/// whatever it shows.
+fn requests(from: &mut dyn Server, to: &mut dyn Server, count: u64) -> Result<Vec<f64>> {
+    let mut samples = Vec::new();
+    let first = unwritten()?;
+    for n in 0..count {
+        let key = key(n % 1000);
+        thread::sleep(Duration::from_micros(1000 + n * 7919 % 1000));
+        let began = Instant::now();
+        from.set(&key, first + n)?;
+        to.get(&key)?;
         samples.push(began.elapsed().as_secs_f64() * 1e6);
     }
     Ok(samples)

@@ -1,19 +1,17 @@
 //! Redis, in its own protocol.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::thread;
 
 use crate::{Result, Server, key, value};
 
 /// A connection.
-pub struct Client(BufReader<TcpStream>);
+pub struct Client(BufReader<UnixStream>);
 
 impl Client {
     pub fn connect(place: &str) -> Result<Self> {
-        let stream = TcpStream::connect(place)?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::with_capacity(1 << 16, stream)))
+        Ok(Self(BufReader::with_capacity(1 << 16, UnixStream::connect(place)?)))
     }
 
     fn line(&mut self) -> Result<String> {

@@ -1,20 +1,18 @@
 //! nginx with zonemesh: variables for single records, the API for many.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
 use crate::{Result, Server, key, value};
 
 /// A connection kept alive.
-pub struct Client(BufReader<TcpStream>);
+pub struct Client(BufReader<UnixStream>);
 
 impl Client {
     pub fn connect(place: &str) -> Result<Self> {
-        let stream = TcpStream::connect(place)?;
-        stream.set_nodelay(true)?;
-        Ok(Self(BufReader::new(stream)))
+        Ok(Self(BufReader::new(UnixStream::connect(place)?)))
     }
 
     fn ask(&mut self, request: &[u8]) -> Result<(u16, Vec<u8>)> {

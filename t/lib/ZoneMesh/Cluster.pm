@@ -11,6 +11,7 @@ package ZoneMesh::Cluster;
 #   sync       more lines for the server block with zone_sync (default: short times, so that tests are quick)
 #   cut_off    number of a node (from 1) that the others reach, and that reaches the others, through $nodes[0]{relay} only
 #   workers    worker_processes of each (default 2)
+#   commands   one more address at which the HTTP server of each listens
 #   http       more text for the http block
 #   ports      names of further marks, each filled with a free port ($node->{vars}{NAME})
 #   not_started  true: they are made, not started
@@ -63,7 +64,7 @@ sub cluster {
             http   => $zones . ($given{http} // '') . '
                 keyval $arg_key $value zone=one;
                 server {
-                    listen 127.0.0.1:%%PORT%%;
+                    listen 127.0.0.1:%%PORT%%; ' . ($given{commands} ? "listen $given{commands};" : '') . '
                     location /api  { api write=on; }
                     location /read { return 200 "$value"; }
                     location /set  { set $value $arg_v; return 204; }

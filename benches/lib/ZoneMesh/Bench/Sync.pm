@@ -24,8 +24,8 @@ sub run {
     alone(%given);
     $driver = driver();
     my %size = $given{quick}
-        ? (rounds => 2, updates => 200, bulk => 100_000, joins => [100_000], join_rounds => 1, idle => 2)
-        : (rounds => 7, updates => 1000, bulk => 1_000_000, joins => [ 100_000, 1_000_000 ], join_rounds => 5, idle => 20);
+        ? (rounds => 2, turns => 2, updates => 200, bulk => 100_000, joins => [100_000], join_rounds => 1, idle => 2)
+        : (rounds => 7, turns => 15, updates => 500, bulk => 1_000_000, joins => [ 100_000, 1_000_000 ], join_rounds => 5, idle => 20);
     my ($began, $before) = (time, busy());
     my ($latency, $idle) = latency(%size);
     my $bulk = bulk(%size);
@@ -77,18 +77,20 @@ sub up {
 
 sub down { my ($system, $count) = @_; $system->stop($_) for 1 .. $count; return }
 
-# ({name => {p50 => [...], p99 => [...]}}, {name => [share of a core that each server takes with nothing to do]})
+# ({name => {latency => {p50 => [...], p99 => [...]}, requests => {...}}}, {name => [share of a core that each server takes with nothing to do]})
 sub latency {
     my (%size) = @_;
     print STDERR "bench: single updates\n";
     my @systems = map { up($_, 2) } @SYSTEMS;
     my (%out, %idle);
-    for my $round (0 .. $size{rounds}) {
+    for my $turn (0 .. $size{turns}) {
         for my $system (@systems) {
-            my @samples = sort { $a <=> $b } @{ drive('latency', $system->name, $system->place(1), $system->place(2), $size{updates})->{samples} };
-            next unless $round;    # the first is for the caches
-            push @{ $out{ $system->name }{p50} }, $samples[ @samples * 0.5 ];
-            push @{ $out{ $system->name }{p99} }, $samples[ @samples * 0.99 ];
+            for my $what (qw(latency requests)) {
+                my @samples = sort { $a <=> $b } @{ drive($what, $system->name, $system->place(1), $system->place(2), $size{updates})->{samples} };
+                next unless $turn;    # the first is for the caches
+                push @{ $out{ $system->name }{$what}{p50} }, $samples[ @samples * 0.5 ];
+                push @{ $out{ $system->name }{$what}{p99} }, $samples[ @samples * 0.99 ];
+            }
         }
     }
     print STDERR "bench: nothing to do\n";
@@ -177,16 +179,21 @@ sub page {
     my $out   = $machine;
     $out .= "\nAll servers are on this machine and share its cores with the program that drives them. zonemesh: nginx with one worker, mutual TLS,\n"
         . "every default (so TLS 1.2, as streams of nginx 1.22 have it). HAProxy: peers, one thread, a stick table whose records are of the same size. Redis: master and replicas, nothing on\n"
-        . "disk, no waiting for other replicas. Keys and values have 16 bytes; those of zonemesh and HAProxy end after an hour.\n\n"
+        . "disk, no waiting for other replicas. Keys and values have 16 bytes; those of zonemesh and HAProxy end after an hour. All take commands over\n"
+        . "a Unix socket, and replicate over TCP.\n\n"
         . "![replication](benchmarks-sync.svg)\n";
 
     $out .= "\n### Single updates\n\nMicroseconds from the first byte of a write to one server until a read on the other shows it; after each a pause of 1 to 2 ms.\n"
-        . "$size->{updates} updates a round.\n\n" . row('', 'p50, us', 'p99, us', "p50, times HAProxy's", "p99, times HAProxy's") . row(('---') x 5);
-    for my $name (@names) {
-        my $of = $latency->{$name};
-        $out .= row($LABEL{$name}, (map { with_spread($of->{$_}) } qw(p50 p99)), map { with_spread([ ratio($of->{$_}, $latency->{haproxy}{$_}) ]) } qw(p50 p99));
+        . "$size->{turns} turns of $size->{updates} updates. Below, the part of that which has nothing to do with replication: the same write, and one read on the\n"
+        . "other server, whatever it shows. All ratios are to what HAProxy's updates take.\n\n"
+        . row('', '', 'p50, us', 'p99, us', "p50, times HAProxy's", "p99, times HAProxy's") . row(('---') x 6);
+    for my $what ([ latency => 'update' ], [ requests => 'write and read alone' ]) {
+        for my $name (@names) {
+            my $of = $latency->{$name}{ $what->[0] };
+            $out .= row($what->[1], $LABEL{$name}, (map { with_spread($of->{$_}) } qw(p50 p99)), map { with_spread([ ratio($of->{$_}, $latency->{haproxy}{latency}{$_}) ]) } qw(p50 p99));
+        }
     }
-    $out .= row('to reach', '', '', '0.8', '1.0');
+    $out .= row('to reach', 'zonemesh', '', '', '0.8', '1.0');
 
     $out .= "\n### Many records\n\n$size->{bulk} records as fast as one server takes them (an import of lines of JSON by the API; commands on HAProxy's socket; SET, pipelined),\n"
         . "until the other has all of them.\n\n"
@@ -226,8 +233,8 @@ sub chart {
     my ($most) = sort { $b <=> $a } keys %$join;
     return bars(
         'Replication', 'us; us; ms; less is better',
-        [ 'a single update is visible, p50, us', map { $bar->($_, $latency->{$_}{p50}, 1) } @names ],
-        [ 'a single update is visible, p99, us', map { $bar->($_, $latency->{$_}{p99}, 1) } @names ],
+        [ 'a single update is visible, p50, us', map { $bar->($_, $latency->{$_}{latency}{p50}, 1) } @names ],
+        [ 'a single update is visible, p99, us', map { $bar->($_, $latency->{$_}{latency}{p99}, 1) } @names ],
         [ "$most records joined, ms", map { $bar->($_, $join->{$most}{2}{$_}{seconds}, 1000) } @names ],
     );
 }

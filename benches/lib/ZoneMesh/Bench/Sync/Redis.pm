@@ -16,7 +16,7 @@ sub command {
     # As it comes, but that a replica needn't wait 5 s for others that might want the same copy, and keeps no file of it: begun
     # again, it would read that file instead of joining.
     my @command = (
-        'redis-server', '--port', $self->{ports}[$n], '--bind', '127.0.0.1', '--dir', "$self->{folder}", '--dbfilename', "$n.rdb",
+        'redis-server', '--port', $self->{ports}[$n], '--bind', '127.0.0.1', '--unixsocket', $self->place($n), '--dir', "$self->{folder}", '--dbfilename', "$n.rdb",
         '--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0',
         '--rdb-del-sync-files', 'yes',
     );
@@ -24,7 +24,7 @@ sub command {
     return @command;
 }
 
-sub place { my ($self, $n) = @_; return "127.0.0.1:$self->{ports}[$n]" }
+sub place { my ($self, $n) = @_; return "$self->{folder}/$n.sock" }
 
 sub version { my ($version) = qx(redis-server --version) =~ /v=(\S+)/; return "redis $version" }
 

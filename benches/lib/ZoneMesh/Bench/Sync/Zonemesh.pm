@@ -16,7 +16,7 @@ sub new {
     my ($class, $count, $size) = @_;
     $size //= '112m';
     my @nodes = ZoneMesh::Cluster::cluster(
-        $count, not_started => 1, workers => 1, tls => ZoneMesh::authority('benchmark'), sync => '',
+        $count, not_started => 1, workers => 1, commands => 'unix:%%PREFIX%%/http.sock', tls => ZoneMesh::authority('benchmark'), sync => '',
         zones => "keyval_zone zone=one:$size timeout=1h sync;",
         http  => 'keepalive_requests 1000000000; client_max_body_size 128m;',
     );
@@ -41,7 +41,7 @@ sub connected { my ($self, $count) = @_; ZoneMesh::Cluster::connected($count - 1
 
 sub stop { my ($self, $n) = @_; $self->{nodes}[$n]->term(5) if $self->{nodes}[$n]{pid}; return }
 
-sub place { my ($self, $n) = @_; return '127.0.0.1:' . $self->{nodes}[$n]->port }
+sub place { my ($self, $n) = @_; return $self->{nodes}[$n]->prefix . '/http.sock' }
 
 sub pids { my ($self, $n) = @_; return ($self->{nodes}[$n]->pid, $self->{nodes}[$n]->workers) }
 
