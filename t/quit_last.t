@@ -127,6 +127,32 @@ for my $signal ('QUIT', 'TERM') {
     ends_with_all($slow, $first, $second, $file);
 }
 
+# One in a worker of a configuration whose zone has another name, or another state file, in the one in force: it takes neither file
+# for its own, and says what is lost.
+for my $case ([ 'a renamed zone', 'two', 'one.json' ], [ 'a moved state file', 'one', 'two.json' ]) {
+    my ($what, $zone, $name) = @$case;
+    my ($first, $second, $file) = nodes();
+    $first->add('one', 'first', 'v');
+    eventually_is { filed($file, 'first') } 'v', "$what: a first state file";
+    my $old = $first->agent_worker;
+    my $slow = slow_request($first);
+    my $http = $first->{http} =~ s/zone=one/zone=$zone/gr =~ s/one\.json/$name/r;
+    (my $now = $file) =~ s/one\.json/$name/;
+    $first->configure(http => $http);
+    $first->signal('HUP');
+    my $agent = wait_for(sub { my $now = $first->agent_worker; $now && $now != $old && $now }, 10);
+    ok($agent && wait_for(sub { $first->add($zone, 'after', 'v') == 201 }, 5), "$what: others have taken over");
+    is($first->add($zone, 'more', 'v'), 201, "$what: ... and write");
+    eventually_is { filed($now, 'more') } 'v', "$what: ... to the state file";
+    $first->signal('QUIT');
+    ok(wait_for(sub { gone($agent) }, 15), "$what: they are gone");
+    like(end_request($slow), qr/ 201 /, "$what: ... and the request is done");
+    ok(wait_for(sub { $first->ended }, 15), "$what: ... and the node ends");
+    is(filed($now, $_), 'v', "$what: ... and its file has what was written $_") for 'after', 'more';
+    is(scalar(() = $first->grep_log(qr/\[error\].*zone "one": the last changes were/)), 1, "$what: ... and what is lost is said");
+    $second->stop;
+}
+
 # One that ends while that one writes its state file, when all was sent.
 SKIP: {
     my ($first, $second, $file) = nodes();

@@ -16,7 +16,7 @@ use crate::record::{Identity, Millis, Stamp};
 pub const CONTROL_SIZE: usize = 320 * 1024;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHNODE");
-const LAYOUT: u64 = 10;
+const LAYOUT: u64 = 11;
 
 const MAGIC_AT: usize = 0;
 const LAYOUT_AT: usize = 8;
@@ -47,6 +47,8 @@ pub(super) const SLEEPING: usize = 128;
 pub(super) const WATCHERS_SLEEP: usize = 136;
 /// An old and a new nginx listen on the same addresses.
 const UPGRADING: usize = 144;
+/// A number for what the agent of the configuration in force has to see to.
+const DUTIES: usize = 176;
 const COUNTERS: usize = 192;
 const NODES_ONLINE: usize = 320;
 const BASES: usize = 384;
@@ -193,6 +195,16 @@ impl Control {
     /// A new configuration comes into force; returns its generation. For the master.
     pub fn next_generation(&self) -> u64 {
         self.word(GENERATION).map_or(0, |word| word.fetch_add(1, SeqCst) + 1)
+    }
+
+    /// What agents of the configuration that comes into force have to see to, as a number: zones, their state files, peers.
+    pub fn set_duties(&self, duties: u64) {
+        self.put(DUTIES, duties);
+    }
+
+    /// That of the configuration in force.
+    pub fn duties(&self) -> u64 {
+        self.get(DUTIES)
     }
 
     /// A zone's memory, with stamps up to this, may be gone with the next configuration. For the master.

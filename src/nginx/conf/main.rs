@@ -19,6 +19,7 @@ use crate::store::control::Lease;
 use crate::store::{Control, Matching, Params, Region, Zone};
 use crate::sync::{Node, SyncZone};
 use nginx_sys as sys;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -326,6 +327,7 @@ impl MainConf {
         synchronized.sort_by(|a, b| a.name.cmp(&b.name));
         self.sync_zones = synchronized.into();
         self.loaded = ffi::now();
+        control.set_duties(self.duties());
         control.next_generation();
         Ok(())
     }
@@ -418,6 +420,21 @@ impl MainConf {
     /// Every key-value zone.
     pub fn all_zones(&self) -> impl Iterator<Item = &Zone> {
         self.zones.iter().filter_map(|zone| zone.zone.as_ref())
+    }
+
+    /// A number for what an agent of this configuration has to see to: another configuration with the same one has the same
+    /// zones, state files and peers, as far as changes are to be sent or written.
+    pub fn duties(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let kept = self.zones.iter().filter(|zone| zone.sync || zone.state.is_some());
+        let mut kept: Vec<_> = kept.map(|zone| (&zone.name, zone.sync, &zone.state)).collect();
+        kept.sort();
+        kept.hash(&mut hasher);
+        if let Some(sync) = &self.sync {
+            sync.peers.iter().map(|peer| &peer.text).for_each(|peer| peer.hash(&mut hasher));
+            sync.names.iter().for_each(|name| name.text.hash(&mut hasher));
+        }
+        hasher.finish()
     }
 
     /// What the agent is started with.

@@ -63,11 +63,13 @@ impl Worker {
         }
     }
 
-    /// The last worker of all may serve an older configuration. Once a node has finished nobody comes after it. Where a zone has
-    /// other memory in the configuration in force, that can't be reached from here.
+    /// The last worker of all may serve an older configuration. Once a node has finished nobody comes after it. But where a zone
+    /// has other memory in the configuration in force, that can't be reached from here; and if other zones, state files or peers
+    /// are to be seen to now, this one would take its own for them.
     fn stand_in(&mut self, main: &MainConf) {
         let in_force = self.control.generation();
-        if self.control.has_finished(in_force) && main.all_zones().all(|zone| !zone.is_handed_over()) {
+        let same = main.duties() == self.control.duties() && main.all_zones().all(|zone| !zone.is_handed_over());
+        if same && self.control.has_finished(in_force) {
             self.generation = in_force;
         }
     }
