@@ -1,4 +1,5 @@
-//! Passes on what nginx was configured with as cfgs, and refuses headers that the module can't be built for.
+//! Passes on what nginx was configured with as cfgs, and refuses headers that the module can't be built for. What isn't a release
+//! is built for tests (`for_tests`): it can break rules, and checks more.
 //!
 //! nginx-sys reads the headers of `NGINX_SOURCE_DIR` and `NGINX_BUILD_DIR` and tells its dependents what it found. Its
 //! bindings hold all that the module calls, stream and the OpenSSL that nginx links among it: nothing is bound here.
@@ -28,6 +29,11 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     for (_, cfg) in VERSIONS {
         println!("cargo::rustc-check-cfg=cfg({cfg})");
+    }
+    println!("cargo::rustc-check-cfg=cfg(for_tests)");
+    // Of every profile this says on which of the two it is built.
+    if var("PROFILE", "release") != "release" {
+        println!("cargo::rustc-cfg=for_tests");
     }
     println!("cargo::rustc-check-cfg=cfg(ngx_feature, values({}))", var("DEP_NGINX_FEATURES_CHECK", "any()"));
     if std::env::var_os("CARGO_FEATURE_NGINX").is_none() {

@@ -34,7 +34,7 @@ impl Region {
     /// The memory is readable and writable, stays mapped as long as any copy of the region is used, and is touched by
     /// this program only through regions. `base` is aligned to 16 bytes.
     pub unsafe fn new(base: *mut u8, len: usize) -> Region {
-        debug_assert!(base.addr().is_multiple_of(16));
+        assert!(base.addr().is_multiple_of(16));
         // Whole words only, so that the word of a byte within bounds is within bounds. Nothing begins at null.
         match NonNull::new(base) {
             Some(base) => Region { base, len: len & !7 },
@@ -219,7 +219,7 @@ impl Region {
     /// Whether the bytes at `offset`, which is a multiple of 8, are those of `other`.
     #[inline]
     pub fn equals(&self, offset: usize, other: &[u8]) -> bool {
-        debug_assert!(offset.is_multiple_of(8));
+        assert!(!cfg!(for_tests) || offset.is_multiple_of(8));
         let mut at = offset & !7;
         if !self.holds(at, other.len()) {
             return false;
@@ -285,7 +285,7 @@ impl Region {
 
     fn write_bytes(&self, offset: usize, from: &[u8]) {
         for (i, byte) in from.iter().enumerate() {
-            debug_assert!(offset + i < self.len);
+            assert!(!cfg!(for_tests) || offset + i < self.len);
             // SAFETY: `write` has checked that the whole range is within bounds; the rest as for `word32`.
             unsafe { self.base.add(offset + i).cast::<AtomicU8>().as_ref() }.store(*byte, Relaxed);
         }

@@ -3,7 +3,7 @@
 //! One rule isn't among them: that nobody vouches for what a node wrote whose memory was made anew. What such a node has
 //! acknowledged binds nobody in the simulator's eyes, so it doesn't miss what others take away for that.
 //!
-//! In builds without debug assertions all rules hold, and nothing of this is left in the code.
+//! In a release all rules hold, and nothing of this is left in the code.
 
 macro_rules! rules {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
@@ -61,7 +61,7 @@ rules! {
     Taken,
 }
 
-#[cfg(debug_assertions)]
+#[cfg(for_tests)]
 mod breaking {
     use super::Rule;
     use std::cell::Cell;
@@ -84,7 +84,7 @@ mod breaking {
     }
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(for_tests))]
 impl Rule {
     /// Would break this rule; this build breaks none.
     pub const fn break_only(_: Option<Rule>) -> bool {

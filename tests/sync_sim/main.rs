@@ -93,7 +93,7 @@ fn notice_broken() -> bool {
     let lies = Lie::ALL.iter().map(|lie| Broken::Wire(*lie));
     let breaks = Rule::break_only(None);
     if !breaks {
-        println!("simulator: this build has no rules of stores and sessions to break: it needs debug assertions");
+        println!("simulator: this build has no rules of stores and sessions to break: it is a release");
         all = false;
     }
     let rules = Rule::ALL.iter().filter(|_| breaks).map(|rule| Broken::Rule(*rule));
