@@ -12,6 +12,8 @@ pub const RECORDS: usize = 32;
 pub const TOMBSTONES: usize = 40;
 /// The end of the feed, a block of which only the links are used.
 pub const FEED: usize = 48;
+/// Deletes of this node.
+pub const DELETES: usize = 56;
 /// Moves before a freed block can be used again.
 pub const SEQUENCE: usize = 64;
 /// Not 0 while something is done in several steps, of which who adds up several records must see all or none.
@@ -37,18 +39,16 @@ pub const EXPIRED: usize = 240;
 pub const EVICTED: usize = 248;
 /// Where the clock's hand stands.
 pub const HAND: usize = 256;
-/// Deletes of this node.
-pub const DELETES: usize = 264;
 /// While the zone is watched: moves with every change.
-pub const CHANGES: usize = 272;
+pub const CHANGES: usize = 264;
 /// When the last of those records went of which nothing tells any more that they are gone. 0: there is none.
-pub const FORGOTTEN: usize = 280;
+pub const FORGOTTEN: usize = 272;
 /// The emptying that is being done for good, and the next bucket to look at.
-pub const PURGING: usize = 288;
-pub const PURGE_HAND: usize = 296;
+pub const PURGING: usize = 280;
+pub const PURGE_HAND: usize = 288;
 /// How many records have gone since the hand of `hand` began its lap; 1: what it comes to now was passed by in the last.
-pub const GONE: usize = 304;
-pub const AGAIN: usize = 312;
+pub const GONE: usize = 296;
+pub const AGAIN: usize = 304;
 pub const LEVELS: usize = 6;
 pub const SLOTS: usize = 64;
 pub const WHEEL: usize = AGAIN + 8;
