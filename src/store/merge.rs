@@ -12,7 +12,7 @@ use super::{Applied, Cursor, FeedEnd, Handover, ShardMask, Source, StoreError, Z
 use crate::record::{Identity, Millis, Record, Stamp};
 
 /// Old workers are gone once they were not seen for this long: one that was just started may not be known yet.
-const GONE_FOR: Duration = Duration::from_millis(500);
+pub(super) const GONE_FOR: Duration = Duration::from_millis(500);
 
 /// The merging of what old workers still write, for one zone; for the agent, which alone does this.
 pub struct Merge {
@@ -116,12 +116,13 @@ impl Merge {
                 self.new.take_positions(&promise.positions, promise.joined);
             }
             // Asked for after the walk: an emptying at or below the stamp that it closed held shards that were walked.
-            if self.new.apply_clear(place.source.old.cleared(), now, ANY_DRIFT) == Ok(Applied::Newer) {
+            let cleared = self.new.apply_clear(place.source.old.cleared(), now, ANY_DRIFT);
+            if cleared == Ok(Applied::Newer) {
                 self.new.mark_changed(self.new.all_shards());
                 self.merged = true;
             }
             place.note_moved();
-            if promise.last && told {
+            if promise.last && told && cleared.is_ok() {
                 // One store ends it, whoever is killed when; the memory is of no use to anybody then.
                 place.source.old.region.store64(header::MAGIC, 0, SeqCst);
                 place.source.old.region.discard();

@@ -250,12 +250,7 @@ impl Zone {
     pub fn clear(&self, now: Millis) -> Result<Stamp, StoreError> {
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
         let stamp = shards.iter().map(|shard| shard.stamp(now)).max().unwrap_or_default();
-        // What comes from now on, and is older, goes unseen, and isn't covered by this.
-        if self.with_origins(|| self.note_emptied()).is_err() {
-            self.note_emptied();
-        }
-        self.region.store64(header::CLEARED, stamp.0, SeqCst);
-        done(Step::Cleared);
+        self.raise_cleared(stamp)?;
         for shard in &shards {
             shard.set(shard::LAST_OWN, stamp.0);
             shard.witness(stamp);
@@ -276,28 +271,29 @@ impl Zone {
     ///
     /// # Errors
     ///
-    /// None today; `Busy` may come.
+    /// `Busy`; nothing was removed.
     pub fn apply_clear(&self, stamp: Stamp, now: Millis, max_drift: Millis) -> Result<Applied, StoreError> {
         if is_ahead(stamp, now, max_drift) {
             return Ok(Applied::Future);
         }
-        if stamp <= self.cleared() {
-            return Ok(Applied::Stale);
-        }
-        let raise = || self.region.word64(header::CLEARED).map_or(u64::MAX, |word| word.fetch_max(stamp.0, SeqCst));
-        // One at a time: who comes second with the same has nothing to note any more.
-        let noted = self.with_origins(|| {
-            if stamp > self.cleared() {
-                self.note_emptied();
-            }
-            raise()
-        });
-        if noted.unwrap_or_else(|_| raise()) >= stamp.0 {
-            return Ok(Applied::Stale);
-        }
         // What it removes is out of sight. Upkeep takes it away: that is a walk over the zone, and peers may send any number
         // of these.
-        Ok(Applied::Newer)
+        let is_news = stamp > self.cleared() && self.raise_cleared(stamp)?;
+        Ok(if is_news { Applied::Newer } else { Applied::Stale })
+    }
+
+    /// Everything up to a stamp is out of sight from now on, and noted to be over. `false`: it was so up to this or a later one.
+    fn raise_cleared(&self, stamp: Stamp) -> Result<bool, StoreError> {
+        // One at a time: what comes in between, and is older, goes unseen, and isn't covered by what was noted.
+        self.with_origins(|| {
+            let is_news = stamp > self.cleared();
+            if is_news {
+                self.note_emptied();
+                self.region.store64(header::CLEARED, stamp.0, SeqCst);
+                done(Step::Cleared);
+            }
+            is_news
+        })
     }
 
     /// This node's last closed stamp: it has announced that everything at or below it is in the feeds.

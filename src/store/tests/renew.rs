@@ -4,7 +4,7 @@ use super::check::check;
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Life, Matching, Missing, Renewal, Renewed, Written};
+use crate::store::{Applied, Condition, Control, Life, Matching, Missing, Renewal, Renewed, StoreError, Written};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -130,6 +130,26 @@ fn what_an_emptying_of_the_future_took_along_stays_gone() {
     assert!(zone.position(identity(1)) >= own.stamp);
     let own = Record { version: own, ..remote("own", 0, 1) };
     assert_eq!(zone.apply(&own, START, DRIFT), Ok(Applied::Stale));
+    check(&zone);
+}
+
+#[test]
+fn nothing_is_emptied_before_it_is_noted_what_is_over_then() {
+    let zone = Fixture::new(64 << 10, None, true);
+    let known = remote("known", START, 7);
+    assert_eq!(zone.apply(&known, START, DRIFT), Ok(Applied::Newer));
+    zone.advance(identity(7), Stamp::at(START));
+    zone.stop_in_origins();
+    assert_eq!(zone.clear(START + HOUR), Err(StoreError::Busy));
+    assert_eq!(zone.apply_clear(Stamp::at(START + HOUR), START + HOUR, DRIFT), Err(StoreError::Busy));
+    assert_eq!((listing(&zone, START).len(), zone.cleared()), (1, Stamp::ZERO), "it is to be tried again");
+    zone.go_on_in_origins();
+    assert_eq!(zone.apply_clear(Stamp::at(START + HOUR), START + HOUR, DRIFT), Ok(Applied::Newer));
+    assert_eq!(zone.apply_clear(Stamp::at(START + HOUR), START + HOUR, DRIFT), Ok(Applied::Stale));
+    // The clock is mended.
+    renew(&zone, 2, START, 1_000_000).expect("done");
+    assert!(zone.cleared() <= Stamp::at(START));
+    assert_eq!(zone.apply(&known, START, DRIFT), Ok(Applied::Stale), "it was here, and is over");
     check(&zone);
 }
 

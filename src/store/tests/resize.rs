@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::merge::GONE_FOR;
 use crate::store::{Applied, Condition, Handover, Life, Matching, Merge, Merging, StoreError, Written};
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 fn set(zone: &Zone, key: &[u8], value: &[u8], now: Millis) {
     let written = zone.set(key, value, Life::Default, Condition::Always, now).expect("a write");
@@ -400,6 +402,49 @@ fn an_agent_that_begins_long_after_brings_nothing_back() {
     old.set(b"last", b"v", WEEK, Condition::Always, day).expect("a write");
     assert!(!merge(&mut Merge::new(&handover), false));
     assert_eq!((value(&new, b"late", day), value(&new, b"last", day)), (None, Some(b"v".to_vec())));
+}
+
+#[test]
+fn an_emptying_that_has_to_wait_is_not_lost_with_the_old_memory() {
+    let (old, new) = (filled(256 << 10, true), empty(1 << 20, true));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    old.clear(START + 5).expect("emptied");
+    new.stop_in_origins();
+    // The old workers are gone for long enough, and more.
+    let began = Instant::now();
+    while began.elapsed() < 2 * GONE_FOR {
+        assert_ne!(merging.step(1, START + 5, |_| false), Merging::Over);
+    }
+    new.go_on_in_origins();
+    assert!(merge(&mut merging, true));
+    assert_eq!(listing(&new, START + 5).len(), 0);
+}
+
+#[test]
+fn what_did_not_fit_is_tried_again_by_the_next_agent_however_long_the_last_went_on() {
+    let (old, new) = (filled(256 << 10, true), empty(64 << 10, true));
+    (10..500).for_each(|n| _ = old.delete(format!("key {n}").as_bytes(), START).expect("a delete"));
+    let (source, copied) = old.hand_over(&new, &mut [], 2, START);
+    assert_eq!(copied.expect("a copy").lost, 0);
+    // As if the pledge hadn't been enough.
+    old.release();
+    new.pledge_nothing();
+    let filler = |n: u32| format!("filler {n}").into_bytes();
+    let write = |n: &u32| new.set(&filler(*n), &[1; 900], Life::Default, Condition::Always, START).is_ok();
+    let count = (0..).take_while(write).count() as u32;
+    set(&old, b"late", &[2; 15_000], START + 1);
+    let handover = Handover { new: *new, sources: vec![source] };
+    let mut merging = Merge::new(&handover);
+    assert!(!merge(&mut merging, false));
+    assert_eq!((merging.lost, value(&new, b"late", START + 1)), (1, None));
+    set(&old, b"key 1", b"changed", START + 2);
+    assert!(!merge(&mut merging, false));
+    assert_eq!(merging.lost, 1, "it has gone on since");
+    (0..count).for_each(|n| _ = new.delete(&filler(n), START + 3).expect("a delete"));
+    assert!(!merge(&mut Merge::new(&handover), false));
+    assert!(value(&new, b"late", START + 3).is_some());
 }
 
 #[test]
