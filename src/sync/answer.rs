@@ -16,6 +16,8 @@ use crate::store::{StoreError, Zone};
 /// Holds of a lock in one step, and the pause after it in milliseconds.
 const HOLDS: usize = 64;
 const PAUSE: u64 = 10;
+/// An answer that changes have kept for so many milliseconds leaves its turn to others.
+const LATE: u64 = 50;
 /// Versions told in one step.
 const LISTED_A_STEP: usize = 512;
 
@@ -33,6 +35,8 @@ pub struct Answer {
     /// A shard's lock didn't come free in the last step.
     busy: bool,
     rest_until: u64,
+    /// When the last step was done.
+    stepped: u64,
 }
 
 /// What is being answered.
@@ -111,9 +115,11 @@ impl Answer {
     }
 
     /// An answer is under way: a session makes one at a time, so that many questions take no more memory than one. Those that wait
-    /// for a lock leave their turn to others: they are of no more zones than questions are held of.
-    pub const fn under_way(&self) -> bool {
-        self.begun && self.job.is_some() && !self.busy
+    /// for a lock, or for changes of a zone that changes all the time, leave their turn to others: they are of no more zones than
+    /// questions are held of.
+    pub const fn under_way(&self, t: u64) -> bool {
+        let is_late = t >= self.stepped.saturating_add(LATE);
+        self.begun && self.job.is_some() && !self.busy && !is_late
     }
 
     /// Entries about records and parts that it holds.
@@ -134,7 +140,7 @@ impl Answer {
             return Step::Idle;
         }
         let (Some(mut job), Some(terms)) = (self.job.take(), self.terms) else { return Step::Idle };
-        self.begun = true;
+        (self.begun, self.stepped) = (true, cx.t);
         let before = out.len();
         let result = self.advance(cx, &terms, &mut job, epoch, out);
         self.busy = result.is_err();

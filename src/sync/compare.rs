@@ -85,7 +85,8 @@ impl Compare {
     /// Entries about records and parts that it holds.
     pub fn held(&self) -> usize {
         self.under_way.as_ref().map_or(0, |round| {
-            round.digests.all.len() + round.theirs.len() + round.asked.len() + round.listed.len() + round.wanted.len()
+            let parts = round.digests.all.len() + round.theirs.len() + round.asked.len();
+            parts + round.listed.len() + round.wanted.len() + round.gone.len()
         }) + self.suspects.len()
     }
 
@@ -182,6 +183,7 @@ impl Compare {
             evicted: Stamp::ZERO,
             wanted: HashSet::new(),
             suspects: HashSet::new(),
+            gone: Vec::new(),
             brought: 0,
             retired: 0,
             compared: 0,

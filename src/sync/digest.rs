@@ -107,18 +107,22 @@ impl Digests {
 #[derive(Default)]
 pub struct Pass {
     place: ScanPlace,
+    is_over: bool,
 }
 
 impl Pass {
     /// Walks on, for so many holds of a lock at most; `true`: that was all.
     pub fn walk(&mut self, zone: &Zone, holds: usize, mut each: impl FnMut(&Surveyed<'_>)) -> Result<bool, StoreError> {
         for _ in 0..holds {
+            if self.is_over {
+                break;
+            }
             match zone.survey(self.place, &mut each)? {
                 Some(place) => self.place = place,
-                None => return Ok(true),
+                None => self.is_over = true,
             }
         }
-        Ok(false)
+        Ok(self.is_over)
     }
 }
 

@@ -5,7 +5,7 @@ mod steering;
 use super::Node;
 use super::compare::Compare;
 use super::message::{Entry, MAX_ORIGINS, Mode};
-use super::session::{Heard, Notes, Seldom};
+use super::session::{self, Heard, Notes, Seldom};
 use super::write;
 use super::{Held, NoteLevel, SyncZone};
 use crate::record::{Identity, Millis, Record, Stamp};
@@ -52,6 +52,12 @@ impl Context<'_> {
         self.heard.get_or_init(|| Heard::new(self.node, self.now))
     }
 
+    /// Whether it tells something that nothing was heard of an origin: for a while after the start everybody seems to be gone, as
+    /// they do when the clock has leapt.
+    pub const fn may_tell_who_is_gone(&self) -> bool {
+        self.t > session::patience(&self.node.limits) && !self.leapt
+    }
+
     /// See [`Heard::mark`].
     fn heard_mark(&self) -> u64 {
         *self.heard_mark.get_or_init(|| Heard::mark(self.node, self.now))
@@ -94,6 +100,8 @@ pub struct Incoming {
     asked: Stamp,
     /// The origin that the zone last had room for.
     admitted: Option<Identity>,
+    /// Entries of the position that comes to be tried again which needn't be looked at any more.
+    noted: usize,
     /// The stamp to acknowledge when all that was received has been handled.
     ack: Option<Stamp>,
     /// The last one of this epoch, and whether something was said to have found no room.
@@ -147,6 +155,7 @@ impl Incoming {
             moved: 0,
             asked: Stamp::ZERO,
             admitted: None,
+            noted: 0,
             ack: None,
             acked: None,
             compare: Compare::new(index),
@@ -251,13 +260,16 @@ impl Incoming {
         }
     }
 
-    /// Empties the zone as the peer did. Refused, it holds positions back too: the peer no longer sends what it removed.
-    pub fn clear(&mut self, cx: &mut Context<'_>, stamp: Stamp) {
-        let Some(zone) = cx.node.zones.get(self.index) else { return };
+    /// Empties the zone as the peer did. Refused, it holds positions back too: the peer no longer sends what it removed. `false`: a
+    /// lock is in the way, and it is to be tried again.
+    pub fn clear(&mut self, cx: &Context<'_>, stamp: Stamp) -> bool {
+        let Some(zone) = cx.node.zones.get(self.index) else { return true };
         match zone.zone.apply_clear(stamp, cx.now, cx.node.limits.max_drift) {
             Ok(Applied::Newer | Applied::Stale | Applied::Full) => {}
+            Err(StoreError::Busy) if self.may_wait(cx) => return false,
             Ok(Applied::Future) | Err(_) => self.hold(cx.t),
         }
+        true
     }
 
     /// What the peer promises to have sent, but for what it may have evicted before, up to a stamp. `false`: a lock is in the way,
@@ -271,13 +283,14 @@ impl Incoming {
         evicted: Stamp,
     ) -> bool {
         let Some(SyncZone { name, zone }) = cx.node.zones.get(self.index) else { return true };
+        let noted = std::mem::take(&mut self.noted);
         if epoch != self.epoch {
             return true;
         }
         self.moved(cx.t, None);
         // What a clock that is ahead has closed may be given again when it is mended.
         let latest = Stamp::at(cx.now.saturating_add(cx.node.limits.max_drift));
-        for Entry { identity, stamp, anew, .. } in positions {
+        for (number, Entry { identity, stamp, anew, .. }) in positions.enumerate().skip(noted) {
             if identity == cx.own || self.held || self.spared.binary_search(&identity).is_ok() {
                 continue;
             }
@@ -292,7 +305,11 @@ impl Incoming {
                     Ok(at) => self.base.get_mut(at).into_iter().for_each(|(_, stamp)| *stamp = believed.max(base)),
                     Err(at) => self.base.insert(at, (identity, believed)),
                 },
-                Some(Err(StoreError::Busy)) if self.may_wait(cx) => return false,
+                Some(Err(StoreError::Busy)) if self.may_wait(cx) => {
+                    // Those before it aren't admitted twice, nor counted.
+                    self.noted = number;
+                    return false;
+                }
                 Some(Ok(false) | Err(StoreError::Busy)) => {
                     self.hold(cx.t);
                     continue;

@@ -404,7 +404,7 @@ impl Push {
                 Step::Idle => {}
             }
             if may_answer {
-                self.answering = outgoing.answer.under_way().then_some(at);
+                self.answering = outgoing.answer.under_way(self.pace.t).then_some(at);
             }
             outgoing.used += out.len() - before;
             // To a peer that lacks little of a node that is gone, the full state is next to nothing.

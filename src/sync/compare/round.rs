@@ -40,6 +40,8 @@ pub(super) struct Round {
     pub(super) wanted: HashSet<u64>,
     /// For the next comparison.
     pub(super) suspects: HashSet<Vec<u8>>,
+    /// What the peer knows to be deleted and a lock kept from being taken away.
+    pub(super) gone: Vec<(Vec<u8>, Version)>,
     pub(super) brought: u64,
     pub(super) retired: u64,
     /// Records here that the digests are of.
@@ -77,7 +79,7 @@ impl Round {
         self.asked.iter().filter(|asked| **asked).count()
     }
 
-    /// Looks at some of this node's records; `true`: that was all.
+    /// Looks at some of this node's records, and takes away what is deleted there; `true`: that was all.
     pub(super) fn match_some(
         &mut self,
         zone: &Zone,
@@ -86,10 +88,9 @@ impl Round {
     ) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
-        let next = &mut self.suspects;
+        let (next, gone) = (&mut self.suspects, &mut self.gone);
         let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
-        let mut gone: Vec<(Vec<u8>, Version)> = Vec::new();
-        let complete = pass.walk(zone, HOLDS, |record| {
+        let walked = pass.walk(zone, HOLDS, |record| {
             let hash = terms.hash(record.key);
             if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
                 return;
@@ -130,12 +131,19 @@ impl Round {
                 gone.push((record.key.to_vec(), version));
             }
         });
-        for (key, version) in gone {
-            if zone.retire(&key, version, now)? {
-                self.retired += 1;
+        // Also what was met before a lock was in the way, and each of it whatever becomes of another.
+        let retired = &mut self.retired;
+        gone.retain(|(key, version)| match zone.retire(key, *version, now) {
+            Ok(is_retired) => {
+                *retired += u64::from(is_retired);
+                false
             }
+            Err(_) => true,
+        });
+        match walked? {
+            true if !gone.is_empty() => Err(StoreError::Busy),
+            complete => Ok(complete),
         }
-        complete
     }
 
     /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
@@ -153,10 +161,11 @@ impl Round {
             return (self.lacks.clone(), Vec::new(), Vec::new());
         }
         let (until, cleared, heard) = (self.digests.terms.until, zone.cleared(), cx.heard());
+        let may_tell = cx.may_tell_who_is_gone();
         let mut lost = Vec::new();
         let mut is_here = |origin, lacked: Stamp| {
             let is_told = origin == cx.peer || (origin != cx.own && theirs.get(origin) >= lacked);
-            let is_lost = !is_told && (origin == cx.own || (!cx.leapt && heard.gone(origin)));
+            let is_lost = !is_told && (origin == cx.own || (may_tell && heard.gone(origin)));
             let is_here = lacked <= cleared || (asked_all && lacked <= until && (is_told || (is_lost && self.steady)));
             if is_here && is_lost {
                 lost.push(origin);

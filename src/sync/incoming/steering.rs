@@ -1,7 +1,7 @@
 //! What is asked of the peer, and when: its own writes, the full state, what it relays, and again what was refused.
 
 use super::super::message::{Entry, Mode};
-use super::super::{NoteLevel, SyncZone, session, write};
+use super::super::{NoteLevel, SyncZone, write};
 use super::{AGAIN, Context, Incoming, Progress};
 use crate::record::{Identity, Stamp};
 use crate::store::{Joining, Rule};
@@ -115,8 +115,7 @@ impl Incoming {
     fn relay_due(&mut self, cx: &Context<'_>) -> Option<Stamp> {
         let timeout = cx.node.limits.timeout;
         let SyncZone { zone, .. } = cx.node.zones.get(self.index)?;
-        let settled = cx.t > session::patience(&cx.node.limits) && !cx.leapt;
-        if self.again_at.is_some() || cx.t < self.look_at || !settled {
+        if self.again_at.is_some() || cx.t < self.look_at || !cx.may_tell_who_is_gone() {
             return None;
         }
         self.look_at = cx.t.saturating_add(timeout / 2);

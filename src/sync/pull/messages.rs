@@ -155,7 +155,10 @@ impl Pull {
             }
             Message::Clear { zone, stamp } => {
                 let (incoming, (mut cx, _)) = self.expected(zone, None, peer, now)?;
-                incoming.clear(&mut cx, stamp);
+                cx.may_wait = may_wait;
+                if !incoming.clear(&cx, stamp) {
+                    return Ok(Taken::Later(None));
+                }
             }
             Message::Position { zone, epoch, complete, positions, evicted } => {
                 let (incoming, (mut cx, _)) = self.expected(zone, Some(epoch), peer, now)?;

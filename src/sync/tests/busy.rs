@@ -1,17 +1,22 @@
 //! Sessions of zones in which a lock doesn't come free: its holder is stopped, or gets no processor time.
 
-use super::super::message::kind;
+use super::super::incoming::{Context, Incoming};
+use super::super::message::{Entry, kind};
+use super::super::session::Notes;
 use super::super::{Node, NoteLevel, Pull};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, set};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::{Applied, Life, StoreError, Traffic, Zone};
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
 /// The shard that doesn't come free.
 const STUCK: u32 = 0;
 /// Keys, of which each shard has some; all of them are less than a session keeps while it waits.
 const KEYS: usize = 1_000;
+/// So many that a walk over them takes several steps.
+const MANY: u32 = 4_000;
 
 /// Writes these keys, of which those in that shard are refused; how many went in.
 fn write(zone: &Zone, keys: impl Iterator<Item = u32>, now: Millis) -> usize {
@@ -150,6 +155,120 @@ fn records_for_a_shard_that_is_soon_free_cost_nothing_but_that() {
     }
     assert_eq!((pair.records, pair.count(kind::POSITION)), (600, 21), "nothing came twice");
     assert!(pair.pull.notes().is_empty());
+}
+
+#[test]
+fn an_emptying_waits_for_the_table_of_origins() {
+    let (a, b) = nodes();
+    let (from, to) = (a.zones[0].zone, b.zones[0].zone);
+    let mut pair = Pair::new(&a, &b, NOW);
+    write(&from, 0..10, NOW);
+    pair.run(NOW);
+    from.clear(NOW + 10).unwrap();
+    to.stop_in_origins();
+    mark(&mut pair.push, &a);
+    pair.run(NOW + 10);
+    assert!(pair.pull.is_waiting() && !contents(&to, NOW + 10).is_empty());
+    to.go_on_in_origins();
+    pair.run(NOW + 20);
+    assert_eq!(contents(&to, NOW + 20), []);
+    // And comes again if it has to wait for longer than that.
+    write(&from, 0..10, NOW + 30);
+    mark(&mut pair.push, &a);
+    pair.run(NOW + 30);
+    from.clear(NOW + 40).unwrap();
+    to.stop_in_origins();
+    mark(&mut pair.push, &a);
+    (0..40).for_each(|n| pair.run(NOW + 40 + 5 * n));
+    assert!(!pair.pull.is_waiting() && !contents(&to, NOW + 240).is_empty());
+    to.go_on_in_origins();
+    (0..40).for_each(|n| pair.run(NOW + 300 + 50 * n));
+    assert_eq!(contents(&to, NOW + 2_300), []);
+}
+
+#[test]
+fn what_was_taken_of_a_position_that_is_tried_again_is_not_counted_twice() {
+    let (_, b) = nodes();
+    let to = b.zones[0].zone;
+    let entry = |n: u16, stamp| {
+        let mut identity = [9; 16];
+        identity[..2].copy_from_slice(&n.to_le_bytes());
+        Entry { identity: Identity(identity), stamp: Stamp::at(stamp), gone: false, anew: false }
+    };
+    let is_noted = |n: &u16| to.advance(entry(*n, 0).identity, Stamp::at(NOW - 1));
+    let full = (1..).take_while(is_noted).count() as u16 + 1;
+    let (mut incoming, mut notes) = (Incoming::new(0, 1, true), Notes::default());
+    let mut take = |t, entries: [Entry; 2]| {
+        let mut cx = Context {
+            node: &b,
+            own: Identity([2; 16]),
+            peer: Identity([1; 16]),
+            token: 1,
+            bound: 4_096,
+            now: NOW + t,
+            t,
+            leapt: false,
+            may_wait: true,
+            notes: &mut notes,
+            heard: OnceCell::new(),
+            heard_mark: OnceCell::new(),
+        };
+        let taken = incoming.position(&mut cx, 0, false, entries.into_iter(), Stamp::ZERO);
+        (
+            taken,
+            notes
+                .take()
+                .iter()
+                .filter_map(|note| note.text.split(" more origins").next()?.split(' ').next_back()?.parse().ok())
+                .collect::<Vec<u64>>(),
+        )
+    };
+    to.stop_in_origins();
+    let entries = [entry(full, NOW), entry(1, NOW)];
+    assert_eq!(take(0, entries), (false, vec![1]), "there is no room for the first, and the second has to wait");
+    (1..5).for_each(|n| assert_eq!(take(5 * n, entries), (false, vec![])));
+    to.go_on_in_origins();
+    assert_eq!(take(30, entries), (true, vec![]));
+    assert_eq!(to.position(entry(1, NOW).identity), Stamp::at(NOW));
+    assert_eq!(take(20_000, entries), (true, vec![1]), "since then it was that one");
+}
+
+#[test]
+fn what_is_deleted_there_is_taken_away_but_where_a_shard_is_busy() {
+    let (a, b) = (node(1, &["z"], limits()), node(2, &["z"], limits()));
+    let (from, to) = (a.zones[0].zone, b.zones[0].zone);
+    [from, to].into_iter().for_each(|zone| zone.set_joined());
+    // As of a state file, and over where their writer's position tells so: so many that it takes several steps.
+    let key = |n: u32| format!("key {n}");
+    for n in 0..MANY {
+        let version = Version { stamp: Stamp::at(NOW - 60_000), origin: GONE };
+        let (key, value) = (key(n), Some(b"v".as_slice()));
+        let key = key.as_bytes();
+        let record = Record { kind: Kind::Register, version, key, value, expires: None, shortened: false };
+        assert_eq!(to.apply(&record, NOW, 60_000), Ok(Applied::Newer));
+    }
+    from.advance(GONE, Stamp::at(NOW - 60_000));
+    let mut pair = Pair::new(&a, &b, NOW);
+    let mut run = |at: Millis| {
+        [&a, &b].into_iter().for_each(|node| node.control.heard(GONE, at, &Traffic::default()));
+        pair.run(at);
+        pair.count(kind::LISTED)
+    };
+    let left = |stuck: Option<u32>| {
+        let others = (0..MANY).map(key).filter(|key| stuck.is_none_or(|stuck| to.shard_of(key.as_bytes()) != stuck));
+        others.filter(|key| to.has_record(key.as_bytes(), NOW)).count()
+    };
+    let listed = (NOW..NOW + PERIOD).step_by(10).find(|at| run(*at) > 0).expect("they are compared");
+    assert!(left(None) > MANY as usize / 2, "it has only begun");
+    // The last, so that a step meets records of others before it.
+    let last = to.shard_count() - 1;
+    to.stop_in(last);
+    (1..100).for_each(|n| _ = run(listed + 20 * n));
+    assert_eq!(left(Some(last)), 0);
+    assert!(left(None) > 0);
+    to.go_on_in(last);
+    assert_eq!((100..110).map(|n| run(listed + 20 * n)).max(), Some(1), "all in one comparison");
+    assert_eq!(left(None), 0);
 }
 
 #[test]

@@ -623,6 +623,34 @@ fn nobody_is_taken_for_gone_because_the_clock_was_set_forward() {
 }
 
 #[test]
+fn nobody_is_taken_for_lost_before_it_can_have_been_heard_of() {
+    let (a, b, lives) = (joined(1, 2 << 20), joined(2, 2 << 20), Identity([8; 16]));
+    // More than is asked about at once, and over on the one: so the next comparison follows soon.
+    for number in 0..17_000_u32 {
+        let version = Version { stamp: Stamp::at(NOW - LONG), origin: Identity([9; 16]) };
+        let (key, value) = (number.to_le_bytes(), Some(b"".as_slice()));
+        let record = Record { kind: Kind::Register, version, key: &key, value, expires: None, shortened: false };
+        assert_eq!(zone(&b).apply(&record, NOW, 60_000), Ok(Applied::Newer));
+    }
+    zone(&a).advance(Identity([9; 16]), Stamp::at(NOW - LONG));
+    // Of this one something found no room, and the peer hasn't all of it either.
+    let value = vec![1; 1 << 20];
+    let version = Version { stamp: Stamp::at(NOW - LONG), origin: lives };
+    let record =
+        Record { kind: Kind::Register, version, key: b"large", value: Some(&value), expires: None, shortened: false };
+    assert_eq!(zone(&b).apply(&record, NOW, 60_000), Ok(Applied::Full));
+    zone(&b).advance(lives, version.stamp);
+    let (mut pair, patience) = (Pair::new(&a, &b, NOW), 2 * limits().timeout);
+    (NOW..NOW + patience).step_by(10).for_each(|at| pair.run(at));
+    assert_eq!((pair.count(kind::LISTED), zone(&b).stats().records), (2, 0));
+    assert!(zone(&b).lacks_of(lives));
+    assert_eq!(zone(&b).position(lives), version.stamp, "it is still promised");
+    // It never speaks.
+    (NOW + patience..NOW + 2 * LONG).step_by(50).for_each(|at| pair.run(at));
+    assert!(!zone(&b).is_lacking());
+}
+
+#[test]
 fn what_was_left_out_whoever_wrote_it_is_made_up_for_by_several_peers() {
     let (a, b, c) = (joined(1, 1 << 20), joined(2, 1 << 20), joined(3, 1 << 20));
     let (one, other) = (Identity([8; 16]), Identity([9; 16]));

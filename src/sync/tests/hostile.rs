@@ -3,8 +3,8 @@
 use super::super::frame::{self, frame};
 use super::super::message::{self, Hello, Mode, kind};
 use super::super::{Node, Pull, Push, SessionError, write};
-use super::{NOW, contents, limits, node};
-use crate::record::{Identity, Kind, Record, Stamp, Version};
+use super::{NOW, contents, limits, node, set};
+use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::Matching;
 use proptest::prelude::*;
 
@@ -393,6 +393,40 @@ fn many_questions_at_once_are_answered_one_by_one() {
     let list = |more| move |out: &mut Vec<u8>| frame(out, kind::LIST, |out| out.extend([0, 1, more, 1, 7, 0]));
     let twice = (0..70_000).flat_map(|_| written(list(1))).collect::<Vec<u8>>();
     assert!(push.handle(&twice, NOW + 4_000).is_err(), "a part is asked for again and again");
+}
+
+#[test]
+fn a_zone_that_changes_all_the_time_keeps_no_other_from_being_answered() {
+    let node = node(1, &["x", "y"], limits());
+    let mut push = Push::new(node.clone(), 1, NOW);
+    push.handle(&greeting(), NOW).unwrap();
+    push.fill(&mut Vec::new(), 1 << 20, NOW).unwrap();
+    for zone in 0..2 {
+        let asked = written(|out| write::subscribe(out, 1024, zone, 1, Mode::Own, Stamp::ZERO, &[]));
+        push.handle(&asked, NOW).unwrap();
+    }
+    let mut answered = |asked: Option<u64>, at: Millis, changes: bool| {
+        if let Some(zone) = asked {
+            push.handle(&written(|out| write::compare(out, &question(zone))), at).unwrap();
+        }
+        if changes {
+            (0..50).for_each(|n| set(&node.zones[0].zone, &format!("key {n}"), &[1; 500], at));
+            push.mark(0, node.zones[0].zone.take_dirty());
+        }
+        if push.deadline() <= at {
+            push.tick(at).unwrap();
+        }
+        let mut out = Vec::new();
+        push.fill(&mut out, 1 << 14, at).unwrap();
+        let digests = kinds_and_firsts(&out).into_iter().filter(|(kind, _)| *kind == kind::DIGESTS);
+        digests.map(|(_, zone)| zone).collect::<Vec<u8>>()
+    };
+    answered(None, NOW, false);
+    answered(Some(0), NOW + 10, false);
+    assert!((2..10).any(|n| answered(None, NOW + 10 * n, false).contains(&0)), "its answer is under way");
+    answered(Some(1), NOW + 100, true);
+    assert!((11..100).any(|n| answered(None, NOW + 10 * n, true).contains(&1)));
+    assert!((100..400).any(|n| answered(None, NOW + 10 * n, false).contains(&0)), "and goes on later");
 }
 
 /// The type of each frame, and the first byte of its body.
