@@ -54,7 +54,7 @@ impl Clocks<'_> {
         // This node's own clock counts, too, but not alone.
         match (with, against) {
             (0, 0) => Verdict::Alone,
-            _ if with > 0 && with + 1 > against => Verdict::Mended,
+            _ if with + 1 > against => Verdict::Mended,
             _ => Verdict::Wrong(against),
         }
     }
