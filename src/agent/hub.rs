@@ -186,7 +186,9 @@ impl Hub {
         self.control.generation() > self.lease.generation
     }
 
-    /// Takes the changes of all zones and tells every connected session; `true`: there were some.
+    /// Takes the changes of all zones and tells every connected session; `true`: there were some. What it takes nobody else is
+    /// told of any more. That is no other agent's: the lease goes to another only when the process of this one is dead, and none
+    /// of its threads goes on, or when this thread itself has ended.
     pub(super) fn distribute(&self) -> bool {
         let mut any = false;
         for (index, sync) in self.zones.iter().enumerate() {
