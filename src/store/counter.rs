@@ -3,18 +3,23 @@
 //! Adding writes this memory's own part, in one step like any other write. Setting and deleting write the base, which ends
 //! all parts that were begun before: from that one store on they don't count, and are taken away after it.
 
+mod tally;
+
 use super::arena::Need;
 use super::block::Fields;
 use super::evict::Wish;
 use super::find::{Met, Place};
 use super::keys::{Condition, Life, Written};
 use super::layout::shard;
-use super::lookup::{Found, Sink, UNLOCKED_TRIES};
+use super::lookup::{Found, Sink};
 use super::own::{Grave, Made};
-use super::parts::Parts;
 use super::shard::Shard;
-use super::{Matching, Sparing, StoreError, Zone};
-use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Sum, Version, number};
+use super::{Matching, StoreError, Zone};
+use crate::record::{Count, Kind, Millis, PartId, Role, Stamp, Version, number};
+use tally::Tally;
+
+/// A sum as text, and when it ends.
+type Shown = (String, Option<Millis>);
 
 /// What became of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,33 +44,6 @@ pub enum Missing {
     Leave,
     /// It begins with this number, and lives so long.
     Begin(i64, Life),
-}
-
-/// A sum as text, and when it ends.
-type Shown = (String, Option<Millis>);
-
-/// What a look at all records of a counter tells.
-#[derive(Default)]
-struct Tally {
-    sum: Sum,
-    /// As the API tells it of any record: the newest version, with traces of all others.
-    found: Option<Found>,
-    /// This memory's own part, if it counts.
-    own: Option<Count>,
-    base: Option<Met>,
-    /// Nothing counts but what it began with.
-    is_bare: bool,
-    /// Parts that don't count any more lie about.
-    is_littered: bool,
-    /// When the last of all parts ends.
-    latest: Millis,
-    /// What the parts that are there would free.
-    freed: Option<Met>,
-    /// The parts there are, without those that don't count any more.
-    parts: Parts,
-    /// The records of this memory's part and of the one that all write, be they tombstones.
-    own_met: Option<Met>,
-    shared_met: Option<Met>,
 }
 
 impl Zone {
@@ -221,92 +199,6 @@ impl Zone {
         let sum = self.tally(self.place(record_key), key, now).sum;
         Some((key.to_vec(), sum.exists.then(|| (sum.shown().to_string(), sum.end))))
     }
-
-    /// Looks at all records of a counter, in no writer's way. Where a change stands still in the middle, as its writer is
-    /// stopped, that is waited for only in so far as the thread has time for it, and then what was done by then is told: all that
-    /// writers do comes to count in one step, and what is left is tidying up. But for one: a counter that has begun without
-    /// what is to be added to it is no sum that ever was. It is waited for like any lock.
-    fn tally_unlocked(&self, place: Place, key: &[u8], now: Millis) -> Result<Tally, StoreError> {
-        let shard = self.shard_unlocked(place.shard);
-        let unmoved = |may_change: bool| {
-            for _ in 0..UNLOCKED_TRIES {
-                let sequence = shard.sequence();
-                if !may_change && shard.is_changing() {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                let tally = self.tally(place, key, now);
-                if shard.is_unmoved(sequence) {
-                    return Some(tally);
-                }
-            }
-            None
-        };
-        if let Some(tally) = unmoved(false) {
-            return Ok(tally);
-        }
-        if shard.is_changing() {
-            let sparing = Sparing::begin();
-            if let Ok(_locked) = self.shard(place.shard) {
-                return Ok(self.tally(place, key, now));
-            }
-            drop(sparing);
-            if let Some(tally) = unmoved(true).filter(|tally| !tally.is_bare) {
-                return Ok(tally);
-            }
-        }
-        let _locked = self.shard(place.shard)?;
-        Ok(self.tally(place, key, now))
-    }
-
-    /// Looks at all records of a counter. Without the lock the caller checks the sequence.
-    fn tally(&self, place: Place, key: &[u8], now: Millis) -> Tally {
-        let (cleared, own) = (self.cleared(), self.own_part());
-        let mut tally = Tally { base: self.find(place, &Role::Base.of(key)), ..Tally::default() };
-        let cut = self.cut_of(tally.base.as_ref());
-        let mut traces = Traces::default();
-        let (mut begun, mut added) = (false, false);
-        let set = tally.base.filter(|base| base.fields.is_live(now, cleared)).and_then(|base| {
-            let mut text = [0; 20];
-            let text = text.get_mut(..base.fields.value_len)?;
-            let block = super::block::Block { region: &self.region, at: base.at };
-            let amount = block.read_value(&self.geometry, &base.fields, text).then(|| number(text)).flatten()?;
-            Some((amount, base.fields))
-        });
-        if let Some((amount, fields)) = set {
-            tally.sum.add(amount, fields.expires);
-            traces.add(self, &fields);
-        }
-        self.parts_each(place, key, |id, met| {
-            tally.parts.add(met);
-            match id {
-                id if id == own => tally.own_met = Some(*met),
-                PartId::SHARED => tally.shared_met = Some(*met),
-                _ => {}
-            }
-            let Some(count) = self.count_in(met) else { return };
-            tally.freed = Some(*met);
-            tally.latest = tally.latest.max(met.fields.expires.unwrap_or(Millis::MAX));
-            if count.begun <= cut {
-                tally.is_littered = true;
-                tally.parts.held -= 1;
-                return;
-            }
-            // What a counter begins with is of no interest where somebody knew of one, and set it.
-            if !met.fields.is_live(now, cleared) || (id == PartId::SHARED && set.is_some()) {
-                return;
-            }
-            tally.sum.add(count.amount, met.fields.expires);
-            traces.add(self, &met.fields);
-            *(if id == PartId::SHARED { &mut begun } else { &mut added }) = true;
-            if id == own {
-                tally.own = Some(count);
-            }
-        });
-        tally.is_bare = begun && !added;
-        tally.found = traces.found(self, tally.sum.end);
-        tally
-    }
 }
 
 impl Shard<'_> {
@@ -433,34 +325,4 @@ impl Shard<'_> {
         self.publish(place, at, &fields, None);
         Ok(Version { stamp, origin: self.zone.node() })
     }
-}
-
-/// The newest of some versions, and a number that any change of the others changes.
-#[derive(Default)]
-struct Traces {
-    newest: Option<Fields>,
-    mixed: u64,
-}
-
-impl Traces {
-    fn add(&mut self, zone: &Zone, fields: &Fields) {
-        self.mixed ^= trace(zone, fields);
-        // Of two of one stamp the same one on every node, whichever is met first.
-        let order = |fields: &Fields| (fields.stamp, zone.origin_identity(fields.origin));
-        if self.newest.is_none_or(|newest| order(fields) > order(&newest)) {
-            self.newest = Some(*fields);
-        }
-    }
-
-    fn found(&self, zone: &Zone, end: Option<Millis>) -> Option<Found> {
-        let newest = self.newest?;
-        Some(Found::of_several(&newest, end, self.mixed ^ trace(zone, &newest)))
-    }
-}
-
-/// The same on every node.
-fn trace(zone: &Zone, fields: &Fields) -> u64 {
-    let origin = zone.origin_identity(fields.origin).map_or([0; 16], |identity| identity.0);
-    let half = u64::from_le_bytes(*origin.first_chunk().unwrap_or(&[0; 8]));
-    (fields.stamp.0 ^ half.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
 }

@@ -11,7 +11,7 @@
 //! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
 //!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
-//!   `counter` makes sums and `limit` buckets. `lookup`, `keys` with `own` and `relief`, `scan`, `replicate`, `upkeep`,
+//!   `counter` makes sums and `limit` buckets. `lookup`, `keys` with `own` and `relief`, `scan`, `replicate` with `closing` and `joining`, `upkeep`,
 //!   `evict` with `hand` and `gather`, `survey`: what a zone does. `session`: which server a client stays with.
 //!   `renew`: stamping anew what was written by a clock that was ahead.
 //! - [`control`]: what belongs to the node and not to a zone, with `lease` (who is its agent), `sleep` (who is to be woken),
@@ -21,6 +21,7 @@
 mod annex;
 mod arena;
 mod block;
+mod closing;
 pub mod control;
 mod counter;
 mod drift;
@@ -35,6 +36,7 @@ mod hand;
 mod hash;
 mod heard;
 mod idle;
+mod joining;
 mod keys;
 mod known;
 mod layout;
@@ -84,6 +86,7 @@ pub use dump::{Batch, DumpPlace, Dumped};
 pub use hash::Hasher;
 pub use hash::mixed;
 pub use heard::{HeardNode, Traffic};
+pub use joining::Joining;
 pub use keys::{Condition, Life, Written};
 pub use known::Known;
 pub use limit::{Limited, Outcome};
@@ -95,7 +98,7 @@ pub use past::Lacks;
 pub use patience::Sparing;
 pub use region::{Mapping, Region};
 pub use renew::{Renewal, Renewed};
-pub use replicate::{Applied, Cursor, FeedEnd, Joining, ShardMask};
+pub use replicate::{Applied, Cursor, FeedEnd, ShardMask};
 pub use resize::{Copied, Handover, Source};
 pub use rule::Rule;
 pub use scan::{ScanEach, ScanPlace};

@@ -1,4 +1,5 @@
-//! What replication asks of a zone: merging what other nodes wrote, closing stamps, joining.
+//! What replication asks of a zone: merging what other nodes wrote. What it promises of its own, `closing` tells; `joining`, how it
+//! takes the full state of another node.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -24,15 +25,6 @@ pub enum Applied {
     Full,
     /// Its stamp is further ahead of the clock than allowed; counted.
     Future,
-}
-
-/// How far a node is with taking the full state of another, in records.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Joining {
-    /// That came.
-    pub taken: u64,
-    /// That there are, about; 0: the other node didn't say.
-    pub total: u64,
 }
 
 /// Where a record that is merged comes from.
@@ -294,94 +286,6 @@ impl Zone {
             }
             is_news
         })
-    }
-
-    /// This node's last closed stamp: it has announced that everything at or below it is in the feeds.
-    pub fn closed(&self) -> Stamp {
-        Stamp(self.region.load64(header::CLOSED, SeqCst))
-    }
-
-    /// No stamp was given here, or met, that is greater.
-    pub fn last_stamp(&self) -> Stamp {
-        let last = (0..self.geometry.shards).map(|index| Stamp(self.shard_unlocked(index).get(shard::LAST)));
-        last.chain([self.closed(), self.cleared()]).max().unwrap_or_default()
-    }
-
-    /// Closes a stamp: every write of this node that begins after this gets a greater one. Those that began before are in
-    /// the feeds once the shards of the returned mask have been walked to their end, besides those that the agent took
-    /// with [`Zone::take_dirty`] before and hasn't walked yet.
-    ///
-    /// While records move between this zone and another, what may be promised is bounded (see `resize`), and so is the
-    /// stamp that this returns.
-    pub fn close(&self, now: Millis) -> (Stamp, ShardMask) {
-        let (stamp, mask) = self.close_all(now);
-        (self.within_limit(stamp), mask)
-    }
-
-    /// Closes a stamp without regard to what other memory may still hold of this node.
-    pub(super) fn close_all(&self, now: Millis) -> (Stamp, ShardMask) {
-        let given = (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(shard::LAST_OWN)).max();
-        let stamp = Stamp::at(now).max(Stamp(given.unwrap_or(0)));
-        let before = self.region.word64(header::CLOSED).map_or(0, |word| word.fetch_max(stamp.0, SeqCst));
-        // A writer that takes its lock after this look sees the closed stamp; one that has given it back has marked its
-        // shard; one that holds it is waited for by the walk.
-        let held = (0..self.geometry.shards)
-            .filter(|index| self.shard_unlocked(*index).is_locked())
-            .fold(0, |mask, index| mask | 1 << index);
-        (stamp.max(Stamp(before)), held | self.region.load64(header::DIRTY, SeqCst))
-    }
-
-    /// How many writes and deletes this node has made in a shard: the difference tells how much a walker lags at most.
-    pub fn writes(&self, shard: u32) -> u64 {
-        let shard = self.shard_unlocked(shard);
-        shard.get(shard::WRITES).wrapping_add(shard.get(shard::DELETES))
-    }
-
-    /// Whether a full state was taken since this zone was made.
-    pub fn joined(&self) -> bool {
-        self.region.load32(header::JOINED, SeqCst) != 0
-    }
-
-    /// Says so.
-    pub fn set_joined(&self) {
-        self.region.store32(header::JOINED, 1, SeqCst);
-    }
-
-    /// How far this node is with taking the full state; `None`: it has joined, or hasn't begun.
-    pub fn joining(&self) -> Option<Joining> {
-        let joining = Joining {
-            taken: self.region.load64(header::JOIN_TAKEN, Relaxed),
-            total: self.region.load64(header::JOIN_TOTAL, Relaxed),
-        };
-        (!self.joined() && joining != Joining::default()).then_some(joining)
-    }
-
-    /// Says so.
-    pub fn set_joining(&self, joining: Joining) {
-        self.region.store64(header::JOIN_TAKEN, joining.taken, Relaxed);
-        self.region.store64(header::JOIN_TOTAL, joining.total, Relaxed);
-    }
-
-    /// Tries to be the one session that takes the full state, or to stay it: true if `token` (not 0) has the claim now.
-    /// A claim that wasn't renewed for `patience` milliseconds is free.
-    pub fn claim_donor(&self, token: u64, now: Millis, patience: Millis) -> bool {
-        let Some(word) = self.region.word64(header::DONOR) else { return false };
-        let holder = word.load(SeqCst);
-        let stale = now.abs_diff(self.region.load64(header::DONOR_TIME, SeqCst)) > patience;
-        let mine = holder == token
-            || !Rule::OneDonor.holds()
-            || ((holder == 0 || stale) && word.compare_exchange(holder, token, SeqCst, Relaxed).is_ok());
-        if mine {
-            self.region.store64(header::DONOR_TIME, now, SeqCst);
-        }
-        mine
-    }
-
-    /// Gives the claim back.
-    pub fn release_donor(&self, token: u64) {
-        if let Some(word) = self.region.word64(header::DONOR) {
-            let _ = word.compare_exchange(token, 0, SeqCst, Relaxed);
-        }
     }
 }
 
