@@ -166,6 +166,38 @@ fn several_reloads_in_a_row() {
 }
 
 #[test]
+fn an_agent_that_is_overtaken_keeps_nothing_from_the_next() {
+    for (evict, gone) in [(false, false), (false, true), (true, false), (true, true)] {
+        let params = Params { evict, ..Params::new(identity(1)) };
+        let (first, second, third) =
+            (filled(256 << 10, false), Fixture::with(1 << 20, params), Fixture::with(512 << 10, params));
+        let (from_first, _) = first.hand_over(&second, &mut [], 2, START);
+        let mut overtaken = Merge::new(&Handover { new: *second, sources: vec![from_first] });
+        assert!(!merge(&mut overtaken, false));
+        // So that what the oldest workers write next is older than what moves from the second zone to the third.
+        set(&second, b"later", b"v", START + 20);
+        let mut sources = [from_first];
+        let (from_second, _) = second.hand_over(&third, &mut sources, 3, START + 10);
+        first.delete(b"key 3", START + 12).expect("a delete");
+        // Into other zones they can only delete for now.
+        if evict {
+            set(&first, b"key 4", b"changed", START + 12);
+        }
+        // The agent of the second configuration hasn't noticed yet that there is a third.
+        let began = std::time::Instant::now();
+        while overtaken.step(1, START + 12, |_| !gone) == Merging::More || (gone && began.elapsed().as_millis() < 700) {
+            assert!(began.elapsed().as_secs() < 10, "it never ends");
+        }
+        assert_eq!(value(&second, b"key 3", START + 12), None, "it merges on");
+        let mut merging = Merge::new(&Handover { new: *third, sources: vec![sources[0], from_second] });
+        assert!(merge(&mut merging, true));
+        assert_eq!(value(&third, b"key 3", START + 12), None, "evict {evict}, gone {gone}");
+        let changed = value(&third, b"key 4", START + 12).as_deref() == Some(b"changed");
+        assert_eq!(changed, evict, "evict {evict}, gone {gone}");
+    }
+}
+
+#[test]
 fn a_configuration_that_comes_to_nothing_leaves_the_oldest_writers_as_they_were() {
     for evicts in [false, true] {
         let params = Params { evict: evicts, ..Params::new(identity(1)) };
