@@ -271,6 +271,10 @@ impl Zone {
         // What it removes is out of sight. Upkeep takes it away: that is a walk over the zone, and peers may send any number
         // of these.
         let is_news = stamp > self.cleared() && self.raise_cleared(stamp)?;
+        if is_news {
+            // Sessions look at zones that have changed: others hear of it at once.
+            self.mark_changed(1);
+        }
         Ok(if is_news { Applied::Newer } else { Applied::Stale })
     }
 

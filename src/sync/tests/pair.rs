@@ -475,6 +475,29 @@ fn what_merging_makes_for_others_is_told_them_at_once() {
 }
 
 #[test]
+fn an_emptying_of_another_node_is_passed_on_at_once() {
+    let [near, far, third] = [1, 2, 3].map(|number| node(number, &["z"], limits()));
+    set(&far.zones[0].zone, "k", b"v", NOW);
+    let (mut pair, mut onwards) = (Pair::new(&near, &far, NOW), Pair::new(&far, &third, NOW));
+    pair.run(NOW + 1);
+    onwards.run(NOW + 1);
+    onwards.run(NOW + 1 + ACKNOWLEDGED);
+    assert!(onwards.push.flushed() && !contents(&third.zones[0].zone, NOW).is_empty());
+    far.zones[0].zone.take_dirty();
+    far.control.sleeping();
+    let now = NOW + 100;
+    near.zones[0].zone.clear(now).unwrap();
+    mark(&mut pair.push, &near);
+    pair.run(now);
+    assert!(far.must_tell() && !onwards.push.flushed());
+    mark(&mut onwards.push, &far);
+    onwards.run(now);
+    assert_eq!(contents(&third.zones[0].zone, now), []);
+    onwards.run(now + ACKNOWLEDGED);
+    assert!(onwards.push.flushed() && onwards.push.pending(0) == 0);
+}
+
+#[test]
 fn the_mark_of_who_was_heard_of_stands_for_who_is_gone_also_to_a_clock_that_was_ahead() {
     let (node, nobody) = (node(1, &[], limits()), node(2, &[], limits()));
     let origin = Identity([9; 16]);
