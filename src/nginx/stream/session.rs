@@ -199,11 +199,11 @@ impl Session {
         self.send()?;
         if self.pull.is_waiting() && self.pull.is_due(now) {
             // Then there may be more to receive.
-            self.pull.tick(&mut self.output, now)?;
+            self.tick(now)?;
         }
         let more = self.receive(share, now)?;
         if self.pull.is_due(now) {
-            self.pull.tick(&mut self.output, now)?;
+            self.tick(now)?;
         }
         self.send()?;
         self.tell();
@@ -325,12 +325,24 @@ impl Session {
         // SAFETY: the session is live; a count for the access log.
         unsafe { (*self.session).received += bytes.len() as sys::off_t };
         let handled = self.pull.handle(bytes, &mut self.output, now);
+        self.wake_others();
+        Ok(handled?)
+    }
+
+    /// Does what is due. What has waited for a lock may be applied now.
+    fn tick(&mut self, now: u64) -> Result<(), Why> {
+        let ticked = self.pull.tick(&mut self.output, now);
+        self.wake_others();
+        Ok(ticked?)
+    }
+
+    /// Wakes those who follow what was applied.
+    fn wake_others(&self) {
         wake::watchers(&self.node.control);
         if self.node.must_tell() {
             // SAFETY: in the event loop, as all of the session is.
             unsafe { wake::soon() };
         }
-        Ok(handled?)
     }
 
     /// Sends what the connection takes.
