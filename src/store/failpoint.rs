@@ -73,6 +73,8 @@ steps! {
     AnnexLinked,
     GivenUpSoon,
     GivenUp,
+    LeftOut,
+    MadeUp,
     Sweeping;
     limits:
     Doubted,

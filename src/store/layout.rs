@@ -21,7 +21,7 @@ use super::{AttachError, MIN_ZONE_SIZE};
 /// "ZMSHZONE", so that memory of something else is told apart.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ZMSHZONE");
 /// Counts up with every change of this file's meaning.
-pub const VERSION: u32 = 27;
+pub const VERSION: u32 = 28;
 /// Bytes in a unit of a link, as shifts: in zones up to this size, and in larger ones.
 const FINE_UNIT: u32 = 3;
 const FINE_UP_TO: usize = 1 << 30;

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use super::block::Fields;
+use super::inherit::Promise;
 use super::layout::header;
 use super::replicate::Via;
-use super::resize::{ANY_DRIFT, Promise, need_of};
+use super::resize::{ANY_DRIFT, need_of};
 use super::{Applied, Cursor, FeedEnd, Handover, ShardMask, Source, StoreError, Zone};
 use crate::record::{Identity, Millis, Record, Stamp};
 
@@ -37,8 +38,8 @@ struct Place {
     taken: u64,
     /// What the walk closed here.
     until: Stamp,
-    /// Records that had been left out here when that was last told to the new zone; `None`: it wasn't.
-    left_out: Option<u64>,
+    /// What [`Zone::lacks_noted`] said here when that was last told to the new zone; `None`: it wasn't.
+    lacks_noted: Option<u64>,
     /// Something didn't fit: the next agent is to try it again.
     lost: bool,
     round: Promise,
@@ -116,10 +117,7 @@ impl Merge {
         }
         for place in &mut self.places {
             let promise = std::mem::take(&mut place.round);
-            let told = place.tell_lacks(&self.new);
-            if told {
-                self.new.take_positions(&promise.positions, promise.joined);
-            }
+            let told = place.tell(&self.new, &promise);
             // Asked for after the walk: an emptying at or below the stamp that it closed held shards that were walked.
             let cleared = self.new.apply_clear(place.source.old.cleared(), now, ANY_DRIFT);
             if cleared == Ok(Applied::Newer) {
@@ -167,7 +165,7 @@ impl Place {
             todo: 0,
             taken: 0,
             until: Stamp::ZERO,
-            left_out: None,
+            lacks_noted: None,
             lost: false,
             round: Promise::default(),
         }
@@ -192,14 +190,16 @@ impl Place {
         until
     }
 
-    /// What was left out here the new zone lacks, too. Positions that cover it were read before, and are raised there after this;
-    /// `false`: not now.
-    fn tell_lacks(&mut self, new: &Zone) -> bool {
+    /// What is known of others here, what was left out and what is promised, holds for the new zone, too; `false`: not now.
+    fn tell(&mut self, new: &Zone, promise: &Promise) -> bool {
         let old = &self.source.old;
-        let left_out = old.left_out();
-        // Once only: what was made up for there is still lacking here.
-        let told = new.lack_as(old, self.left_out != Some(left_out)).is_ok();
-        self.left_out = told.then_some(left_out);
+        // Read first: what is noted later is news at the next time.
+        let noted = old.lacks_noted();
+        let told = new.learn_from(old, &promise.positions, self.lacks_noted != Some(noted)).is_ok();
+        self.lacks_noted = told.then_some(noted);
+        if told && promise.joined {
+            new.set_joined();
+        }
         told
     }
 

@@ -8,8 +8,9 @@
 //!   blocks. `block`: a record in memory.
 //! - `find`: where a key belongs. `shard`: chains of records under a lock (`unlocked`: looked at without), with `feed`
 //!   (changes in order), `expiry` (ends in order) and `repair`.
-//! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps. `dump`: copies of all records.
-//!   `state`: what is known of the state file, `trail`: where it stands in the feed. `watch`: what those who follow changes need.
+//! - `resize`, `merge`: moving to memory of another size, with room there that `pledge` keeps; `inherit`: with what is known of
+//!   other nodes. `dump`: copies of all records. `state`: what is known of the state file, `trail`: where it stands in the feed.
+//!   `watch`: what those who follow changes need.
 //! - `origins`: who wrote what, up to where. `matching`: which key answers. `parts`: keys that several nodes write, of which
 //!   `counter` makes sums and `limit` buckets. `lookup`, `keys` with `own` and `relief`, `scan`, `replicate` with `closing` and `joining`, `upkeep`,
 //!   `evict` with `hand` and `gather`, `survey`: what a zone does. `session`: which server a client stays with.
@@ -36,6 +37,7 @@ mod hand;
 mod hash;
 mod heard;
 mod idle;
+mod inherit;
 mod joining;
 mod keys;
 mod known;

@@ -6,24 +6,23 @@
 //! Entries are made, given to others and changed under the table's lock, or by who has a shard in which a record of theirs is
 //! being written, and are read without. So who reads several fields of one looks at its *turn*, before and after.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use super::failpoint::{Step, done};
 use super::hash::mixed;
-use super::layout::{header, shard};
+use super::layout::header;
 use super::lock;
 use super::{StoreError, Zone};
 use crate::record::{Identity, Stamp};
 
-const POSITION: usize = 16;
+pub const POSITION: usize = 16;
 const STATE: usize = 24;
 const FLAGS: usize = 28;
 /// The greatest stamp of a record of it that was met; see `past`.
 pub const MET: usize = 32;
 /// Its position when the zone was emptied last: what it covers is over since then.
-const EMPTIED: usize = 40;
+pub const EMPTIED: usize = 40;
 
 /// Its memory was made anew, and its position tells nothing of what it wrote before.
 pub const ANEW: u32 = 1;
@@ -86,7 +85,7 @@ impl Zone {
         self.is_flagged_in(self.origin_at(index.into()), flag)
     }
 
-    fn is_flagged_in(&self, at: usize, flag: u32) -> bool {
+    pub(super) fn is_flagged_in(&self, at: usize, flag: u32) -> bool {
         self.region.load32(at + FLAGS, SeqCst) & flag != 0
     }
 
@@ -136,7 +135,7 @@ impl Zone {
     }
 
     /// Does `work` on the entry of an origin, a new one if need be, with the table's lock. `work` takes no other lock.
-    fn with_origin<T>(&self, origin: Identity, work: impl FnOnce(u16) -> T) -> Result<T, StoreError> {
+    pub(super) fn with_origin<T>(&self, origin: Identity, work: impl FnOnce(u16) -> T) -> Result<T, StoreError> {
         self.with_origins(|| {
             // Somebody else may have been quicker.
             let known = self.origin_index(origin).map(Ok);
@@ -266,68 +265,6 @@ impl Zone {
         if met == Stamp::ZERO { lacked.max(any) } else { met.min(lacked).max(any) }
     }
 
-    /// Notes what another zone of this node met and lacks, for which all its records are copied here.
-    pub(super) fn meet_as(&self, other: &Zone) {
-        for place in other.origin_places() {
-            let emptied = |at| other.region.load64(at + EMPTIED, SeqCst);
-            let flags = |at| [ANEW, LACKING].map(|flag| (flag, other.is_flagged_in(at, flag)));
-            let read = |at| (other.met_in(at), emptied(at), flags(at));
-            let Some((origin, (met, emptied, flags))) = other.entry(place, read) else { continue };
-            let _ = self.with_origin(origin, |here| {
-                self.note_met(here, met);
-                self.region.store64(self.origin_at(here.into()) + EMPTIED, emptied, SeqCst);
-                flags.iter().for_each(|(flag, set)| self.flag(here, *flag, *set));
-            });
-        }
-    }
-
-    /// Notes what another zone of this node, whose records move here, has met; and what it lacks, if there is `news` of that.
-    ///
-    /// # Errors
-    ///
-    /// `Busy`: some of it isn't noted. An origin for which there is no entry has no position here either.
-    pub(super) fn lack_as(&self, other: &Zone, news: bool) -> Result<(), StoreError> {
-        let mut lacks_more = false;
-        let told = |zone: &Zone, at| (zone.met_in(at), [ANEW, LACKING].map(|flag| zone.is_flagged_in(at, flag)));
-        // Mostly all of it: looking each up in the table would take as long as a thousand do.
-        let here = self.origin_places().filter_map(|at| self.entry(at, |at| told(self, at)));
-        let here: BTreeMap<Identity, _> = here.collect();
-        for place in other.origin_places() {
-            let Some((origin, (met, flags))) = other.entry(place, |at| told(other, at)) else { continue };
-            let [anew, lacking] = flags.map(|flag| flag && news);
-            let is_noted = here
-                .get(&origin)
-                .is_some_and(|(had, [is_anew, lacks])| *had >= met && (*is_anew || !anew) && (*lacks || !lacking));
-            if is_noted {
-                continue;
-            }
-            let noted = self.with_origin(origin, |here| {
-                self.note_met(here, met);
-                lacks_more |= lacking && !self.is_flagged(here, LACKING);
-                [(ANEW, anew), (LACKING, lacking)]
-                    .iter()
-                    .filter(|(_, set)| *set)
-                    .for_each(|(flag, _)| self.flag(here, *flag, true));
-            });
-            if noted == Err(StoreError::Busy) {
-                return Err(StoreError::Busy);
-            }
-        }
-        let raise = |field| {
-            let stamp = other.region.load64(field, SeqCst);
-            self.region.word64(field).is_some_and(|word| word.fetch_max(stamp, SeqCst) < stamp)
-        };
-        _ = [header::DOUBTED, header::EVICTED_STAMP].map(raise);
-        if news {
-            lacks_more |= [header::LACKED, header::LACKED_OF_ANY].map(raise).contains(&true);
-        }
-        // For who is finding out just now that nothing is lacking any more.
-        if lacks_more && let Some(count) = self.region.word64(self.geometry.shard(0) + shard::INCOMPLETE) {
-            count.fetch_add(1, SeqCst);
-        }
-        Ok(())
-    }
-
     /// The greatest stamp that is known of an origin.
     pub(super) fn last_of(&self, index: usize) -> Stamp {
         if self.is_known(index) { self.position_at(index).max(self.met_of(index)) } else { Stamp::ZERO }
@@ -365,7 +302,7 @@ impl Zone {
         self.met_in(self.origin_at(index))
     }
 
-    fn met_in(&self, at: usize) -> Stamp {
+    pub(super) fn met_in(&self, at: usize) -> Stamp {
         Stamp(self.region.load64(at + MET, Acquire))
     }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use super::block::Fields;
 use super::expiry;
+use super::failpoint::{Step, done};
 use super::find::Met;
 use super::layout::{CLASS_SIZES, header, shard};
 use super::origins::{ANEW, LACKING, MET};
@@ -168,9 +169,12 @@ impl Zone {
         if let Some(word) = self.region.word64(header::LACKED_OF_ANY) {
             let _ = word.compare_exchange(lacks.any.0, 0, SeqCst, Relaxed);
         }
+        done(Step::MadeUp);
         // Whoever leaves something out counts it before it says of whom: one of us sees the other.
         if self.left_out() != lacks.count {
             origins.iter().for_each(|index| self.flag(*index, LACKING, true));
+            _ = self.region.word64(header::LACKED_OF_ANY).map(|word| word.fetch_max(lacks.any.0, SeqCst));
+            self.count_noted();
         }
         if self.is_lacking() || !Rule::Complete.holds() {
             return false;
@@ -193,6 +197,7 @@ impl Zone {
     fn leave_out(&self, shard: u32, origin: Option<u16>, stamp: Stamp) {
         let word = |at| self.region.word64(at);
         _ = word(self.geometry.shard(shard) + shard::INCOMPLETE).map(|count| count.fetch_add(1, SeqCst));
+        done(Step::LeftOut);
         let raise = |field| _ = word(field).map(|word| word.fetch_max(stamp.0, SeqCst));
         match origin {
             _ if self.evict => raise(header::EVICTED_STAMP),
@@ -202,6 +207,17 @@ impl Zone {
             }
             None => raise(header::LACKED_OF_ANY),
         }
+        self.count_noted();
+    }
+
+    /// Another number each time that it has been noted that something is lacking: who read it before what is lacking, and reads it
+    /// again, has missed nothing. What was left out is counted before that is noted.
+    pub(super) fn lacks_noted(&self) -> u64 {
+        self.region.load64(header::LACKS_NOTED, SeqCst)
+    }
+
+    fn count_noted(&self) {
+        _ = self.region.word64(header::LACKS_NOTED).map(|count| count.fetch_add(1, SeqCst));
     }
 
     /// Records of others that were left out, ever.

@@ -16,7 +16,6 @@
 //! - neither zone promises peers a stamp of this node above its limit. The old zone's is frozen where the new zone's
 //!   stamps begin. The new zone's rises with each merge, to a stamp that was closed in the old zone before it.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -27,7 +26,7 @@ use super::layout::{MAGIC, header};
 use super::replicate::Via;
 use super::shard::Shard;
 use super::{Applied, AttachError, Params, Region, ShardMask, StoreError, Zone, lock};
-use crate::record::{Identity, Millis, Record, Stamp};
+use crate::record::{Millis, Record, Stamp};
 
 /// Set in a limit that is not to be raised any more.
 const FROZEN: u64 = 1 << 63;
@@ -101,7 +100,7 @@ impl Zone {
         let promised = self.promised();
         let copied = self.copy_records(new, now, None)?;
         self.copy_tombstones(new, now)?;
-        new.take_positions(&promised.positions, promised.joined);
+        new.take_promise(&promised);
         Ok(copied)
     }
 
@@ -193,11 +192,6 @@ impl Zone {
         Ok(())
     }
 
-    /// What holds of other nodes.
-    pub(super) fn promised(&self) -> Promise {
-        Promise { positions: self.positions(), joined: self.joined(), last: false }
-    }
-
     /// Lets `new`, which is empty and which nobody uses yet, take this zone's place. Workers of configurations older than
     /// `generation` go on writing here, and others to `others`, of which `new` is the heir from now on.
     pub fn hand_over(
@@ -238,7 +232,7 @@ impl Zone {
         }
         let complete = copied.is_ok() && self.copy_tombstones(new, now).is_ok();
         if complete {
-            new.take_positions(&promised.positions, promised.joined);
+            new.take_promise(&promised);
             new.region.store64(header::LIMIT, mine.0.min(floor.0).max(NOTHING), SeqCst);
         }
         let floor = if complete { floor } else { Stamp::ZERO };
@@ -291,18 +285,6 @@ impl Zone {
         }
     }
 
-    /// Takes over what another zone of this node knew of others.
-    pub(super) fn take_positions(&self, positions: &[(Identity, Stamp)], joined: bool) {
-        let (own, here) = (self.node(), self.positions().into_iter().collect::<BTreeMap<_, _>>());
-        let is_higher = |origin, stamp| stamp > here.get(origin).copied().unwrap_or_default();
-        for (origin, stamp) in positions.iter().filter(|(origin, stamp)| *origin != own && is_higher(origin, *stamp)) {
-            self.advance(*origin, *stamp);
-        }
-        if joined {
-            self.set_joined();
-        }
-    }
-
     /// Whether records have still to be merged from here.
     pub fn is_source(&self) -> bool {
         self.region.load64(header::MAGIC, SeqCst) == MAGIC
@@ -314,14 +296,6 @@ impl Zone {
             dirty.fetch_or(shards, SeqCst);
         }
     }
-}
-
-/// What a zone promises: read before what it is promised of.
-#[derive(Default)]
-pub(super) struct Promise {
-    pub positions: Vec<(Identity, Stamp)>,
-    pub joined: bool,
-    pub last: bool,
 }
 
 /// Whether a record is a tombstone, or about to be one.

@@ -24,6 +24,8 @@ pub const COMPARED: usize = 96;
 pub const BUSY: usize = 104;
 /// While records move from here to another zone: what this node wrote here at or below this is there, or was. See `merge`.
 pub const MOVED: usize = 112;
+/// How often it was noted here that something is lacking: another number after it was. See `past`.
+pub const LACKS_NOTED: usize = 120;
 /// Everything with a stamp at or below this was removed by emptying the zone.
 pub const CLEARED: usize = 128;
 /// While a full state is taken: records that came, and how many there are about (0: the donor didn't say).

@@ -1,9 +1,11 @@
 //! What is past: records that were here and are over don't come back, whatever is still remembered of them.
 
 use super::check::check;
+use super::crash::{end, fork};
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
+use crate::store::failpoint::{Step, armed};
 use crate::store::{Applied, Condition, Control, Known, Lacks, Life, StoreError, Written};
 
 const DRIFT: Millis = 60_000;
@@ -56,6 +58,25 @@ fn what_found_no_room_may_come_again() {
     assert!(zone.made_up(&lacks, &[], &[]));
     assert!(!zone.made_up(&lacks, &[], &[]), "it is complete already");
     assert_eq!((zone.is_lacking(), zone.stats().incomplete, zone.stats().left_out), (false, 0, 2));
+}
+
+#[test]
+fn what_is_left_out_while_all_seems_to_be_made_up_is_still_lacking() {
+    let zone = Fixture::new(64 << 10, None, true);
+    zone.count_lacked(stamp(9));
+    let child = fork(|| {
+        armed::arm(Step::MadeUp, 1, libc::SIGSTOP);
+        zone.made_up(&zone.lacks(), &[], &[]);
+    });
+    let mut status = 0;
+    // SAFETY: a child of ours; this returns when it has stopped.
+    unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status) && !zone.is_lacking());
+    zone.count_lacked(stamp(5));
+    // SAFETY: a child of ours goes on.
+    unsafe { libc::kill(child, libc::SIGCONT) };
+    assert_eq!(end(child, 0), None);
+    assert_eq!(zone.lacks(), Lacks { any: stamp(9), count: 2, of: Vec::new() });
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Moving to memory of another size, with writers on both sides.
 
+use super::crash::{end, fork};
 use super::*;
 use crate::record::{Kind, Record, Stamp, Version};
+use crate::store::failpoint::{Step, armed};
 use crate::store::merge::GONE_FOR;
 use crate::store::{Applied, Condition, Handover, Life, Matching, Merge, Merging, StoreError, Written};
 use std::collections::BTreeMap;
@@ -24,7 +26,7 @@ fn empty(size: usize, sync: bool) -> Fixture {
 
 /// Merges until there is nothing more to do; `gone`: the old workers have gone.
 fn merge(merge: &mut Merge, gone: bool) -> bool {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         match merge.step(1, START, |_| !gone) {
             Merging::Over => return true,
@@ -184,8 +186,9 @@ fn an_agent_that_is_overtaken_keeps_nothing_from_the_next() {
             set(&first, b"key 4", b"changed", START + 12);
         }
         // The agent of the second configuration hasn't noticed yet that there is a third.
-        let began = std::time::Instant::now();
-        while overtaken.step(1, START + 12, |_| !gone) == Merging::More || (gone && began.elapsed().as_millis() < 700) {
+        let began = Instant::now();
+        while overtaken.step(1, START + 12, |_| !gone) == Merging::More || (gone && began.elapsed() < GONE_FOR * 3 / 2)
+        {
             assert!(began.elapsed().as_secs() < 10, "it never ends");
         }
         assert_eq!(value(&second, b"key 3", START + 12), None, "it merges on");
@@ -506,4 +509,56 @@ fn what_is_left_out_of_the_old_memory_is_lacking_in_the_new() {
     assert!(new.made_up(&new.lacks(), &[], &[]));
     assert!(!merge(&mut merging, false));
     assert!(!new.is_lacking(), "it is told once");
+}
+
+#[test]
+fn what_is_being_left_out_just_then_is_lacking_before_a_position_covers_it() {
+    let (old, new) = (empty(256 << 10, true), empty(1 << 20, true));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    let stamp = Stamp::at(START);
+    let child = fork(|| {
+        armed::arm(Step::LeftOut, 1, libc::SIGSTOP);
+        old.count_lacked(stamp);
+        old.advance(identity(7), stamp);
+    });
+    let mut status = 0;
+    // SAFETY: a child of ours; this returns when it has stopped.
+    unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) };
+    assert!(libc::WIFSTOPPED(status));
+    assert!(!merge(&mut merging, false));
+    assert!(old.stats().left_out == 1 && !new.is_lacking(), "it is counted, and nothing more");
+    // SAFETY: a child of ours goes on.
+    unsafe { libc::kill(child, libc::SIGCONT) };
+    assert_eq!(end(child, 0), None);
+    assert!(!merge(&mut merging, false));
+    assert!(new.position(identity(7)) == stamp && new.lacks_of(identity(7)));
+}
+
+#[test]
+fn what_is_told_again_to_who_knows_it_is_no_old_story() {
+    let (old, new) = (empty(256 << 10, true), empty(1 << 20, true));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    let stamp = |count| Stamp(Stamp::at(START).0 + count);
+    old.count_lacked(stamp(9));
+    assert!(!merge(&mut merging, false));
+    // A comparison begins; then something is left out that was written before what is known to be lacking.
+    let lacks = new.lacks();
+    old.count_lacked(stamp(5));
+    assert!(!merge(&mut merging, false));
+    assert!(!new.made_up(&lacks, &[], &[]) && new.is_lacking());
+    assert!(new.made_up(&new.lacks(), &[], &[]));
+}
+
+#[test]
+fn who_had_other_memory_is_known_for_it_in_the_new_zone() {
+    let (old, new) = (empty(256 << 10, true), empty(1 << 20, true));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    // A peer tells it to an old worker.
+    assert_eq!(old.advance_from(identity(7), Stamp::ZERO, Stamp::at(START), true), Ok(true));
+    assert!(!merge(&mut merging, false));
+    assert!(new.position(identity(7)) == Stamp::at(START) && !new.is_whole(identity(7)));
 }
