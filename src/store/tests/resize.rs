@@ -440,6 +440,53 @@ fn an_agent_that_begins_long_after_brings_nothing_back() {
 }
 
 #[test]
+fn what_becomes_known_of_others_in_the_old_memory_is_known_in_the_new() {
+    let (old, new) = (empty(32 << 10, true), empty(1 << 20, true));
+    let (of, large) = (identity(7), [0; 20_000]);
+    let version = |after| Version { stamp: Stamp::at(START + after), origin: of };
+    let record = |key, after, value| Record {
+        kind: Kind::Register,
+        version: version(after),
+        key,
+        value: Some(value),
+        expires: None,
+        shortened: false,
+    };
+    let apply = |record| old.apply(&record, START + 100, 0).expect("applied");
+    old.advance(of, version(0).stamp);
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    assert!(!new.is_unsettled());
+    // Something that lost, and so isn't in the feed.
+    set(&old, b"k", b"newer", START + 20);
+    assert_eq!(apply(record(b"k", 10, b"older")), Applied::Stale);
+    assert!(!merge(&mut merging, false));
+    assert!(new.is_unsettled(), "it may come again");
+    // Memory that was made anew, and what was given up before it was sent.
+    assert_eq!(old.advance_from(of, version(0).stamp, version(15).stamp, true), Ok(true));
+    old.doubt(of, version(40).stamp, version(30).stamp);
+    assert!(!merge(&mut merging, false));
+    assert_eq!((new.position(of), new.is_whole(of)), (version(15).stamp, false));
+    assert_eq!(new.doubted(), version(30).stamp);
+    // What found no room, of one of whom later records are there, while the table there is busy and the old workers go.
+    assert_eq!(apply(record(b"small", 50, b"v")), Applied::Newer);
+    assert!(!merge(&mut merging, false));
+    assert_eq!(apply(record(b"large", 45, &large)), Applied::Full);
+    old.advance(of, version(50).stamp);
+    new.stop_in_origins();
+    let began = Instant::now();
+    while began.elapsed() < 2 * GONE_FOR {
+        assert_ne!(merging.step(1, START + 60, |_| false), Merging::Over);
+    }
+    assert!(!new.lacks_of(of) && new.position(of) < version(50).stamp);
+    new.go_on_in_origins();
+    assert!(merge(&mut merging, true));
+    assert!(new.lacks_of(of) && new.position(of) == version(50).stamp);
+    assert!(new.stats().left_out > 0, "who is finding out that nothing is lacking looks again");
+}
+
+#[test]
 fn an_emptying_that_has_to_wait_is_not_lost_with_the_old_memory() {
     let (old, new) = (filled(256 << 10, true), empty(1 << 20, true));
     let (source, _) = old.hand_over(&new, &mut [], 2, START);
