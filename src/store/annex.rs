@@ -34,10 +34,8 @@ impl Zone {
     /// further page is found by those before it.
     pub(super) fn origin_places(&self) -> impl Iterator<Item = usize> {
         let (mut pages, mut beyond) = (self.annex_pages(), 0..0);
-        (0..self.origins_end()).map_while(move |index| {
-            if index < self.geometry.origins {
-                return Some(self.geometry.origin(index));
-            }
+        let (own, end) = (self.geometry.origins, self.origins_end());
+        let further = (own..end.max(own)).map_while(move |_| {
             if beyond.is_empty() {
                 let page = self.geometry.page(pages.next()?);
                 beyond = page..page + self.entries_a_page() * ORIGIN_LEN;
@@ -45,7 +43,8 @@ impl Zone {
             let at = beyond.start;
             beyond.start += ORIGIN_LEN;
             Some(at)
-        })
+        });
+        (0..own.min(end)).map(|index| self.geometry.origin(index)).chain(further)
     }
 
     /// How many of them were ever used: all before this one.

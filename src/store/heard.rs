@@ -74,10 +74,29 @@ impl Control {
         all
     }
 
+    /// When a message of this node last came in, if it is known to have dialled.
+    pub fn heard_at(&self, node: Identity) -> Option<Millis> {
+        self.heard_entry(node).map(|entry| self.get(entry + AT))
+    }
+
     /// A number that tells which nodes were heard of in that time: another one when these are others. It costs less than their list.
     pub fn heard_mark(&self, when: RangeInclusive<Millis>) -> u64 {
-        let fresh = self.heard_entries().filter(|entry| when.contains(&self.get(entry + AT)));
-        fresh.fold(0, |sum, entry| sum.wrapping_add(mixed(self.get(entry) ^ mixed(self.get(entry + 8)))))
+        let mut sum = 0u64;
+        for set in (0..HEARD / SET).map(|set| Control::heard_place(set * SET)) {
+            // Most sets of a small cluster are empty.
+            let mut entry = set;
+            while entry < set + SET * HEARD_LEN {
+                let at = self.get(entry + AT);
+                if at == 0 {
+                    break;
+                }
+                if when.contains(&at) {
+                    sum = sum.wrapping_add(mixed(self.get(entry) ^ mixed(self.get(entry + 8))));
+                }
+                entry += HEARD_LEN;
+            }
+        }
+        sum
     }
 
     /// Every node that was heard of.
@@ -93,7 +112,9 @@ impl Control {
     }
 
     fn heard_entry(&self, node: Identity) -> Option<usize> {
-        self.used(set_of(node)).find(|entry| self.identity_at(*entry) == node)
+        let (low, high) = halves(node);
+        let is_it = |entry: &usize| self.get(*entry) == low && self.get(*entry + 8) == high;
+        self.used(set_of(node)).find(is_it)
     }
 
     fn heard_entries(&self) -> impl Iterator<Item = usize> {
@@ -106,13 +127,19 @@ impl Control {
     }
 }
 
-fn set_of(Identity(bytes): Identity) -> impl Iterator<Item = usize> {
-    let (low, high) = (u128::from_le_bytes(bytes) as u64, (u128::from_le_bytes(bytes) >> 64) as u64);
+fn set_of(node: Identity) -> impl Iterator<Item = usize> {
+    let (low, high) = halves(node);
     places(mixed(low ^ mixed(high)) as usize % (HEARD / SET))
 }
 
 fn places(set: usize) -> impl Iterator<Item = usize> {
-    (set * SET..(set + 1) * SET).map(Control::heard_place)
+    let first = Control::heard_place(set * SET);
+    (first..first + SET * HEARD_LEN).step_by(HEARD_LEN)
+}
+
+/// The two words that an identity is in memory.
+fn halves(Identity(bytes): Identity) -> (u64, u64) {
+    (u128::from_le_bytes(bytes) as u64, (u128::from_le_bytes(bytes) >> 64) as u64)
 }
 
 #[cfg(test)]

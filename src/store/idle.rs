@@ -89,9 +89,9 @@ impl Zone {
     }
 
     fn room_for(&self, origin: Identity) -> Room {
-        if self.origin_index(origin).is_some()
+        if self.origins_end() < self.origin_entries()
+            || self.origin_index(origin).is_some()
             || self.origins_to_come() > 0
-            || self.origins_end() < self.origin_entries()
             || self.origin_places().any(|at| self.state_in(at) == FREE)
         {
             return Room::Plenty;

@@ -90,7 +90,7 @@ pub use hash::mixed;
 pub use heard::{HeardNode, Traffic};
 pub use joining::Joining;
 pub use keys::{Condition, Life, Written};
-pub use known::Known;
+pub use known::{Known, KnownMark};
 pub use limit::{Limited, Outcome};
 pub use links::{Certificate, LINKS, LinkFigures, LinkState, Pulse};
 pub use lookup::{Found, Sink};

@@ -13,7 +13,7 @@ use super::failpoint::{Step, done};
 use super::hash::mixed;
 use super::layout::header;
 use super::lock;
-use super::{StoreError, Zone};
+use super::{KnownMark, StoreError, Zone};
 use crate::record::{Identity, Stamp};
 
 pub const POSITION: usize = 16;
@@ -187,12 +187,18 @@ impl Zone {
         (turn() == before).then_some(found)
     }
 
-    /// Another number when the entry there comes to stand for another origin, or what is promised of it changes.
-    pub(super) fn entry_mark(&self, at: usize) -> u64 {
-        // The turn stands for whose entry it is.
-        let flags = u64::from(self.region.load32(at + FLAGS, SeqCst));
-        let is_free = u64::from(self.state_in(at) == FREE);
-        self.position_in(at).0 ^ mixed(flags << 1 | is_free)
+    /// What stands for whose entry is there, and for what is promised of it; `None`: nobody's. `lacks`, `lacks_any`: whether
+    /// something was left out of origins that are flagged for that, and of any.
+    #[inline]
+    pub(super) fn entry_mark(&self, at: usize, lacks: bool, lacks_any: bool) -> Option<KnownMark> {
+        if self.state_in(at) == FREE {
+            return None;
+        }
+        let flags = self.region.load32(at + FLAGS, SeqCst);
+        let is_lacking = lacks_any || lacks && flags & LACKING != 0;
+        // With the turn, which stands for whose entry it is.
+        let mark = self.position_in(at).0 ^ mixed(u64::from(flags) << 1 | u64::from(is_lacking));
+        Some(KnownMark { whose: flags / TURN, mark })
     }
 
     /// Who an index stands for.
@@ -206,7 +212,11 @@ impl Zone {
     }
 
     pub(super) fn origin_index(&self, origin: Identity) -> Option<u16> {
-        let is_it = |at| self.state_in(at) != FREE && self.region.equals(at, &origin.0);
+        let first = u128::from_le_bytes(origin.0) as u64;
+        // Hardly two begin alike.
+        let is_it = |at| {
+            self.region.load64(at, Relaxed) == first && self.state_in(at) != FREE && self.region.equals(at, &origin.0)
+        };
         self.origin_places().position(is_it).map(|index| index as u16)
     }
 

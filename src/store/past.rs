@@ -36,7 +36,7 @@ impl Zone {
         // Read first: what is left out meanwhile is found by who compares.
         let count = self.left_out();
         Lacks {
-            of: self.origins_lacked().collect(),
+            of: if self.has_left_out() { self.origins_lacked().collect() } else { Vec::new() },
             any: Stamp(self.region.load64(header::LACKED_OF_ANY, SeqCst)),
             count,
         }
@@ -44,7 +44,8 @@ impl Zone {
 
     /// Whether that is something.
     pub fn is_lacking(&self) -> bool {
-        self.region.load64(header::LACKED_OF_ANY, SeqCst) > 0 || self.origins_lacked().next().is_some()
+        let of_any = || self.region.load64(header::LACKED_OF_ANY, SeqCst) > 0;
+        self.has_left_out() && (of_any() || self.origins_lacked().next().is_some())
     }
 
     /// Whether something of this origin may be lacking.

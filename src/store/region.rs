@@ -8,10 +8,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::{self, Relaxed};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// Shared memory from a base address on; a copy is the same memory.
 #[derive(Clone, Copy)]
@@ -56,16 +57,20 @@ impl Region {
         // SAFETY: the descriptor is new, open, and nobody else's.
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_len(len as u64)?;
-        Ok(Mapping { map: MmapOptions::new().len(len).map_raw(&file)? })
+        Ok(Mapping::of(MmapOptions::new().len(len).map_raw(&file)?))
     }
 
-    /// Anonymous memory of this process alone, zeroed: cheaper to make and to give back. For the simulator.
+    /// Anonymous memory of this process alone, zeroed, in large pages if the system has some: cheaper to make and to use. For the
+    /// simulator.
     ///
     /// # Errors
     ///
     /// What the system says when it has no memory left.
     pub fn private(len: usize) -> io::Result<Mapping> {
-        Ok(Mapping { map: MmapOptions::new().len(len).map_anon()?.into() })
+        let map = MmapRaw::from(MmapOptions::new().len(len).map_anon()?);
+        // It does without.
+        let _ = map.advise(Advice::HugePage);
+        Ok(Mapping::of(map))
     }
 
     /// Length in bytes.
@@ -182,6 +187,16 @@ impl Region {
         Some(unsafe { self.base.add(offset).cast::<[AtomicU64; N]>().as_ref() })
     }
 
+    /// How many of so many lines of 64 bytes from `offset` on, a multiple of 64, are all zero, up to the first that isn't.
+    pub fn zero_lines(&self, offset: usize, lines: usize) -> usize {
+        let (offset, within) = (offset & !63, self.len.saturating_sub(offset & !63) / 64);
+        let is_used = |line: &usize| {
+            // SAFETY: within bounds, as `within` has counted, and aligned to 16, as the base is by the contract of `new`.
+            !unsafe { is_zero(self.base.as_ptr().add(offset + line * 64)) }
+        };
+        (0..lines.min(within)).find(is_used).unwrap_or(lines)
+    }
+
     /// Copies bytes out, word by word. `false`: not wholly within bounds, and nothing was copied.
     #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> bool {
@@ -272,10 +287,18 @@ impl Region {
 
     /// Sets bytes to zero.
     pub fn zero(&self, offset: usize, len: usize) {
-        const ZEROS: [u8; 4096] = [0; 4096];
-        for start in (0..len).step_by(ZEROS.len()) {
-            self.write(offset + start, &ZEROS[..ZEROS.len().min(len - start)]);
+        const WORDS: usize = 8;
+        let (mut at, end) = (offset, offset.saturating_add(len).min(self.len));
+        let head = at.next_multiple_of(8).min(end);
+        (at..head).for_each(|at| _ = self.write(at, &[0]));
+        at = head;
+        while at + WORDS * 8 <= end
+            && let Some(words) = self.words::<WORDS>(at)
+        {
+            words.iter().for_each(|word| word.store(0, Relaxed));
+            at += WORDS * 8;
         }
+        self.write(at, &[0; WORDS * 8][..end.saturating_sub(at).min(WORDS * 8)]);
     }
 
     #[inline]
@@ -320,7 +343,40 @@ unsafe fn matches(line: *const u8, value: u32, mask: u32) -> u32 {
     }
 }
 
+/// Whether 64 bytes are all zero.
+///
+/// # Safety
+///
+/// As for `matches`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn is_zero(line: *const u8) -> bool {
+    use std::arch::{asm, x86_64::*};
+    let any: __m128i;
+    // SAFETY: as in `matches`.
+    unsafe {
+        asm!(
+            "movdqa {any}, [{line}]",
+            "por {any}, [{line} + 16]",
+            "por {any}, [{line} + 32]",
+            "por {any}, [{line} + 48]",
+            line = in(reg) line, any = out(xmm_reg) any,
+            options(nostack, readonly, preserves_flags, pure),
+        );
+        _mm_movemask_epi8(_mm_cmpeq_epi8(any, _mm_setzero_si128())) == 0xffff
+    }
+}
+
 /// As above, for other processors.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+unsafe fn is_zero(line: *const u8) -> bool {
+    // SAFETY: the caller's promise; atomics may be shared.
+    let words = unsafe { &*line.cast::<[AtomicU64; 8]>() };
+    words.iter().fold(0, |any, word| any | word.load(Relaxed)) == 0
+}
+
+/// As `matches`, for other processors.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 unsafe fn matches(line: *const u8, value: u32, mask: u32) -> u32 {
@@ -329,16 +385,30 @@ unsafe fn matches(line: *const u8, value: u32, mask: u32) -> u32 {
     words.iter().rev().fold(0, |found, word| found << 1 | u32::from((word.load(Relaxed) ^ value) & mask == 0))
 }
 
-/// Anonymous shared memory that is unmapped when this is dropped: keep it as long as its regions are used.
+/// Anonymous memory that is unmapped when this and what was split off it is dropped: keep it as long as its regions are used.
 pub struct Mapping {
-    map: MmapRaw,
+    map: Arc<MmapRaw>,
+    begin: usize,
+    len: usize,
 }
 
 impl Mapping {
+    fn of(map: MmapRaw) -> Mapping {
+        let (begin, len) = (0, map.len());
+        Mapping { map: Arc::new(map), begin, len }
+    }
+
+    /// Takes so many bytes off its end, in whole pages. `None`: it has less.
+    pub fn split_off(&mut self, len: usize) -> Option<Mapping> {
+        self.len = self.len.checked_sub(len.next_multiple_of(4096))?;
+        Some(Mapping { map: self.map.clone(), begin: self.begin + self.len, len })
+    }
+
     /// The mapped memory. Must not be used after `self` is dropped.
     pub fn region(&self) -> Region {
         // SAFETY: mapped readable and writable, page-aligned, handed out only as regions. That it outlives its regions
-        // is the promise asked of whoever holds a mapping, which only tests, benchmarks and the simulator do.
-        unsafe { Region::new(self.map.as_mut_ptr(), self.map.len()) }
+        // is the promise asked of whoever holds a mapping, which only tests, benchmarks and the simulator do. What is split off
+        // lies within, and begins with a page.
+        unsafe { Region::new(self.map.as_mut_ptr().add(self.begin), self.len) }
     }
 }

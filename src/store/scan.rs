@@ -160,7 +160,8 @@ impl Shard<'_> {
 
     /// The first bucket from `bucket` on that has records, or `end`: of a zone with few records most have none.
     pub fn next_used(&self, bucket: usize, end: usize) -> usize {
-        (bucket..end).find(|bucket| self.links_in_use(*bucket) != 0).unwrap_or(end)
+        let lines = self.zone.geometry.bucket(self.index, bucket);
+        bucket + self.zone.region.zero_lines(lines, end.saturating_sub(bucket))
     }
 
     /// A bit for each link of a bucket that leads to a record, from one look at its line.

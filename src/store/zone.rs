@@ -308,13 +308,13 @@ impl Zone {
         let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
         let free = u64::from(self.free_pages());
         let left_out = self.left_out();
+        let incomplete = self.incomplete();
         let (origins, origins_room) = self.origins_known();
-        let missing = left_out.saturating_sub(self.region.load64(header::MADE_UP, Relaxed));
         Stats {
             records: sum(shard::RECORDS),
             tombstones: sum(shard::TOMBSTONES),
             refused: sum(shard::REFUSED),
-            incomplete: if Rule::Shown.holds() { missing.max(self.is_lacking().into()) } else { 0 },
+            incomplete,
             left_out,
             origins,
             origins_room,
@@ -334,6 +334,18 @@ impl Zone {
             pending: self.region.load64(header::PENDING, Relaxed),
             busy: self.region.load64(header::BUSY, Relaxed),
         }
+    }
+
+    /// [`Stats::records`] and [`Stats::tombstones`] alone.
+    pub fn held(&self) -> (u64, u64) {
+        let sum = |field| (0..self.geometry.shards).map(|index| self.shard_unlocked(index).get(field)).sum();
+        (sum(shard::RECORDS), sum(shard::TOMBSTONES))
+    }
+
+    /// [`Stats::incomplete`] alone.
+    pub fn incomplete(&self) -> u64 {
+        let missing = self.left_out().saturating_sub(self.region.load64(header::MADE_UP, Relaxed));
+        if Rule::Shown.holds() { missing.max(self.is_lacking().into()) } else { 0 }
     }
 
     /// Figures of each size of block.

@@ -155,9 +155,9 @@ impl Compare {
         self.round += 1;
         let margin = cx.node.limits.timeout.saturating_mul(2).clamp(1_000, 60_000);
         let (behind, before) = (cx.now.saturating_add_signed(ahead.min(0)), cx.now.saturating_add_signed(ahead.max(0)));
-        let stats = zone.stats();
+        let held = zone.held();
         // Tombstones are listed as well, although digests don't count them.
-        let records = (stats.records + stats.tombstones).max(self.theirs);
+        let records = (held.0 + held.1).max(self.theirs);
         let bits = (records / RECORDS_A_RANGE).checked_ilog2().map_or(0, |log| log as u8 + 1);
         let bits = bits.max(self.finer).min(MAX_RANGE_BITS);
         let seed = zone.nonce(u128::from(cx.token) << 64 | u128::from(self.round));
@@ -270,7 +270,7 @@ impl Compare {
 
     fn end(&mut self, cx: &mut Context<'_>, zone: &SyncZone) {
         let timeout = cx.node.limits.timeout.max(1);
-        let records = zone.zone.stats().records.max(self.theirs);
+        let records = zone.zone.held().0.max(self.theirs);
         // Each peer's turn comes later the more there are: what a node walks in a second stays the same, and what one peer has
         // mended the next need not.
         let walks = records.saturating_mul(PERIOD_A_RECORD) / 1000;

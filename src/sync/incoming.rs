@@ -40,15 +40,14 @@ pub struct Context<'a> {
     pub may_wait: bool,
     /// Log lines.
     pub notes: &'a mut Notes,
-    /// Who was heard of lately, once a zone has asked, and what stands for that.
-    pub heard: OnceCell<Heard>,
+    /// What stands for who was heard of lately, once a zone has asked.
     pub heard_mark: OnceCell<u64>,
 }
 
 impl Context<'_> {
     /// Who was heard of lately.
-    pub fn heard(&self) -> &Heard {
-        self.heard.get_or_init(|| Heard::new(self.node, self.now))
+    pub fn heard(&self) -> Heard<'_> {
+        Heard::new(self.node, self.now)
     }
 
     /// Whether it tells something that nothing was heard of an origin: for a while after the start everybody seems to be gone, as

@@ -262,8 +262,8 @@ impl Outgoing {
     /// Records that wait, at most.
     pub fn pending(&self, zone: &Zone) -> u64 {
         let all = || {
-            let stats = zone.stats();
-            stats.records.saturating_add(stats.tombstones)
+            let (records, tombstones) = zone.held();
+            records.saturating_add(tombstones)
         };
         match self.state {
             State::Refused => 0,

@@ -347,7 +347,7 @@ impl Pull {
     /// Does something with each zone that is taken.
     fn each(&mut self, peer: Identity, now: Millis, mut act: impl FnMut(&mut Incoming, &mut Context<'_>)) {
         let (t, leapt) = (self.pace.t, self.pace.has_leapt(&self.node.limits));
-        let (mut heard, mut heard_mark) = (OnceCell::new(), OnceCell::new());
+        let mut heard_mark = OnceCell::new();
         for incoming in self.zones.values_mut().flatten() {
             let mut cx = Context {
                 node: &self.node,
@@ -360,11 +360,10 @@ impl Pull {
                 leapt,
                 may_wait: false,
                 notes: &mut self.notes,
-                heard,
                 heard_mark,
             };
             act(incoming, &mut cx);
-            (heard, heard_mark) = (cx.heard, cx.heard_mark);
+            heard_mark = cx.heard_mark;
         }
     }
 }

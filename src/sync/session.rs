@@ -219,16 +219,16 @@ pub const fn patience(limits: &Limits) -> Millis {
 }
 
 /// Who was heard of lately: others may speak for who was not.
-pub struct Heard {
-    all: Vec<(Identity, Millis)>,
+pub struct Heard<'a> {
+    node: &'a Node,
     now: Millis,
     patience: Millis,
 }
 
-impl Heard {
+impl Heard<'_> {
     /// As of now.
-    pub fn new(node: &Node, now: Millis) -> Heard {
-        Heard { all: node.control.heard_of(), now, patience: patience(&node.limits) }
+    pub fn new(node: &Node, now: Millis) -> Heard<'_> {
+        Heard { node, now, patience: patience(&node.limits) }
     }
 
     /// A number that stands for all that [`Heard::gone`] says, and costs less: another one when that is another.
@@ -239,8 +239,7 @@ impl Heard {
 
     /// Whether nothing was heard of an origin for so long that others may speak for it.
     pub fn gone(&self, origin: Identity) -> bool {
-        let at = self.all.binary_search_by_key(&origin, |(identity, _)| *identity).ok();
-        let heard = at.and_then(|at| self.all.get(at)).map_or(0, |(_, heard)| *heard);
+        let heard = self.node.control.heard_at(origin).unwrap_or(0);
         // Heard of in the future: by a clock that was ahead, and not since it was mended.
         self.now.abs_diff(heard) > self.patience
     }

@@ -8,17 +8,33 @@ use crate::store::{Known, Zone};
 /// can't hear them, and can wait. In a full mesh whatever each tells each of everybody grows with the cube of the nodes.
 const LIVING_AT_ONCE: usize = 4;
 
+/// So many origins are known where there are few nodes.
+const FEW: usize = 32;
+
 /// What one peer was told of one zone.
 #[derive(Debug, Default)]
 pub struct Telling {
-    /// By the numbers that the zone has for them.
-    told: Vec<Option<Entry>>,
+    /// By the numbers that the zone has for origins.
+    told: Vec<Told>,
     /// Living origins up to this one have had their turn.
     turn: Option<Identity>,
-    /// What was known, and who was gone, when there was nothing more to tell.
-    told_all: Option<(u64, Option<u64>)>,
     /// Who was gone at the last look.
     gone_then: Option<u64>,
+}
+
+/// What a peer was told of one origin.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// What stands for that, as the zone says.
+    mark: u64,
+    /// Whose number it was when it was looked at, and what stands for that; `None`: it wasn't.
+    origin: Option<Identity>,
+    whose: u32,
+    /// It is the peer itself, who is told nothing of this.
+    is_peer: bool,
+    /// As the peer was told, or as it was at the last look.
+    is_gone: bool,
+    is_told: bool,
 }
 
 impl Telling {
@@ -28,8 +44,10 @@ impl Telling {
     }
 
     /// What has changed since the last time, as far as it is told now. `mark` is another one when `gone` says something else, and
-    /// `None` while it says no of all: where neither that nor what is known has changed since there was nothing to tell, there is
-    /// nothing now. In a mesh at rest every node looks as often as it has peers, at as many origins each time.
+    /// `None` while it says no of all: nobody is asked about again for as long as it stays.
+    ///
+    /// In a mesh every node looks as often as it has peers, at as many origins each time: of those whose mark is still that of what
+    /// was told, nothing else is looked at.
     pub fn next(
         &mut self,
         zone: &Zone,
@@ -37,61 +55,84 @@ impl Telling {
         mark: Option<u64>,
         gone: impl Fn(Identity) -> bool,
     ) -> Vec<Entry> {
-        // Asked for before the look: what changes meanwhile is looked at next time.
-        let all = (zone.known_mark(), mark);
-        if self.told_all == Some(all) {
-            return Vec::new();
-        }
         let as_then = std::mem::replace(&mut self.gone_then, mark) == mark;
-        let (mut tell, mut living) = (Vec::new(), Vec::with_capacity(LIVING_AT_ONCE));
-        zone.known_of_others(|number, known| {
-            let entry = told_as(&known);
-            if entry.identity == peer {
+        let (mut at_once, mut turns) = (Vec::new(), Turns::after(self.turn));
+        zone.known_marks(|number, known| {
+            if number >= self.told.len() {
+                if self.told.capacity() == 0 {
+                    self.told.reserve(FEW);
+                }
+                self.told.resize(number + 1, Told::default());
+            }
+            let Some(told) = self.told.get_mut(number) else { return };
+            let seen = told.origin.filter(|_| told.whose == known.whose);
+            let Some(origin) = seen.or_else(|| zone.origin_of(number)) else { return };
+            if seen.is_none() {
+                *told = Told { origin: Some(origin), whose: known.whose, is_peer: origin == peer, ..Told::default() };
+            }
+            let is_news = !told.is_told || told.mark != known.mark;
+            if told.is_peer || seen.is_some() && as_then && !is_news {
                 return;
             }
-            let told = self.told.get(number).copied().flatten().filter(|told| told.identity == entry.identity);
-            let gone = match told {
-                Some(told) if as_then => told.gone,
-                _ => gone(entry.identity),
-            };
-            let entry = Entry { gone, ..entry };
-            if told == Some(entry) {
+            let was_gone = told.is_told && told.is_gone;
+            if seen.is_none() || !as_then {
+                told.is_gone = gone(origin);
+            }
+            if !is_news && told.is_gone == was_gone {
                 return;
             }
             // Who is gone, or isn't any more, at once; the others by turns.
-            if entry.gone || told.is_some_and(|told| told.gone) {
-                tell.push((number, entry));
+            if told.is_gone || was_gone {
+                at_once.push((number, known.mark));
             } else {
-                take_turn(&mut living, self.turn, (number, entry));
+                turns.take(origin, (number, known.mark));
             }
         });
-        self.turn = living.last().map(|(_, (_, entry))| entry.identity);
-        tell.extend(living.into_iter().map(|(_, numbered)| numbered));
-        self.told_all = tell.is_empty().then_some(all);
-        for (number, entry) in &tell {
-            if *number >= self.told.len() {
-                self.told.resize(number + 1, None);
+        self.turn = None;
+        let living = turns.next.into_iter().take(turns.count).map(|(_, waiting)| (waiting, true));
+        let mut tell = Vec::new();
+        for ((number, mark), is_turn) in at_once.into_iter().map(|numbered| (numbered, false)).chain(living) {
+            let Some((told, known)) = self.told.get_mut(number).zip(zone.known_of(number)) else { continue };
+            (told.mark, told.is_told) = (mark, true);
+            if is_turn {
+                self.turn = Some(known.origin);
             }
-            if let Some(told) = self.told.get_mut(*number) {
-                *told = Some(*entry);
-            }
+            tell.push(Entry { gone: told.is_gone, ..told_as(&known) });
         }
-        tell.into_iter().map(|(_, entry)| entry).collect()
+        tell
     }
 }
 
-/// An entry and its number, with how far its origin is behind whose turn it was last, in a ring of all.
-type Waiting = (u128, (usize, Entry));
+/// A number, with what stands for what is to be told.
+type Waiting = (usize, u64);
 
-/// One more that waits for its turn: those whose it is next are kept, in their order.
-fn take_turn(living: &mut Vec<Waiting>, last: Option<Identity>, numbered: (usize, Entry)) {
-    let begin = last.map_or(0, |last| last.number().wrapping_add(1));
-    let behind = numbered.1.identity.number().wrapping_sub(begin);
-    if living.len() == LIVING_AT_ONCE && living.pop_if(|(last, _)| behind < *last).is_none() {
-        return;
+/// Those of the living whose turn is next, in a ring of all.
+struct Turns {
+    begin: u128,
+    /// In their order, with how far each is from there.
+    next: [(u128, Waiting); LIVING_AT_ONCE],
+    count: usize,
+}
+
+impl Turns {
+    /// `last`: whose turn it was.
+    fn after(last: Option<Identity>) -> Turns {
+        let begin = last.map_or(0, |last| last.number().wrapping_add(1));
+        Turns { begin, next: [(u128::MAX, (0, 0)); LIVING_AT_ONCE], count: 0 }
     }
-    let place = living.partition_point(|(other, _)| *other < behind);
-    living.insert(place, (behind, numbered));
+
+    /// One more that waits for its turn.
+    fn take(&mut self, origin: Identity, waiting: Waiting) {
+        let behind = origin.number().wrapping_sub(self.begin);
+        let place = self.next.iter().take(self.count).filter(|(other, _)| *other < behind).count();
+        if let Some(later) = self.next.get_mut(place..)
+            && let Some(last) = later.last_mut()
+        {
+            *last = (behind, waiting);
+            later.rotate_right(1);
+            self.count = LIVING_AT_ONCE.min(self.count + 1);
+        }
+    }
 }
 
 /// What a zone knows of all origins but this node itself; `about`: how many those may be.

@@ -53,8 +53,8 @@ impl Outgoing {
             }
             let round = self.begin_round(cx);
             if round.others.is_some() {
-                let stats = cx.zone.stats();
-                write::total(out, cx.number, self.epoch, stats.records.saturating_add(stats.tombstones));
+                let (records, tombstones) = cx.zone.held();
+                write::total(out, cx.number, self.epoch, records.saturating_add(tombstones));
             }
             self.round = Some(round);
         } else if self.waits() {

@@ -308,7 +308,6 @@ impl Pull {
             leapt: self.pace.has_leapt(&self.node.limits),
             may_wait: false,
             notes: &mut self.notes,
-            heard: OnceCell::new(),
             heard_mark: OnceCell::new(),
         };
         Ok((incoming, (cx, &self.defined)))

@@ -6,7 +6,6 @@ use super::super::{NoteLevel, message, write};
 use super::Push;
 use crate::record::{Identity, Millis};
 use crate::store::Rule;
-use std::cell::OnceCell;
 
 impl Push {
     /// Announces zones that the peer hasn't been told of.
@@ -37,8 +36,8 @@ impl Push {
         // A while after the start everybody seems to be gone, as they do when the clock has leapt.
         let settled = self.pace.t > session::patience(&self.node.limits) && !self.pace.has_leapt(&self.node.limits);
         let looks = settled && self.telling.is_some();
-        let (mark, heard) = (looks.then(|| Heard::mark(&self.node, now)), OnceCell::new());
-        let gone = |origin| looks && heard.get_or_init(|| Heard::new(&self.node, now)).gone(origin);
+        let (mark, heard) = (looks.then(|| Heard::mark(&self.node, now)), Heard::new(&self.node, now));
+        let gone = |origin| looks && heard.gone(origin);
         while let Some(at) = self.telling
             && at < self.announced
             && out.len() < until

@@ -210,7 +210,6 @@ fn what_was_taken_of_a_position_that_is_tried_again_is_not_counted_twice() {
             leapt: false,
             may_wait: true,
             notes: &mut notes,
-            heard: OnceCell::new(),
             heard_mark: OnceCell::new(),
         };
         let taken = incoming.position(&mut cx, 0, false, entries.into_iter(), Stamp::ZERO);
