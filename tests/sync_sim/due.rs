@@ -2,78 +2,84 @@
 
 use zonemesh::record::Millis;
 
-/// So many stand together, with the least of their times beside them.
-const TOGETHER: usize = 64;
-
-/// Times, by index.
+/// Times, by index, as a tree: each place above the lowest has the lesser of the two below it.
 #[derive(Default)]
 pub struct Due {
-    times: Vec<Millis>,
+    /// The first is unused; the last half are the times. What is below `n` is at `2 n` and `2 n + 1`.
     least: Vec<Millis>,
+    count: usize,
 }
 
 impl Due {
     pub fn new(times: Vec<Millis>) -> Due {
-        let least = times.chunks(TOGETHER).map(least).collect();
-        Due { times, least }
+        let (count, places) = (times.len(), times.len().next_power_of_two());
+        let mut least = vec![Millis::MAX; 2 * places];
+        least[places..places + count].copy_from_slice(&times);
+        (1..places).rev().for_each(|at| least[at] = least[2 * at].min(least[2 * at + 1]));
+        Due { least, count }
     }
 
     pub fn push(&mut self, time: Millis) {
-        self.times.push(time);
-        self.look_at(self.times.len() - 1);
+        if self.count == self.places() {
+            let mut times = self.least.split_off(self.places());
+            times.resize((2 * self.count).max(1), Millis::MAX);
+            *self = Due { count: self.count, ..Due::new(times) };
+        }
+        self.count += 1;
+        self.set(self.count - 1, time);
     }
 
     pub fn get(&self, index: usize) -> Millis {
-        self.times[index]
+        self.least[self.places() + index]
     }
 
     pub fn set(&mut self, index: usize, time: Millis) {
-        let before = std::mem::replace(&mut self.times[index], time);
-        let least = &mut self.least[index / TOGETHER];
-        if time <= *least {
-            *least = time;
-        } else if before == *least {
-            self.look_at(index);
+        let mut at = self.places() + index;
+        self.least[at] = time;
+        while at > 1 {
+            at /= 2;
+            let least = self.least[2 * at].min(self.least[2 * at + 1]);
+            if std::mem::replace(&mut self.least[at], least) == least {
+                return;
+            }
         }
     }
 
     /// Leaves those out for whose index, counted as it was before, `keep` says no.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
-        let mut indices = 0..;
-        self.times.retain(|_| indices.next().is_some_and(&mut keep));
-        *self = Due::new(std::mem::take(&mut self.times));
+        let times = (0..self.count).filter(|index| keep(*index)).map(|index| self.get(index)).collect();
+        *self = Due::new(times);
     }
 
     /// The least of all.
     pub fn next(&self) -> Millis {
-        least(&self.least)
+        self.least.get(1).copied().unwrap_or(Millis::MAX)
     }
 
     /// The first that is due by `now`, from `index` on.
     pub fn first(&self, index: usize, now: Millis) -> Option<usize> {
-        let is_due = |time: &Millis| *time <= now;
-        let block = index / TOGETHER;
-        let here = self.times.get(index..).unwrap_or_default();
-        let here = &here[..here.len().min(TOGETHER - index % TOGETHER)];
-        if let Some(at) = here.iter().position(is_due) {
-            return Some(index + at);
+        if index >= self.count || self.next() > now {
+            return None;
         }
-        let further = self.least.iter().skip(block + 1).position(is_due)? + block + 1;
-        let at = self.times[further * TOGETHER..].iter().position(is_due)?;
-        Some(further * TOGETHER + at)
+        // To the right, as far up as may be, until one has something that is due.
+        let mut at = self.places() + index;
+        while self.least[at] > now {
+            while at % 2 == 1 {
+                at /= 2;
+            }
+            if at == 0 {
+                return None;
+            }
+            at += 1;
+        }
+        while at < self.places() {
+            at *= 2;
+            at += usize::from(self.least[at] > now);
+        }
+        Some(at - self.places())
     }
 
-    fn look_at(&mut self, index: usize) {
-        let block = index / TOGETHER;
-        let from = block * TOGETHER;
-        let least = least(&self.times[from..self.times.len().min(from + TOGETHER)]);
-        match self.least.get_mut(block) {
-            Some(place) => *place = least,
-            None => self.least.push(least),
-        }
+    fn places(&self) -> usize {
+        self.least.len() / 2
     }
-}
-
-fn least(times: &[Millis]) -> Millis {
-    times.iter().copied().fold(Millis::MAX, Millis::min)
 }

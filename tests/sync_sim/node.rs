@@ -98,7 +98,13 @@ impl ZoneKind {
 thread_local! {
     /// Memory of nodes that are gone.
     static SPARE: RefCell<Vec<Mapping>> = const { RefCell::new(Vec::new()) };
+    /// Memory that no node has had.
+    static ROOM: RefCell<Option<Mapping>> = const { RefCell::new(None) };
 }
+
+/// So much is asked of the system at once, which may give it in large pages: zones of many nodes, each with a few bytes in many
+/// places, are beyond what a processor remembers of small ones.
+const AT_ONCE: usize = 16 << 20;
 
 /// Memory of a zone. It goes from one node to the next, as having the system make it and take it back costs more than most of
 /// what happens in it: a zone is made in whatever was there.
@@ -110,7 +116,15 @@ impl Memory {
             let at = spare.iter().rposition(|memory| memory.region().len() == size)?;
             Some(spare.swap_remove(at))
         });
-        Memory(Some(spare.unwrap_or_else(|| Region::private(size).expect("memory for a simulated node"))))
+        Memory(Some(spare.unwrap_or_else(|| Memory::make(size))))
+    }
+
+    fn make(size: usize) -> Mapping {
+        ROOM.with_borrow_mut(|room| {
+            let from = || Region::private(AT_ONCE).expect("memory for simulated nodes");
+            let made = room.get_or_insert_with(from).split_off(size);
+            made.unwrap_or_else(|| room.insert(from()).split_off(size).expect("it is larger than any zone"))
+        })
     }
 
     fn region(&self) -> Region {

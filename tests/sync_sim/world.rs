@@ -273,7 +273,9 @@ impl World {
     fn settle(&mut self) -> Result<(), String> {
         self.dial_all();
         for from in 0..self.nodes.len() {
-            self.announce_changes(from);
+            if self.written[from] && self.nodes[from].has_agent(self.now) {
+                self.announce_changes(from);
+            }
         }
         let (mut dead, mut from) = (false, 0);
         while let Some(at) = self.due.first(from, self.now) {

@@ -45,7 +45,7 @@ impl World {
 
     /// Whether nodes agree; on a zone that is too small, those that show nothing as missing.
     pub(super) fn holds(&self) -> Result<(), String> {
-        self.agrees(|node| node.zone(SCARCE).stats().incomplete == 0)
+        self.agrees(|node| node.zone(SCARCE).incomplete() == 0)
     }
 
     /// Whether all nodes agree on everything.
@@ -58,7 +58,7 @@ impl World {
         for (zone, kind) in ZONES.iter().enumerate().take(self.zones()).filter(|(_, kind)| !kind.evict) {
             let all = self.nodes.iter().enumerate();
             let nodes: Vec<_> = all.filter(|(_, node)| zone != SCARCE || scarce(node)).collect();
-            if let Some((at, _)) = nodes.iter().find(|(_, node)| node.zone(zone).stats().incomplete > 0) {
+            if let Some((at, _)) = nodes.iter().find(|(_, node)| node.zone(zone).incomplete() > 0) {
                 let lacks = self.nodes[*at].zone(zone).lacks();
                 return Err(format!("zone {} of node {at} shows records as missing: {lacks:?}", kind.name));
             }

@@ -73,7 +73,7 @@ impl World {
 
     /// Where something found no room, room is made. Then all must have all of it, and show nothing as missing.
     pub(super) fn recovers(&mut self) -> Result<(), String> {
-        let lacks = |node: &SimNode| node.zone(SCARCE).stats().incomplete > 0;
+        let lacks = |node: &SimNode| node.zone(SCARCE).incomplete() > 0;
         if self.zones() <= SCARCE || !self.nodes.iter().any(lacks) {
             return Ok(());
         }
