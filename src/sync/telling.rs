@@ -92,7 +92,9 @@ impl Telling {
         let living = turns.next.into_iter().take(turns.count).map(|(_, waiting)| (waiting, true));
         let mut tell = Vec::new();
         for ((number, mark), is_turn) in at_once.into_iter().map(|numbered| (numbered, false)).chain(living) {
-            let Some((told, known)) = self.told.get_mut(number).zip(zone.known_of(number)) else { continue };
+            // A number that came to stand for another origin meanwhile is looked at next time.
+            let now = self.told.get_mut(number).zip(zone.known_of(number));
+            let Some((told, known)) = now.filter(|(told, known)| told.origin == Some(known.origin)) else { continue };
             (told.mark, told.is_told) = (mark, true);
             if is_turn {
                 self.turn = Some(known.origin);

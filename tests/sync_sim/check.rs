@@ -25,7 +25,7 @@ pub struct History {
     past: [Past; ZONES.len()],
     /// How long tombstones live.
     retention: Millis,
-    /// The latest time that a clock which was off by minutes has shown: what it let go is gone.
+    /// The latest time that any clock has shown while some were minutes apart: what one let go is gone.
     latest: Millis,
     /// By node: the latest time that its clock has shown before it was set. What it let go by that tells of nothing.
     ran_to: BTreeMap<usize, Millis>,
@@ -133,10 +133,9 @@ impl History {
         *ran_to = clock.max(*ran_to);
     }
 
-    /// A node's clock that is off by minutes has shown this time.
-    pub fn far_clock_ran_to(&mut self, node: usize, clock: Millis) {
-        self.clock_ran_to(node, clock);
-        self.latest = self.latest.max(clock);
+    /// Some clocks are minutes apart, and the one that is ahead of all shows this time.
+    pub fn far_clocks_ran_to(&mut self, latest: Millis) {
+        self.latest = self.latest.max(latest);
     }
 
     /// A node has stamped anew what was later than `latest`, its own and what it had of others: versions before and after. What

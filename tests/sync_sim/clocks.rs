@@ -14,27 +14,45 @@ impl World {
     /// A clock jumps by minutes, mostly ahead, or one that did is mended.
     pub fn set_clock(&mut self, mut at: usize) {
         let far = self.rng.between(61_000, 150_000) as i64;
-        let is_far = |node: &SimNode| node.skew.abs() > self.reach * 2;
         // In some worlds there is never more than one whose clock is far off.
         if self.one_ahead {
             at = *self.ahead.get_or_insert(at);
         }
         let far = if self.rng.one_in(4) { -far } else { far };
-        self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
         let skew = self.nodes[at].skew;
-        self.nodes[at].skew = if is_far(&self.nodes[at]) { self.rng.around(self.reach) } else { skew + far };
-        self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
+        let skew = if self.is_far(&self.nodes[at]) { self.rng.around(self.reach) } else { skew + far };
+        self.set_skew(at, skew);
         self.look_at_links(|node| node == at);
     }
 
     /// All clocks are mended.
     pub fn mend_clocks(&mut self) {
         for at in 0..self.nodes.len() {
-            if self.nodes[at].skew.abs() > self.reach * 2 {
-                self.history.far_clock_ran_to(at, self.nodes[at].clock(self.now));
-                self.nodes[at].skew = self.rng.around(self.reach);
+            if self.is_far(&self.nodes[at]) {
+                let skew = self.rng.around(self.reach);
+                self.set_skew(at, skew);
             }
         }
+    }
+
+    fn set_skew(&mut self, at: usize, skew: i64) {
+        for skew in [self.nodes[at].skew, skew] {
+            self.nodes[at].skew = skew;
+            self.history.clock_ran_to(at, self.nodes[at].clock(self.now));
+            self.note_clocks();
+        }
+    }
+
+    /// Clocks that are minutes apart let go what others hold.
+    pub fn note_clocks(&mut self) {
+        if self.nodes.iter().any(|node| self.is_far(node)) {
+            let latest = self.nodes.iter().map(|node| node.clock(self.now)).max();
+            self.history.far_clocks_ran_to(latest.unwrap_or_default());
+        }
+    }
+
+    fn is_far(&self, node: &SimNode) -> bool {
+        node.skew.abs() > self.reach * 2
     }
 
     /// The agents' part, where no keys have parts: who was ahead, and isn't any more, stamps anew what it wrote.

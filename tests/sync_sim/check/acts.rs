@@ -117,7 +117,10 @@ pub struct Emptied {
 impl Emptied {
     /// Whether this is over with it.
     pub fn covers(&self, act: &Acknowledged) -> bool {
-        let known = |(origin, stamp): &(Identity, Stamp)| *origin == act.version.origin && *stamp >= act.version.stamp;
+        // Under the version that it has now, or had before its node's clock was mended.
+        let known = |(origin, stamp): &(Identity, Stamp)| {
+            [Some(act.version), act.was].into_iter().flatten().any(|of| *origin == of.origin && *stamp >= of.stamp)
+        };
         let was_there = || act.author == self.author && act.number < self.number || self.positions.iter().any(known);
         self.stamp >= act.version.stamp && (!self.mended || self.taken || self.spread || was_there())
     }

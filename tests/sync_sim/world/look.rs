@@ -18,6 +18,7 @@ impl World {
         self.is_bounded(at)?;
         self.vouches(at)?;
         self.history.note_given_up(at, &self.nodes[at]);
+        self.note_clocks();
         for zone in 0..self.zones() {
             let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
             self.history.check_now(at, zone, &live, clock)?;
