@@ -33,17 +33,12 @@ impl Zone {
     /// Where each of them lies that was ever used, in their order: for who looks through the table. Most have few, and each
     /// further page is found by those before it.
     pub(super) fn origin_places(&self) -> impl Iterator<Item = usize> {
-        let (mut pages, mut beyond) = (self.annex_pages(), 0..0);
         let (own, end) = (self.geometry.origins, self.origins_end());
-        let further = (own..end.max(own)).map_while(move |_| {
-            if beyond.is_empty() {
-                let page = self.geometry.page(pages.next()?);
-                beyond = page..page + self.entries_a_page() * ORIGIN_LEN;
-            }
-            let at = beyond.start;
-            beyond.start += ORIGIN_LEN;
-            Some(at)
+        let beyond = self.annex_pages().flat_map(|page| {
+            let first = self.geometry.page(page);
+            (0..self.entries_a_page()).map(move |entry| first + entry * ORIGIN_LEN)
         });
+        let further = beyond.take(end.saturating_sub(own));
         (0..own.min(end)).map(|index| self.geometry.origin(index)).chain(further)
     }
 
