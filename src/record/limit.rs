@@ -115,11 +115,14 @@ impl Bucket {
     }
 
     /// Whether it holds so much more than was told, as the end that was told says, that it should be told anew: who comes
-    /// new would begin with too little, and all would forget it before it is empty. Unless who was just heard tells as much.
+    /// new would begin with too little, and all would forget it before it is empty. Unless who was just heard tells as much, but
+    /// for one request at most: where that takes long to run out, it counts, as two that admit their last ones at once tell one
+    /// too few each.
     pub fn is_untold(self, rate: u64, now: Millis, told: Millis, there: Bucket) -> bool {
         let tolerated = (UNTOLD * 1000 / rate.max(1)).clamp(1000, KEEP / 2);
+        let less = drained(rate, tolerated).min(REQUEST);
         self.ends(rate, now) > told.saturating_add(tolerated)
-            && self.level(rate, now) > there.level(rate, now).saturating_add(REQUEST)
+            && self.level(rate, now) > there.level(rate, now).saturating_add(less)
     }
 
     /// As one word.

@@ -207,3 +207,27 @@ proptest! {
         }
     }
 }
+
+/// Two that admit their last requests at once tell one too few each: when they have heard of each other they tell anew, and a third
+/// one, which has no bucket of its own, learns of all.
+#[test]
+fn who_has_no_bucket_learns_of_what_two_admitted_at_once() {
+    let mut world = World::new();
+    let admit = |world: &mut World, node| world.take(Step::Admit { node, key: 0 });
+    let tell = |world: &mut World, from, to| world.take(Step::Tell { from, to, relays: true, lost: 0 });
+    for _ in 0..2 {
+        admit(&mut world, 0);
+        tell(&mut world, 0, 1);
+        admit(&mut world, 1);
+        tell(&mut world, 1, 0);
+    }
+    admit(&mut world, 0);
+    admit(&mut world, 1);
+    for (from, to) in [(0, 2), (1, 2), (0, 1), (1, 0), (0, 2), (1, 2)] {
+        tell(&mut world, from, to);
+    }
+    for node in 0..3 {
+        // Nothing has run out, and the last request isn't excess.
+        assert_eq!(world.held(node, 0).1, 6000, "node {node}");
+    }
+}
