@@ -208,11 +208,12 @@ impl Zone {
             return Err(StoreError::Busy);
         }
         let put = |field, stamp: Stamp| self.region.store64(field, stamp.0, SeqCst);
-        let (old, cleared, begin) = (self.own_origin(), self.cleared(), Stamp::at(now));
+        let (old, begin) = (self.own_origin(), Stamp::at(now));
         let known_as = [Some(new), Some(old), self.origin_index(last)];
         let given = Stamp(shards.iter().map(|shard| shard.get(shard::LAST_OWN)).max().unwrap_or(0)).max(self.closed());
-        // With the table's lock: no entry comes to stand for another origin meanwhile.
+        // With the table's lock: no entry comes to stand for another origin meanwhile, and nobody empties the zone.
         self.with_origins(|| {
+            let cleared = self.cleared();
             if old != new {
                 // All that it wrote is here, if this memory always was its memory, and up to `latest` stays its own.
                 let whole = self.is_whole(self.node());
@@ -227,6 +228,13 @@ impl Zone {
             }
             // The identity comes first: under the old one no lower stamps may be given.
             self.set_own_origin(new);
+            if cleared > latest {
+                // What it hid is gone; what has a lower stamp from now on has to be looked for anew.
+                shards.iter().for_each(|shard| shard.set(shard::PURGED, 0));
+                let last =
+                    (0..self.origins_end()).map(|index| self.last_of(index)).fold(given.max(cleared), Stamp::max);
+                put(header::CLEARED, Stamp(cleared.0.saturating_sub(last.0.saturating_sub(begin.0))));
+            }
         })?;
         put(header::BORN, Stamp::ZERO);
         put(header::CLOSED, begin);
@@ -234,12 +242,6 @@ impl Zone {
             [header::LACKED, header::LACKED_OF_ANY, header::EVICTED_STAMP, header::DOUBTED, header::PURGE_FLOOR]
         {
             put(field, Stamp(self.region.load64(field, SeqCst)).min(latest.next()));
-        }
-        if cleared > latest {
-            // What it hid is gone; what has a lower stamp from now on has to be looked for anew.
-            shards.iter().for_each(|shard| shard.set(shard::PURGED, 0));
-            let last = (0..self.origins_end()).map(|index| self.last_of(index)).fold(given.max(cleared), Stamp::max);
-            put(header::CLEARED, Stamp(cleared.0.saturating_sub(last.0.saturating_sub(begin.0))));
         }
         for shard in &shards {
             // A write gets a later stamp than whatever it replaces, also in the future that is left.

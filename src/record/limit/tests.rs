@@ -217,7 +217,10 @@ fn what_nobody_else_holds_is_told_anew() {
     // At one request a minute, what drains in half a minute is enough.
     let told = filled(10_000).ends(16, NOW);
     assert!(filled(12_000).is_untold(16, NOW, told, filled(10_000)));
-    assert!(filled(11_000).is_untold(16, NOW, told, filled(10_000)), "each of two admitted one that the other didn't know");
+    assert!(
+        filled(11_000).is_untold(16, NOW, told, filled(10_000)),
+        "each of two admitted one that the other didn't know"
+    );
     assert!(!filled(10_400).is_untold(16, NOW, told, filled(10_000)), "clocks, and what drained on the way");
 }
 
