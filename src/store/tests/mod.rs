@@ -21,6 +21,7 @@ mod origins;
 mod past;
 mod processes;
 mod read_model;
+mod region;
 mod renew;
 mod replicate;
 mod resize;

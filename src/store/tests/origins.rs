@@ -1,5 +1,6 @@
 //! The table of origins: a mesh has more nodes than a small zone has entries to begin with, and each start of nginx is another.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::check::check;
@@ -304,6 +305,47 @@ fn who_holds_the_pool_and_does_not_go_on_costs_nobody_an_entry() {
     assert_eq!(write_of(&zone, count), Applied::Newer);
     assert_eq!((zone.annexes(), zone.positions().len()), (1, usize::from(count) + 2));
     check(&zone);
+}
+
+#[test]
+fn a_mark_is_another_one_exactly_when_something_else_is_told() {
+    let (zone, count) = full();
+    let table = |zone: &Zone| {
+        let (mut marks, mut known) = (BTreeMap::new(), BTreeMap::new());
+        zone.known_marks(|number, mark| _ = marks.insert(number, mark));
+        zone.known_of_others(|number, of| _ = known.insert(number, of));
+        assert!(marks.keys().eq(known.keys()) && known.iter().all(|(number, of)| zone.known_of(*number) == Some(*of)));
+        (marks, known)
+    };
+    let (mut marks, mut known) = table(&zone);
+    assert_eq!(marks.len(), usize::from(count));
+    let mut changes = |zone: &Zone| {
+        let (new_marks, new_known) = table(zone);
+        let of = |number: &usize| known.get(number).map(|of| of.origin) != new_known.get(number).map(|of| of.origin);
+        let (mut whose, mut told) = (0, 0);
+        for (number, mark) in &new_marks {
+            let before = marks.get(number);
+            assert_eq!(before.map(|mark| mark.whose) != Some(mark.whose), of(number), "whose {number} is");
+            assert_eq!(before != Some(mark), known.get(number) != new_known.get(number), "what is told of {number}");
+            (whose, told) = (whose + usize::from(of(number)), told + usize::from(before != Some(mark)));
+        }
+        (marks, known) = (new_marks, new_known);
+        (whose, told)
+    };
+    assert_eq!(changes(&zone), (0, 0));
+    assert!(zone.advance(node(2), Stamp::at(START + 70_000)));
+    assert_eq!(changes(&zone), (0, 1));
+    zone.shard(0).expect("the lock").leave_out(zone.origin_index(node(4)), Stamp::at(START));
+    assert_eq!(changes(&zone), (0, 1));
+    assert!(zone.has_left_out());
+    // What was left out of a node that isn't in the table may be of any.
+    assert_eq!(write_of(&zone, 2000), Applied::Full);
+    assert_eq!(changes(&zone), (0, usize::from(count) - 1));
+    // An entry goes to another node.
+    look(&zone, START);
+    assert_eq!(changes(&zone), (0, 0));
+    assert_eq!(write_of(&zone, 2000), Applied::Newer);
+    assert_eq!(changes(&zone), (1, 1));
 }
 
 /// A node's records, all of them.
