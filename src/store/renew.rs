@@ -123,12 +123,13 @@ impl Renewal {
     pub fn step(&mut self, now: Millis) -> Result<Option<Renewed>, StoreError> {
         let (zone, latest) = (self.zone, self.latest);
         match &mut self.phase {
-            Phase::Begin if zone.is_unpurged() => _ = zone.upkeep(now, PURGED_A_STEP),
-            Phase::Begin => {
-                self.done.cleared = zone.cleared() > latest;
-                zone.change_identity(self.identity, self.last, latest, now)?;
-                self.phase = Phase::Rewrite { place: ScanPlace::default(), unsettled: zone.is_unsettled() };
-            }
+            Phase::Begin => match zone.change_identity(self.identity, self.last, latest, now)? {
+                None => _ = zone.upkeep(now, PURGED_A_STEP),
+                Some(cleared) => {
+                    self.done.cleared = cleared;
+                    self.phase = Phase::Rewrite { place: ScanPlace::default(), unsettled: zone.is_unsettled() };
+                }
+            },
             Phase::Rewrite { place, unsettled } => {
                 let own = zone.own_origin();
                 let mut renewed = 0;
@@ -193,14 +194,15 @@ impl Zone {
         Ok(self.place_of_bucket(index, end))
     }
 
-    /// This node goes on as `identity`, from what the clock says.
+    /// This node goes on as `identity`, from what the clock says. Whether the zone had been emptied in the future; `None`: what an
+    /// emptying has put out of sight has to be taken away first, and nothing is changed.
     fn change_identity(
         &self,
         identity: Identity,
         last: Identity,
         latest: Stamp,
         now: Millis,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<bool>, StoreError> {
         let new = self.origin_for_own(identity)?;
         // All of them: nobody is in the middle of a write.
         let shards = (0..self.geometry.shards).map(|index| self.shard(index)).collect::<Result<Vec<_>, _>>()?;
@@ -212,7 +214,11 @@ impl Zone {
         let known_as = [Some(new), Some(old), self.origin_index(last)];
         let given = Stamp(shards.iter().map(|shard| shard.get(shard::LAST_OWN)).max().unwrap_or(0)).max(self.closed());
         // With the table's lock: no entry comes to stand for another origin meanwhile, and nobody empties the zone.
-        self.with_origins(|| {
+        let was_cleared = self.with_origins(|| {
+            // With all locks: emptied before this look it may be, afterwards it can't.
+            if self.is_unpurged() {
+                return None;
+            }
             let cleared = self.cleared();
             if old != new {
                 // All that it wrote is here, if this memory always was its memory, and up to `latest` stays its own.
@@ -235,7 +241,11 @@ impl Zone {
                     (0..self.origins_end()).map(|index| self.last_of(index)).fold(given.max(cleared), Stamp::max);
                 put(header::CLEARED, Stamp(cleared.0.saturating_sub(last.0.saturating_sub(begin.0))));
             }
+            Some(cleared > latest)
         })?;
+        if was_cleared.is_none() {
+            return Ok(None);
+        }
         put(header::BORN, Stamp::ZERO);
         put(header::CLOSED, begin);
         for field in
@@ -249,7 +259,7 @@ impl Zone {
             shard.set(shard::LAST, last.0);
             shard.set(shard::LAST_OWN, last.0);
         }
-        Ok(())
+        Ok(was_cleared)
     }
 }
 

@@ -107,6 +107,18 @@ fn an_emptying_of_the_future_is_one_of_the_present() {
     check(&zone);
 }
 
+/// More than one emptying takes away by itself: what it left is out of sight only as long as its stamp stands.
+#[test]
+fn what_an_emptying_of_the_future_has_not_taken_away_yet_stays_out_of_sight() {
+    let zone = Fixture::new(4 << 20, None, true);
+    (0..3_000).for_each(|n| _ = write(&zone, &format!("key {n}"), START + HOUR + n));
+    zone.clear(START + 2 * HOUR).expect("emptied");
+    assert_eq!(renew(&zone, 2, START, 1_000_000), Some(Renewed { records: 0, cleared: true }));
+    assert!(zone.cleared() <= Stamp::at(START));
+    assert_eq!(listing(&zone, START), []);
+    check(&zone);
+}
+
 #[test]
 fn what_an_emptying_of_the_future_took_along_stays_gone() {
     let zone = Fixture::new(64 << 10, None, true);
