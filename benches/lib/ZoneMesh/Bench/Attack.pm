@@ -80,7 +80,8 @@ sub page {
         my ($what, $is) = @$row;
         $out .= row($what, $is->{open}, $is->{rate} ? int $is->{rate} : '', map({ figure($_) } @$is{qw(p50 p50_during p99 p99_during)}), with_spread($is->{times}), sprintf('%.1f', $is->{kib}), figure($is->{longest}));
     }
-    return $out;
+    my $said = slurp('benches/notes-attack.md');
+    return "$out\n$said";
 }
 
 # One attack on a node of its own.
