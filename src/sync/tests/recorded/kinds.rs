@@ -176,6 +176,23 @@ fn what_the_dialer_said_of_all_kinds_is_understood() {
     }
 }
 
+/// The same without comparing, where there is an own share to add it to.
+#[test]
+fn what_the_dialer_had_admitted_counts_with_what_this_node_has() {
+    let node = dialled();
+    let limits = node.zones[LIMITS].zone;
+    limits.admit(b"client", RATE, None, LONG_AGO).unwrap();
+    let (mut pull, mut out, mut now) = (Pull::new(node, 1, NOW), Vec::new(), NOW);
+    let is_compared = |bytes: &[u8]| matches!(bytes[4], kind::DIGESTS | kind::VERSIONS | kind::LISTED | kind::SENT);
+    for bytes in recorded("dialer").into_iter().filter(|bytes| !is_compared(bytes)) {
+        now += 20;
+        pull.tick(&mut out, now).unwrap();
+        pull.handle(&bytes, &mut out, now).unwrap();
+    }
+    let held = limits.limited(b"client", RATE, now).unwrap();
+    assert!((4_001..=5_000).contains(&held), "five requests of three nodes: {held}");
+}
+
 #[test]
 fn what_the_dialled_node_said_of_all_kinds_is_understood() {
     let (mut push, mut out, mut now) = (Push::new(dialer(), 1, NOW), Vec::new(), NOW);
