@@ -214,8 +214,7 @@ impl Zone {
         let known_as = [Some(new), Some(old), self.origin_index(last)];
         let given = Stamp(shards.iter().map(|shard| shard.get(shard::LAST_OWN)).max().unwrap_or(0)).max(self.closed());
         // With the table's lock: no entry comes to stand for another origin meanwhile, and nobody empties the zone.
-        let was_cleared = self.with_origins(|| {
-            // With all locks: emptied before this look it may be, afterwards it can't.
+        let done = self.with_origins(|| {
             if self.is_unpurged() {
                 return None;
             }
@@ -243,9 +242,7 @@ impl Zone {
             }
             Some(cleared > latest)
         })?;
-        if was_cleared.is_none() {
-            return Ok(None);
-        }
+        let Some(was_cleared) = done else { return Ok(None) };
         put(header::BORN, Stamp::ZERO);
         put(header::CLOSED, begin);
         for field in
@@ -259,7 +256,7 @@ impl Zone {
             shard.set(shard::LAST, last.0);
             shard.set(shard::LAST_OWN, last.0);
         }
-        Ok(was_cleared)
+        Ok(Some(was_cleared))
     }
 }
 

@@ -113,6 +113,7 @@ impl World {
         self.counts.joins = (1, u64::from(self.nodes.len() >= 50));
         // What is to be said besides counts where there is little data. An origin that died while its clock was ahead left no position:
         // what it wrote is sent by each who relays something.
+        // The last kind of fault is a clock that is set by minutes.
         let clocks_were_right = self.counts.faults.last() == Some(&0);
         if clocks_were_right && moved > copy * 6 / 5 + JOIN_EXTRA {
             return Err(format!("a node that joined was sent {moved} bytes of records, where {copy} are a copy"));
