@@ -1,8 +1,7 @@
 //! Notices that the node's clock was ahead of its peers' and has been mended, and has what it wrote stamped anew.
 //!
 //! Whether that is so, the peers' clocks tell ([`crate::sync::clock`]). If they don't, nothing is done, and stamps go on from
-//! where they are. So they do where a zone has counters or limits (see [`Zone::can_renew`]): a node has one identity in all
-//! its zones.
+//! where they are.
 
 use super::hub::Hub;
 use super::{Cluster, now};
@@ -70,10 +69,7 @@ impl<'a> Renewing<'a> {
             return self.begin(cluster, latest, behind);
         }
         match verdict {
-            Verdict::Mended if self.seen >= LOOKS => match zones.iter().find(|sync| !sync.zone.can_renew()) {
-                Some(sync) => self.stay(behind, &format!("zone \"{}\" has counters or limits", sync.name)),
-                None => self.begin(cluster, latest, behind),
-            },
+            Verdict::Mended if self.seen >= LOOKS => self.begin(cluster, latest, behind),
             Verdict::Wrong(peers) if self.seen >= LOOKS => self.go_on(behind, peers),
             _ => {}
         }
@@ -130,9 +126,7 @@ impl<'a> Renewing<'a> {
         self.hub.set_renewing(true);
         let (last, latest) = (control.last_identity(), Renewal::latest(clock, cluster.node.limits.max_drift));
         let renewal = |zone: &Zone| Renewal::new(*zone, identity, last, latest);
-        // One with parts is among them only if it was made while another agent did this.
-        let concerned = zones.iter().filter(|sync| sync.zone.can_renew() || !sync.zone.is_of(identity));
-        let left = concerned.map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
+        let left = zones.iter().map(|sync| (sync.name.clone(), renewal(&sync.zone))).collect();
         self.work = Some(Work { began: Instant::now(), left, next: Instant::now() });
         self.seen = 0;
     }

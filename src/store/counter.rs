@@ -62,7 +62,7 @@ impl Zone {
         let (place, payload) = (self.place(&own), own.len() + Count::LEN);
         self.prepare_write(place, payload);
         let shard = self.shard(place.shard)?;
-        let look = || self.tally(place, key, now);
+        let look = || self.tally_to_write(&shard, place, key, now);
         let mut looked = None;
         // What isn't written costs nothing.
         if self.is_bound() {
@@ -113,7 +113,7 @@ impl Zone {
         let base = Role::Base.of(key);
         let (place, payload) = (self.place(&base), base.len() + text.len());
         let shard = self.shard(place.shard)?;
-        let look = || self.tally(place, key, now);
+        let look = || self.tally_to_write(&shard, place, key, now);
         let mut looked = None;
         if self.is_bound() && !self.allows_found(condition, looked.insert(look()).found.as_ref()) {
             return Ok(Written::Unmet);
@@ -151,7 +151,7 @@ impl Zone {
         let base = Role::Base.of(key);
         let place = self.place(&base);
         let shard = self.shard(place.shard)?;
-        let tally = self.tally(place, key, now);
+        let tally = self.tally_to_write(&shard, place, key, now);
         if tally.found.is_none() || !self.allows_found(condition, tally.found.as_ref()) {
             return Ok(Written::Unmet);
         }

@@ -11,20 +11,26 @@
 //!    stamps. An emptying of the future gets about the stamp that it would have had by a right clock, as what others wrote since is
 //!    to stay. What was here by then is over all the same, as the positions at that time tell (see `past`). What came later
 //!    and was older went unseen, so it is promised no more, and asked for again.
-//! 3. The records of the future get their new stamps, a few in one hold of a lock.
+//! 3. The records of the future get their new stamps, a few in one hold of a lock. Of a counter that has several all get theirs
+//!    at once, as they tell by their stamps which of them count.
+//!
+//! Of a part of a key (see `parts`) another node whose clock was ahead as well may have an older copy, and stamp that anew later
+//! than the part itself. Whose part it is knows better, and says so ([`Shard::say_again`]). Only of what memory added that is gone
+//! by then, the older copy may be what stays.
 //!
 //! Whoever dies in between leaves records of the future, which the next one finds. Nothing is sent before all is done.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::block::Fields;
-use super::find::Met;
+use super::find::{Met, Place};
 use super::layout::{header, shard};
 use super::origins::ANEW;
 use super::scan::ScanPlace;
 use super::shard::Shard;
-use super::{Rule, StoreError, Zone};
-use crate::record::{Identity, Millis, Role, Stamp};
+use super::{Matching, Rule, StoreError, Zone};
+use crate::record::{Identity, Millis, Record, Role, Stamp};
 
 /// A clock may be set back by less than this, milliseconds, whatever is allowed between nodes.
 const LEAST_DRIFT: Millis = 1_000;
@@ -77,12 +83,6 @@ impl Zone {
         self.ahead(now) > max_drift.max(LEAST_DRIFT) + LEAST_DRIFT
     }
 
-    /// Whether records that are here may be stamped anew. Not where keys have parts: another node may have an older copy of
-    /// a part than the node whose part it is. Stamped anew there, the copy could win, and what was added since would be gone.
-    pub fn can_renew(&self) -> bool {
-        !self.matching.has_parts()
-    }
-
     /// Keeps a place for an identity that this node is about to take.
     ///
     /// # Errors
@@ -131,20 +131,7 @@ impl Renewal {
                 }
             },
             Phase::Rewrite { place, unsettled } => {
-                let own = zone.own_origin();
-                let mut renewed = 0;
-                let next = zone.each_stamp(*place, |shard, fields, at| {
-                    let unsettled = fields.unsettled || *unsettled;
-                    if fields.stamp > latest && Rule::Renewed.holds() {
-                        // What was added to what was set: it has to come after that.
-                        let later = if zone.is_part(at, fields) { 2 } else { 1 };
-                        let stamp = Stamp(latest.0.saturating_add(later));
-                        shard.restamp(at, fields, &Fields { stamp, origin: own, unsettled, ..*fields });
-                        renewed += 1;
-                    } else if unsettled != fields.unsettled {
-                        shard.block(at).set_meta(&Fields { unsettled, ..*fields });
-                    }
-                })?;
+                let (next, renewed) = zone.renew_some(*place, latest, *unsettled, now)?;
                 self.done.records += renewed;
                 match next {
                     Some(next) => *place = next,
@@ -169,29 +156,18 @@ impl Zone {
         (0..self.geometry.shards).any(|index| self.shard_unlocked(index).get(shard::PURGED) < cleared)
     }
 
-    /// Whether a record is one of several that a key has. All of them lie in one bucket.
-    fn is_part(&self, at: usize, fields: &Fields) -> bool {
-        if !self.matching.has_parts() {
-            return false;
-        }
-        let mut key = vec![0; fields.key_len];
-        self.read_key(&Met { at, from: 0, fields: *fields }, &mut key)
-            && matches!(Role::split(&key), Some((_, Role::Part(_))))
-    }
-
-    /// Shows the records of some buckets: the shard, the record, where it is; and returns where to go on. `each` may change
-    /// the record's stamp and origin.
-    fn each_stamp(
+    /// Renews some buckets: where to go on, and how many records were stamped anew. `unsettled`: all are marked as that.
+    fn renew_some(
         &self,
         place: ScanPlace,
-        mut each: impl FnMut(&Shard<'_>, &Fields, usize),
-    ) -> Result<Option<ScanPlace>, StoreError> {
-        let Some((index, buckets)) = self.hold_at(place, BUCKETS_A_HOLD) else { return Ok(None) };
+        latest: Stamp,
+        unsettled: bool,
+        now: Millis,
+    ) -> Result<(Option<ScanPlace>, u64), StoreError> {
+        let Some((index, buckets)) = self.hold_at(place, BUCKETS_A_HOLD) else { return Ok((None, 0)) };
         let (locked, end) = (self.shard(index)?, buckets.end);
-        for bucket in buckets {
-            locked.bucket_each(bucket, |met| each(&locked, &met.fields, met.at));
-        }
-        Ok(self.place_of_bucket(index, end))
+        let renewed = buckets.map(|bucket| locked.renew_bucket(bucket, latest, unsettled, now)).sum();
+        Ok((self.place_of_bucket(index, end), renewed))
     }
 
     /// This node goes on as `identity`, from what the clock says. Whether the zone had been emptied in the future; `None`: what an
@@ -261,15 +237,90 @@ impl Zone {
 }
 
 impl Shard<'_> {
-    /// Gives a record another version, where it lies: nothing else of it changes, and it needs no room.
-    fn restamp(&self, at: usize, fields: &Fields, renewed: &Fields) {
+    /// Gives what is later than `latest` in a bucket the stamp that follows it: of how many records.
+    fn renew_bucket(&self, bucket: usize, latest: Stamp, unsettled: bool, now: Millis) -> u64 {
+        let (mut renewed, mut counters) = (0, BTreeSet::new());
+        self.bucket_each(bucket, |met| {
+            let fields = Fields { unsettled: met.fields.unsettled || unsettled, ..met.fields };
+            if fields.unsettled != met.fields.unsettled {
+                self.block(met.at).set_meta(&fields);
+            }
+            if fields.stamp <= latest || !Rule::Renewed.holds() {
+                return;
+            }
+            if self.zone.matching == Matching::Counter {
+                counters.extend(self.counter_of(met));
+            } else {
+                self.restamp(met.at, &fields, latest.next());
+                renewed += 1;
+            }
+        });
+        let place = |key: &[u8]| self.zone.place_of_hash(self.zone.hash(key));
+        renewed + counters.iter().map(|key| self.renew_counter(place(key), key, latest, now)).sum::<u64>()
+    }
+
+    /// The same of the records of a counter.
+    fn renew_counter(&self, place: Place, key: &[u8], latest: Stamp, now: Millis) -> u64 {
+        // First what doesn't count goes: it would, once what ended it has a lower stamp.
+        self.cut(place, key, now);
+        let mut renewed = 0;
+        let mut renew = |met: &Met, stamp| {
+            if met.fields.stamp > latest {
+                self.restamp(met.at, &met.fields, stamp);
+                renewed += 1;
+            }
+        };
+        // What was added has to come after what it was added to, also for who goes on if this is killed in between.
+        if let Some(base) = self.zone.find(place, &Role::Base.of(key)) {
+            renew(&base, latest.next());
+        }
+        self.zone.parts_each(place, key, |_, met| renew(met, latest.next().next()));
+        renewed
+    }
+
+    /// Before a counter is written, of which these are the newest records: while stamps of the future are left in the zone, a
+    /// later write has lower ones, which must not be what it comes after. Whether anything has changed.
+    pub(super) fn catch_up(&self, place: Place, key: &[u8], newest: Stamp, now: Millis) -> bool {
+        let last = Stamp(self.get(shard::LAST));
+        newest > last && self.renew_counter(place, key, last, now) > 0
+    }
+
+    /// A version of this memory's own part came from elsewhere, and would win: it is an older copy, stamped anew by a node whose
+    /// clock was ahead. What is here gets a later stamp.
+    ///
+    /// # Errors
+    ///
+    /// `NoMemory`: nothing has changed.
+    pub(super) fn say_again(&self, place: Place, copy: &Record<'_>, met: &Met, now: Millis) -> Result<(), StoreError> {
+        let (mut payload, fields) = (Vec::new(), &met.fields);
+        self.payload(met, &mut payload);
+        let mut value = payload.split_off(fields.key_len.min(payload.len()));
+        if let (Matching::Counter, Some(count)) = (self.zone.matching, self.zone.count_in(met)) {
+            // It isn't begun anew by that.
+            value = count.encode().to_vec();
+        }
+        self.witness(copy.version.stamp);
+        self.write_own(place, (copy.key, copy.kind), &value, (fields.expires, fields.shortened), Some(met), now)?;
+        Ok(())
+    }
+
+    /// The counter that a record is one of.
+    fn counter_of(&self, met: &Met) -> Option<Vec<u8>> {
+        let mut record_key = vec![0; met.fields.key_len];
+        let is_read = self.zone.read_key(met, &mut record_key);
+        Role::split(&record_key).filter(|_| is_read).map(|(key, _)| key.to_vec())
+    }
+
+    /// Gives a record of whomever another stamp as one of this node, where it lies: it needs no room.
+    fn restamp(&self, at: usize, fields: &Fields, stamp: Stamp) {
+        let renewed = Fields { stamp, origin: self.zone.own_origin(), ..*fields };
         self.zone.count_merged();
         // Who adds up the records of a key without the lock looks again.
         self.move_sequence();
         // Only who goes on where another died finds lower ones.
-        self.witness(renewed.stamp);
-        self.set(shard::LAST_OWN, self.get(shard::LAST_OWN).max(renewed.stamp.0));
-        self.block(at).turn(fields, renewed);
+        self.witness(stamp);
+        self.set(shard::LAST_OWN, self.get(shard::LAST_OWN).max(stamp.0));
+        self.block(at).turn(fields, &renewed);
         self.move_sequence();
         self.feed_unlink(at);
         self.feed_append(at);

@@ -149,7 +149,14 @@ impl Zone {
                     }
                     return Ok(Applied::Stale);
                 }
-                let met = self.find(place, record.key);
+                let mut met = self.find(place, record.key);
+                if let Some(own) = met.filter(|met| shard.is_own_part(record.key, met, now))
+                    && shard.is_beaten(&own, record)
+                    && Rule::Owner.holds()
+                {
+                    shard.say_again(place, record, &own, now)?;
+                    met = self.find(place, record.key);
+                }
                 if let Some(met) = &met
                     && !shard.is_beaten(met, record)
                 {
@@ -302,6 +309,13 @@ impl Shard<'_> {
     /// Whether what was met has this version.
     fn is_of(&self, met: &Met, version: Version) -> bool {
         met.fields.stamp == version.stamp && self.zone.origin_identity(met.fields.origin) == Some(version.origin)
+    }
+
+    /// Whether what was met is this memory's own part of a key, which nobody else writes.
+    fn is_own_part(&self, record_key: &[u8], met: &Met, now: Millis) -> bool {
+        self.zone.matching.has_parts()
+            && met.fields.is_live(now, self.zone.cleared())
+            && matches!(Role::split(record_key), Some((_, Role::Part(id))) if id == self.zone.own_part())
     }
 
     /// Whether `record` takes the place of what was met.

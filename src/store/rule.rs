@@ -53,6 +53,8 @@ rules! {
     Ahead,
     /// When a clock is mended, what it had stamped of the future is stamped anew.
     Renewed,
+    /// What a memory has added itself it knows best.
+    Owner,
     /// What ends in a zone that is shared leaves a tombstone.
     Ended,
     /// What may still be on its way isn't compared, nor what is about to end.

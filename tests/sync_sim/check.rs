@@ -33,6 +33,8 @@ pub struct History {
     /// How often an act of a node that has lost its memory came to bind another one that had it.
     pub inherited: u64,
     numbers: Numbers,
+    /// Whether clocks are set by minutes.
+    sets_clocks: bool,
     /// Whether at most one clock was ever off by minutes.
     one_ahead: bool,
     /// What was added in zones of counters, or admitted in those of limits.
@@ -40,7 +42,7 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(retention: Millis, numbers: Numbers, one_ahead: bool) -> History {
+    pub fn new(retention: Millis, numbers: Numbers, sets_clocks: bool, one_ahead: bool) -> History {
         History {
             acts: Default::default(),
             clears: Vec::new(),
@@ -51,6 +53,7 @@ impl History {
             count: 0,
             inherited: 0,
             numbers,
+            sets_clocks,
             one_ahead,
             ledger: Ledger::default(),
         }
@@ -115,7 +118,7 @@ impl History {
             let bound = self.clears.iter_mut().filter(|emptied| emptied.zone == lost && emptied.by == node);
             for emptied in bound {
                 // Clocks that are set by minutes make emptyings take back what they said.
-                let mut heirs = others().filter(|_| self.numbers.have_parts());
+                let mut heirs = others().filter(|_| !self.sets_clocks);
                 let heir = heirs.find(|(_, other)| other.zone(lost).cleared() >= emptied.stamp);
                 emptied.by = heir.map_or(NOBODY, |(at, _)| at);
             }

@@ -51,15 +51,17 @@ impl World {
         }
     }
 
+    /// Whether more than one clock may have been ahead by minutes.
+    pub fn several_ahead(&self) -> bool {
+        self.sets_clocks && !self.one_ahead
+    }
+
     fn is_far(&self, node: &SimNode) -> bool {
         node.skew.abs() > self.reach * 2
     }
 
-    /// The agents' part, where no keys have parts: who was ahead, and isn't any more, stamps anew what it wrote.
+    /// The agents' part: who was ahead, and isn't any more, stamps anew what it wrote.
     pub fn renew(&mut self) {
-        if self.numbers.have_parts() {
-            return;
-        }
         for at in 0..self.nodes.len() {
             let (own, max_drift) = (self.nodes[at].clock(self.now), self.limits.max_drift);
             let zones = self.nodes[at].node.zones.clone();

@@ -27,8 +27,8 @@ pub const FAULT_NAMES: [&str; 16] = [
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
-        // The last isn't for worlds with counters or limits.
-        let kinds = FAULT_NAMES.len() - usize::from(self.numbers.have_parts());
+        // The last isn't for all worlds.
+        let kinds = FAULT_NAMES.len() - usize::from(!self.sets_clocks);
         let kind = self.rng.below(kinds as u64) as usize;
         let at = self.rng.below(self.nodes.len() as u64) as usize;
         let other = (at + self.rng.between(1, self.nodes.len() as u64 - 1) as usize) % self.nodes.len();

@@ -54,9 +54,10 @@ pub struct World {
     pub retention: Millis,
     /// How wrong clocks are.
     pub reach: i64,
-    /// Whether there are counters or limits. Where they are, clocks aren't set by minutes: nodes that share such don't stamp anew
-    /// what they wrote (an older copy of a part could win over the part itself), and so would agree only when clocks have caught up.
+    /// Whether there are counters or limits.
     pub numbers: Numbers,
+    /// Whether clocks are set by minutes. Where they aren't, more is known of what nodes vouch for.
+    pub sets_clocks: bool,
     /// Whether only one clock is ever set by minutes, and whose that is.
     pub one_ahead: bool,
     pub ahead: Option<usize>,
@@ -140,6 +141,7 @@ impl World {
             retention,
             reach,
             numbers,
+            sets_clocks: sets_clocks(seed),
             one_ahead: seed.is_multiple_of(2),
             ahead: None,
             lie,
@@ -152,6 +154,7 @@ impl World {
             history: History::new(
                 retention,
                 numbers,
+                sets_clocks(seed),
                 seed.is_multiple_of(2) && 2 * reach.unsigned_abs() <= limits.max_drift,
             ),
             counts: Counts::default(),
@@ -394,6 +397,11 @@ impl World {
             println!("{:>8} {}", self.now - EPOCH, text());
         }
     }
+}
+
+/// Whether the clocks of a seed's world are set by minutes: not in half of those that have counters or limits.
+fn sets_clocks(seed: u64) -> bool {
+    !Numbers::of_seed(seed).have_parts() || (seed / 12).is_multiple_of(2)
 }
 
 /// A node that is long gone.

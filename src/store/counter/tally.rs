@@ -4,8 +4,9 @@ use super::super::block::{Block, Fields};
 use super::super::find::{Met, Place};
 use super::super::lookup::{Found, UNLOCKED_TRIES};
 use super::super::parts::Parts;
+use super::super::shard::Shard;
 use super::super::{Sparing, StoreError, Zone};
-use crate::record::{Count, Millis, PartId, Role, Sum, number};
+use crate::record::{Count, Millis, PartId, Role, Stamp, Sum, number};
 
 /// What a look at all records of a counter tells.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Tally {
     pub(super) is_bare: bool,
     /// Parts that don't count any more lie about.
     pub(super) is_littered: bool,
+    /// The latest stamp of all records there are, tombstones too.
+    pub(super) newest: Stamp,
     /// When the last of all parts ends.
     pub(super) latest: Millis,
     /// What the parts that are there would free.
@@ -69,11 +72,18 @@ impl Zone {
         Ok(self.tally(place, key, now))
     }
 
+    /// Looks at all records of a counter that is about to be written.
+    pub(super) fn tally_to_write(&self, shard: &Shard<'_>, place: Place, key: &[u8], now: Millis) -> Tally {
+        let tally = self.tally(place, key, now);
+        if shard.catch_up(place, key, tally.newest, now) { self.tally(place, key, now) } else { tally }
+    }
+
     /// Looks at all records of a counter. Without the lock the caller checks the sequence.
     pub(super) fn tally(&self, place: Place, key: &[u8], now: Millis) -> Tally {
         let (cleared, own) = (self.cleared(), self.own_part());
         let mut tally = Tally { base: self.find(place, &Role::Base.of(key)), ..Tally::default() };
         let cut = self.cut_of(tally.base.as_ref());
+        tally.newest = tally.base.map_or(Stamp::ZERO, |base| base.fields.stamp);
         let mut traces = Traces::default();
         let (mut begun, mut added) = (false, false);
         let set = tally.base.filter(|base| base.fields.is_live(now, cleared)).and_then(|base| {
@@ -89,6 +99,7 @@ impl Zone {
         }
         self.parts_each(place, key, |id, met| {
             tally.parts.add(met);
+            tally.newest = tally.newest.max(met.fields.stamp);
             match id {
                 id if id == own => tally.own_met = Some(*met),
                 PartId::SHARED => tally.shared_met = Some(*met),

@@ -23,7 +23,8 @@ impl World {
             let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
             self.history.check_now(at, zone, &live, clock)?;
             if self.nodes[at].limits(zone) {
-                check_buckets(&self.history.ledger, (at, &self.nodes[at]), zone, false, clock)?;
+                let all = (false, self.several_ahead());
+                check_buckets(&self.history.ledger, (at, &self.nodes[at]), zone, all, clock)?;
             }
             self.history.learn(at, zone, &self.nodes[at], clock);
         }
@@ -37,7 +38,7 @@ impl World {
     /// nobody misses anything. Nor is that known where clocks are set by minutes.
     pub(super) fn vouches(&self, at: usize) -> Result<(), String> {
         let node = &self.nodes[at];
-        for zone in (0..self.zones()).filter(|zone| ZONES[*zone].evict && self.numbers.have_parts()) {
+        for zone in (0..self.zones()).filter(|zone| ZONES[*zone].evict && !self.sets_clocks) {
             let live = contents(node, zone, node.clock(self.now)).map_err(|error| error.to_string())?;
             self.history.check_vouched(at, node, zone, &live, self.now)?;
         }
@@ -67,7 +68,8 @@ impl World {
                 self.history.check(zone, &live, clock)?;
             }
             for (at, node) in nodes.into_iter().filter(|(_, node)| node.limits(zone)) {
-                check_buckets(&self.history.ledger, (at, node), zone, true, node.clock(self.now))?;
+                let all = (true, self.several_ahead());
+                check_buckets(&self.history.ledger, (at, node), zone, all, node.clock(self.now))?;
             }
         }
         Ok(())

@@ -130,8 +130,9 @@ impl World {
 
     /// Where all is well, comparing finds nothing, also beside new writes and what ends.
     pub(super) fn stays_well(&mut self) -> Result<(), String> {
-        // What was begun before may still be on its way.
-        self.pass(self.limits.timeout * 15)?;
+        // What was begun before may still be on its way, and what is of the future for some clock isn't compared yet.
+        let ahead = if self.sets_clocks { self.ahead_of_clocks() } else { 0 };
+        self.pass(self.limits.timeout * 15 + ahead)?;
         let (before, compared) = (self.mended(), self.compared());
         self.trace(|| "all is well now".into());
         let end = self.now + self.limits.timeout * 25;
@@ -161,6 +162,14 @@ impl World {
             return Err("comparisons were about no record".into());
         }
         Ok(())
+    }
+
+    /// How long it takes until all clocks show what some zone has seen of them, or of stamps.
+    fn ahead_of_clocks(&self) -> Millis {
+        let zones = self.nodes.iter().flat_map(|node| node.node.zones.iter().map(|zone| zone.zone));
+        let seen = zones.map(|zone| zone.last_stamp().millis().max(zone.expired_to())).max().unwrap_or(0);
+        let slowest = self.nodes.iter().map(|node| node.clock(self.now)).min().unwrap_or(self.now);
+        seen.saturating_sub(slowest)
     }
 
     /// Which records there are that every comparison until `end` is about, but for the first ones: no clock says that they are of
