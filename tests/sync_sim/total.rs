@@ -65,8 +65,8 @@ pub struct Total {
     failed: u64,
     open: u64,
     counts: Counts,
-    /// In how many seeds all nodes agreed after so long.
-    settled: BTreeMap<Millis, u64>,
+    /// In how many seeds all nodes agreed after so long, and one of them.
+    settled: BTreeMap<Millis, (u64, u64)>,
 }
 
 impl Total {
@@ -95,7 +95,7 @@ impl Total {
                 println!("seed {seed}, open, failed: {wrong}");
             }
             Ok(counts) => {
-                *self.settled.entry(counts.settled).or_default() += 1;
+                self.settled.entry(counts.settled).or_insert((0, seed)).0 += 1;
                 self.counts.add(&counts);
             }
             Err(wrong) => {
@@ -150,9 +150,9 @@ impl Total {
         let faults: Vec<String> =
             FAULT_NAMES.iter().zip(counts.faults).map(|(name, n)| format!("{name} {n}")).collect();
         println!("simulator: {} faults: {}", counts.faults.iter().sum::<u64>(), faults.join(", "));
-        if let (Some(half), Some((longest, _))) = (self.half(), self.settled.last_key_value()) {
+        if let (Some(half), Some((longest, (_, seed)))) = (self.half(), self.settled.last_key_value()) {
             println!(
-                "simulator: all nodes agreed after {half} ms in half of the seeds, {longest} ms at most (virtual time)"
+                "simulator: all nodes agreed after {half} ms in half of the seeds, {longest} ms at most (seed {seed}; virtual time)"
             );
         }
         self.failed == 0
@@ -160,8 +160,8 @@ impl Total {
 
     /// After how long all nodes agreed in half of the seeds.
     fn half(&self) -> Option<Millis> {
-        let mut left = self.settled.values().sum::<u64>() / 2;
-        let is_it = |seeds: &u64| {
+        let mut left = self.settled.values().map(|(seeds, _)| seeds).sum::<u64>() / 2;
+        let is_it = |(seeds, _): &(u64, u64)| {
             let is_it = left < *seeds;
             left = left.saturating_sub(*seeds);
             is_it

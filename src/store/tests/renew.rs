@@ -2,9 +2,11 @@
 
 use super::check::check;
 use super::*;
-use crate::record::{Kind, Record, Stamp, Version};
+use crate::record::{Kind, Record, Role, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
-use crate::store::{Applied, Condition, Control, Life, Matching, Missing, Renewal, Renewed, StoreError, Written};
+use crate::store::{
+    Applied, Condition, Control, Counted, Life, Matching, Missing, Renewal, Renewed, ScanPlace, StoreError, Written,
+};
 
 const DRIFT: Millis = 60_000;
 const HOUR: Millis = 3_600_000;
@@ -290,4 +292,175 @@ fn counters_of_the_future_count_on() {
         zone.set(key.as_bytes(), b"3", Life::Default, Condition::Always, START + 3).expect("set");
         assert_eq!(value(&zone, key.as_bytes(), START).as_deref(), Some(&b"3"[..]), "what is set now ends it all");
     }
+}
+
+fn counters(node: u8) -> Fixture {
+    Fixture::with(256 << 10, Params { sync: true, matching: Matching::Counter, ..Params::new(identity(node)) })
+}
+
+fn add(zone: &Zone, key: &str, by: i64, now: Millis) {
+    let counted = zone.count(key.as_bytes(), by, Missing::Begin(0, Life::Default), now);
+    assert!(matches!(counted, Ok(Counted::Done { .. })), "{key}: {counted:?}");
+}
+
+fn set(zone: &Zone, key: &str, to: &str, now: Millis) {
+    let written = zone.set(key.as_bytes(), to.as_bytes(), Life::Default, Condition::Always, now);
+    assert!(matches!(written, Ok(Written::Done(_))), "{key}: {written:?}");
+}
+
+fn sum(zone: &Zone, key: &str) -> Option<String> {
+    value(zone, key.as_bytes(), START).map(|text| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The records of a zone, without tombstones, as a peer would be sent them.
+fn records(zone: &Zone) -> Vec<(Vec<u8>, Version, Vec<u8>, Option<Millis>)> {
+    let (mut keys, mut place) = (Vec::new(), Some(ScanPlace::default()));
+    while let Some(at) = place {
+        place = zone.survey(at, &mut |record| keys.push(record.key.to_vec())).expect("the lock");
+    }
+    let mut records = Vec::new();
+    for key in keys {
+        let mut keep = |record: &Record<'_>| {
+            if let Some(value) = record.value {
+                records.push((record.key.to_vec(), record.version, value.to_vec(), record.expires));
+            }
+        };
+        zone.show(&key, &mut keep).expect("the lock");
+    }
+    records
+}
+
+/// Has `to` merge these records under the stamp of this time, or their own.
+fn tell(to: &Zone, kind: Kind, records: &[(Vec<u8>, Version, Vec<u8>, Option<Millis>)], stamp: Option<Version>) {
+    for (key, version, value, expires) in records {
+        let (version, value) = (stamp.unwrap_or(*version), Some(value.as_slice()));
+        let record = Record { kind, version, key, value, expires: *expires, shortened: false };
+        to.apply(&record, START, Millis::MAX).expect("merged");
+    }
+}
+
+#[test]
+fn what_was_over_in_a_counter_stays_over() {
+    let (zone, peer) = (counters(1), counters(3));
+    // Another node adds, also in the future, to what is set and deleted there.
+    for now in [START, START + HOUR] {
+        ["set", "deleted", "set again"].iter().for_each(|key| add(&peer, key, 100, now));
+    }
+    let theirs = records(&peer);
+    tell(&zone, Kind::Counter, &theirs, None);
+    set(&zone, "set", "7", START + HOUR + 1);
+    zone.delete(b"deleted", START + HOUR + 1).expect("deleted");
+    set(&zone, "set again", "8", START + HOUR + 1);
+    add(&zone, "set again", 1, START + HOUR + 2);
+    set(&zone, "set again", "9", START + HOUR + 3);
+    add(&zone, "set again", 1, START + HOUR + 4);
+    let expected = || [sum(&zone, "set"), sum(&zone, "deleted"), sum(&zone, "set again")];
+    let shown = expected();
+    assert_eq!(shown, [Some("7".into()), None, Some("10".into())]);
+    renew(&zone, 2, START + 1, 1_000_000).expect("done");
+    check(&zone);
+    assert_eq!(expected(), shown);
+    tell(&zone, Kind::Counter, &theirs, None);
+    assert_eq!(expected(), shown, "nor does it come back");
+    assert!(!zone.is_ahead(START + 1, DRIFT));
+    // Those who had refused it take all of it.
+    let other = counters(4);
+    for (key, version, value, expires) in records(&zone) {
+        let value = Some(value.as_slice());
+        let record = Record { kind: Kind::Counter, version, key: &key, value, expires, shortened: false };
+        assert_eq!(other.apply(&record, START + 1, DRIFT + 1), Ok(Applied::Newer));
+    }
+    assert_eq!([sum(&other, "set"), sum(&other, "set again")], [Some("7".into()), Some("10".into())]);
+}
+
+#[test]
+fn counters_are_written_to_while_they_are_stamped_anew() {
+    for steps in 0.. {
+        let zone = counters(1);
+        let key = |n: u64| format!("key {n}");
+        for n in 0..60 {
+            add(&zone, &key(n), 1, START);
+            set(&zone, &key(n), "10", START + HOUR);
+            add(&zone, &key(n), 5, START + HOUR);
+        }
+        let whole = renew(&zone, 2, START + 1, steps).is_some();
+        for n in 0..60 {
+            match n % 4 {
+                0 => add(&zone, &key(n), 2, START + 2),
+                1 => set(&zone, &key(n), "3", START + 2),
+                2 => _ = zone.delete(key(n).as_bytes(), START + 2).expect("deleted"),
+                _ => continue,
+            }
+            add(&zone, &key(n), 1, START + 3);
+        }
+        let holds = || {
+            for n in 0..60 {
+                let expected = ["18", "4", "1", "15"][n as usize % 4];
+                assert_eq!(sum(&zone, &key(n)).as_deref(), Some(expected), "{} after {steps} steps", key(n));
+            }
+        };
+        holds();
+        renew(&zone, 2, START + 4, 1_000_000).expect("done");
+        check(&zone);
+        holds();
+        assert!(!zone.is_ahead(START + 4, DRIFT));
+        if whole {
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_older_copy_of_a_nodes_own_part_is_answered_by_what_it_is() {
+    let (zone, peer) = (counters(1), counters(3));
+    add(&zone, "k", 5, START);
+    let old = records(&zone);
+    tell(&peer, Kind::Counter, &old, None);
+    add(&zone, "k", 2, START + 1);
+    // Another node, whose clock was ahead, has it from before, and stamped it anew.
+    let later = Version { stamp: Stamp::at(START + 30_000), origin: identity(7) };
+    tell(&zone, Kind::Counter, &old, Some(later));
+    tell(&peer, Kind::Counter, &old, Some(later));
+    check(&zone);
+    assert_eq!([sum(&zone, "k"), sum(&peer, "k")], [Some("7".into()), Some("5".into())]);
+    let told = records(&zone);
+    assert!(told.iter().all(|(_, version, ..)| version.stamp > later.stamp && version.origin == identity(1)));
+    tell(&peer, Kind::Counter, &told, None);
+    assert_eq!(sum(&peer, "k").as_deref(), Some("7"));
+    // It hasn't begun anew by that: what is set between the two is later than all of it.
+    let (key, cut) = (Role::Base.of(b"k"), Version { stamp: Stamp::at(START + 2), origin: identity(8) });
+    tell(&zone, Kind::Counter, &[(key, cut, b"1".to_vec(), None)], None);
+    assert_eq!(sum(&zone, "k").as_deref(), Some("1"));
+    // What it has no more it doesn't defend.
+    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 40_000), origin: identity(7) }));
+    check(&zone);
+}
+
+#[test]
+fn shares_of_limits_of_the_future_are_told_again() {
+    let params = Params { sync: true, matching: Matching::Limit, rate: 1, ..Params::new(identity(1)) };
+    let (zone, peer) =
+        (Fixture::with(256 << 10, params), Fixture::with(256 << 10, Params { node: identity(3), ..params }));
+    let admit = |zone: &Zone, now| zone.admit(b"k", 1, None, now).expect("admitted");
+    admit(&zone, START);
+    let old = records(&zone);
+    tell(&peer, Kind::Limit, &old, None);
+    admit(&peer, START);
+    // Not so far ahead that a request would run out.
+    (0..3).for_each(|n| _ = admit(&zone, START + 3 * DRIFT + n));
+    assert_eq!(renew(&zone, 2, START + 1, 1_000_000), Some(Renewed { records: 1, cleared: false }));
+    check(&zone);
+    let level = |zone: &Zone| zone.limited(b"k", 1, START + 1).expect("a look").div_ceil(1_000);
+    assert!(!zone.is_ahead(START + 1, DRIFT));
+    // As before the request that asks.
+    assert_eq!([level(&zone), level(&peer)], [4, 2]);
+    tell(&peer, Kind::Limit, &records(&zone), None);
+    assert_eq!(level(&peer), 5, "three more, which it had refused");
+    // An older copy that another node has stamped anew doesn't take the place of the share.
+    tell(&zone, Kind::Limit, &old, Some(Version { stamp: Stamp::at(START + 90_000), origin: identity(7) }));
+    assert_eq!(level(&zone), 4);
+    let told = records(&zone);
+    assert!(told.iter().all(|(_, version, ..)| version.stamp > Stamp::at(START + 90_000)));
+    tell(&peer, Kind::Limit, &told, None);
+    assert_eq!(level(&peer), 5, "the same said again adds nothing");
 }
