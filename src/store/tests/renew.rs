@@ -1,9 +1,11 @@
 //! A clock that was ahead and was mended: what it wrote gets stamps of the present, and the node goes on as another one.
 
 use super::check::check;
+use super::crash::{end, fork};
 use super::*;
 use crate::record::{Kind, Record, Role, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
+use crate::store::failpoint::{Step, armed};
 use crate::store::{
     Applied, Condition, Control, Counted, Life, Matching, Missing, Renewal, Renewed, ScanPlace, StoreError, Written,
 };
@@ -431,8 +433,14 @@ fn an_older_copy_of_a_nodes_own_part_is_answered_by_what_it_is() {
     let (key, cut) = (Role::Base.of(b"k"), Version { stamp: Stamp::at(START + 2), origin: identity(8) });
     tell(&zone, Kind::Counter, &[(key, cut, b"1".to_vec(), None)], None);
     assert_eq!(sum(&zone, "k").as_deref(), Some("1"));
+    add(&zone, "once", 5, START + 3);
+    let old = records(&zone).into_iter().filter(|(key, ..)| key.starts_with(b"once")).collect::<Vec<_>>();
+    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 50_000), ..later }));
+    let cut = Version { stamp: Stamp::at(START + 45_000), ..later };
+    tell(&zone, Kind::Counter, &[(Role::Base.of(b"once"), cut, b"1".to_vec(), None)], None);
+    assert_eq!(sum(&zone, "once").as_deref(), Some("1"));
     // What it has no more it doesn't defend.
-    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 40_000), origin: identity(7) }));
+    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 60_000), origin: identity(7) }));
     check(&zone);
 }
 
@@ -463,4 +471,47 @@ fn shares_of_limits_of_the_future_are_told_again() {
     assert!(told.iter().all(|(_, version, ..)| version.stamp > Stamp::at(START + 90_000)));
     tell(&peer, Kind::Limit, &told, None);
     assert_eq!(level(&peer), 5, "the same said again adds nothing");
+}
+
+#[test]
+fn what_the_dead_left_of_a_counter_of_the_future_does_not_count() {
+    // Who sets it dies before what was added to what there was is gone.
+    let zone = counters(1);
+    add(&zone, "k", 5, START + HOUR);
+    let child = fork(|| {
+        armed::arm(Step::Published, 1, libc::SIGKILL);
+        set(&zone, "k", "7", START + HOUR + 1);
+    });
+    assert_eq!(end(child, 0), Some(libc::SIGKILL));
+    assert_eq!(sum(&zone, "k").as_deref(), Some("7"));
+    renew(&zone, 2, START, 1_000_000).expect("done");
+    check(&zone);
+    assert_eq!(sum(&zone, "k").as_deref(), Some("7"));
+}
+
+#[test]
+fn who_dies_over_a_counter_of_the_future_leaves_its_sum() {
+    for step in [Step::BuriedStamp, Step::FeedHalfOut, Step::FeedHalfIn, Step::FeedIn] {
+        for nth in 1.. {
+            let (zone, peer) = (counters(1), counters(3));
+            set(&zone, "k", "1", START + HOUR);
+            add(&peer, "k", 3, START + HOUR + 1_000);
+            tell(&zone, Kind::Counter, &records(&peer), None);
+            add(&zone, "k", 5, START + HOUR + 1_000);
+            let child = fork(|| {
+                armed::arm(step, nth, libc::SIGKILL);
+                renew(&zone, 2, START, 1_000_000).expect("done");
+            });
+            let killed = end(child, 0);
+            let dead = || format!("after {step:?}, time {nth}");
+            assert_eq!(sum(&zone, "k").as_deref(), Some("9"), "{}", dead());
+            renew(&zone, 2, START + 1, 1_000_000).expect("done");
+            check(&zone);
+            assert_eq!(sum(&zone, "k").as_deref(), Some("9"), "{}", dead());
+            if killed.is_none() {
+                assert!(nth > 3, "{}: of all three records", dead());
+                break;
+            }
+        }
+    }
 }
