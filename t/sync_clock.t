@@ -56,40 +56,54 @@ $first->change('one', 'new', 'after a reload');
 everywhere(\@nodes, 'new', 'after a reload', 'after a reload its changes arrive', 10);
 is(scalar(() = $first->log_text =~ /it goes on as node/g), 1, 'and it has become another node once');
 
-# A node that shares counters can't: it says so, goes on as it is, and all else goes on.
+# A node that shares counters, too: they begin with what a clock an hour ahead has set, and are added to before it meets others.
 my ($wrong, $right) = cluster(
     2,
-    zones       => 'keyval_zone zone=one:1m timeout=1d state=state/one.json sync; keyval_zone zone=sums:1m type=counter sync;',
+    zones       => 'keyval_zone zone=one:1m timeout=1d sync; keyval_zone zone=sums:1m type=counter state=state/sums.json sync;',
     not_started => 1,
 );
 $_->worker_folder('state') for $wrong, $right;
-# Its peer's clock can be set, where there is a library for that.
-my $clock = ZoneMesh::Clock->new($right);
-$wrong->write_file('state/one.json', qq({\n"ahead":{"value":"of the future","version":"$ahead.$of"}\n}\n));
-$_->start for $wrong, $right;
-ok(scalar $wrong->wait_log(qr/was mended, as its peers' clocks say, but zone "sums" has counters or limits: nothing is stamped anew/, 20),
-    'a node with counters says that it stamps nothing anew') or diag($wrong->tail(20));
-$wrong->add('sums', 'k', '5');
-everywhere_is([ $wrong, $right ], sub { $_[0]->keyvals('sums')->{k} }, '5', 'what is added there is everywhere');
-is($wrong->keyvals('one')->{ahead}, 'of the future', 'it has what it had');
-is($right->keyvals('one')->{ahead}, undef,           '... and others wait with it');
-my $text = $wrong->log_text;
-is(scalar(() = $text =~ /nothing is stamped anew/g), 1, 'it has said it once');
-unlike($text, qr/it goes on as node/, '... and is the node that it was');
-SKIP: {
-    skip(ZoneMesh::Clock->why_not, 1) unless $clock;
-    $clock->set(3_700);
-    everywhere([ $wrong, $right ], 'ahead', 'of the future', '... until its time has come: they take it then', 20);
-}
+$wrong->write_file('state/sums.json', qq({\n"k":{"value":"40","version":"$ahead.$of"}\n}\n));
+$wrong->start;
+is(incr($wrong, 'k',   1), '41', 'a counter begins with what was set in the future');
+is(incr($wrong, 'new', 1), '1',  '... and another one begins');
+$right->start;
+ok(scalar $wrong->wait_log(qr/was mended, as its peers' clocks say: it goes on as node/, 20),
+    'with a peer, a node with counters says that it goes on as another node') or diag($wrong->tail(20));
+ok(scalar $wrong->wait_log(qr/zone "sums": \d+ records from the future have new stamps/), '... and how many records have new stamps');
+sums_are([ $wrong, $right ], { k => '41', new => '1' }, '... what was set and added in the future is everywhere');
+incr($right, 'k', 100);
+incr($wrong, 'k', 1_000);
+sums_are([ $wrong, $right ], { k => '1141', new => '1' }, '... and so is what both add');
+is($right->change('sums', 'new', '7'), 204, '... and what is set now');
+incr($wrong, 'k', 1);
+sums_are([ $wrong, $right ], { k => '1142', new => '7' }, '... ends what was added in the future');
+is(scalar(() = $wrong->log_text =~ /it goes on as node/g), 1, '... and it has become another node once');
 $_->stop for @nodes, $wrong, $right;
 
 # A clock that jumps while nginx runs, among three.
 SKIP: {
     my $sync = "$ZoneMesh::Cluster::QUICK zone_sync_max_drift 2s;";
-    my ($first, $second, $third) = my @nodes = cluster(3, sync => $sync, not_started => 1);
+    my ($first, $second, $third) = my @nodes = cluster(
+        3,
+        sync        => $sync,
+        zones       => 'keyval_zone zone=one:1m timeout=1h sync; keyval_zone zone=sums:1m type=counter sync;',
+        http        => <<'CONF',
+    limit_req_zone $arg_key zone=slow:1m rate=1r/m sync;
+    server {
+        listen 127.0.0.1:%%SITE%%;
+        location /page { limit_req zone=slow burst=5 nodelay; alias %%PREFIX%%/page; }
+    }
+CONF
+        ports       => ['SITE'],
+        not_started => 1,
+    );
+    $_->write_file('page', "a page\n") for @nodes;
     my $clock = ZoneMesh::Clock->new($first, 60) or skip(ZoneMesh::Clock->why_not, 1);
     $_->start for @nodes;
     connected(2, @nodes);
+    incr($_, 'k', 1) for $second, $third;
+    sums_are(\@nodes, { k => '2' }, 'two add to a counter');
 
     # A minute ahead.
     ok(scalar $_->wait_log(qr/\[warn\].*the peer's clock is (?:59|60)\d{3} ms ahead; records more than 2000 ms ahead of a node's clock are refused \(zone_sync_max_drift\)/),
@@ -105,7 +119,12 @@ SKIP: {
             '... as the log says') or diag($node->tail(10));
         is($node->keyvals('one')->{ahead}, undef, '... and is not there');
     }
+    is(incr($first,  'k', 10),  '12', '... it adds to the counter');
+    is(incr($second, 'k', 100), '102', '... and so does another');
+    is_deeply([ map { ask($first, 'a') } 1 .. 4 ], [ (200) x 4 ], '... and it admits requests');
+    sums_are([$first], { k => '112' }, '... and takes what others add');
     is(future($first), 0, '... it has refused nothing itself');
+    sums_are([$third], { k => '102' }, '... which have refused what it added');
     $second->add('one', 'in time', 'v');
     everywhere(\@nodes, 'in time', 'v', '... and takes what others write');
     unlike($first->log_text, qr/behind its own last stamp/, '... and finds nothing wrong with its own stamps');
@@ -115,6 +134,11 @@ SKIP: {
     ok(scalar $first->wait_log(qr/\[warn\].*this node's clock is \d+ ms behind its own last stamp, and was mended, as its peers' clocks say: it goes on as node/, 20),
         'mended: it goes on as another node') or diag($first->tail(20));
     everywhere(\@nodes, 'ahead', 'v', '... and what was refused is everywhere', 20);
+    sums_are(\@nodes, { k => '112' }, '... and so is what was added');
+    ok(scalar $first->wait_log(qr/this node is node [0-9a-f]{16} now/), '... all of it has new stamps');
+    eventually { $_->get('/api/9/zonemesh/zones/slow')->json->{records} >= 1 } '... ' . $_->name . ' knows of what was admitted' for @nodes;
+    # Of a burst of five and one.
+    is_deeply([ map { ask($third, 'a') } 1 .. 3 ], [ 200, 200, 503 ], '... and admits what is left');
     connected(2, @nodes);
     eventually { offset_is($second, $first, 0) && offset_is($first, $second, 0) } '... the offsets are gone';
 
@@ -139,6 +163,21 @@ SKIP: {
 }
 
 done_testing;
+
+# What a counter stands at, on a node, after something was added there.
+sub incr {
+    my ($node, $key, $by) = @_;
+    $node->post('/api/9/http/keyvals/sums', qq({"$key":{"incr":$by}}));
+    return $node->keyvals('sums')->{$key};
+}
+
+sub sums_are {
+    my ($nodes, $sums, $name) = @_;
+    my $canon = JSON::PP->new->canonical;
+    return everywhere_is($nodes, sub { $canon->encode($_[0]->keyvals('sums')) }, $canon->encode($sums), $name, 20);
+}
+
+sub ask { my ($node, $key) = @_; return ZoneMesh::Http->request($node->{vars}{SITE}, 'GET', "/page?key=$key")->status }
 
 # Records that a zone refused as they came from the future, by the API; the metrics say the same.
 sub future {
