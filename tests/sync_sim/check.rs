@@ -218,6 +218,21 @@ impl History {
                 return Err(format!("node {node} shows {record:?} for key {key:?} again, which was over for it"));
             }
         }
+        if ZONES[zone].evict { Ok(()) } else { self.check_kept(node, zone, live, now) }
+    }
+
+    /// Whether `node` still has what it has acknowledged, or something later, as long as that isn't over.
+    fn check_kept(&self, node: usize, zone: usize, live: &Shown, now: Millis) -> Result<(), String> {
+        // Its clock, or another one, may have gone so far, and back.
+        let now = now.max(self.ran_to.get(&node).copied().unwrap_or(0)) + CLOCKS_APART;
+        for (key, acts) in &self.acts[zone] {
+            let last = acts.iter().filter(|act| act.by == node).max_by_key(|act| act.version);
+            if let Some(last) = last.filter(|_| live.get(key).is_none())
+                && !self.explained(zone, acts, last.version, now)
+            {
+                return Err(format!("node {node} has acknowledged {last:?} for key {key:?}, and has lost it"));
+            }
+        }
         Ok(())
     }
 
