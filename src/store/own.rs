@@ -24,12 +24,14 @@ pub struct Grave {
     pub until: Millis,
     /// The record's end had come.
     pub lapsed: bool,
+    /// It is to be kept as long as something may come again, whatever it takes the place of.
+    pub unsettled: bool,
 }
 
 impl Grave {
     /// That of a delete.
     pub const fn of(stamp: Stamp, origin: u16, until: Millis) -> Grave {
-        Grave { stamp, origin, until, lapsed: false }
+        Grave { stamp, origin, until, lapsed: false, unsettled: false }
     }
 }
 
@@ -130,7 +132,7 @@ impl Shard<'_> {
             tombstone: true,
             shortened: false,
             lapsed: grave.lapsed,
-            unsettled: self.zone.may_come_again(&met.fields),
+            unsettled: grave.unsettled || self.zone.may_come_again(&met.fields),
             value_len: 0,
             tag: place.tag,
             ..met.fields

@@ -209,7 +209,8 @@ impl Zone {
                 match (&met, value) {
                     (Some(met), None) => {
                         self.count_merged();
-                        let grave = Grave { lapsed, ..Grave::of(fields.stamp, origin, now + self.retention()) };
+                        let Fields { stamp, unsettled, .. } = fields;
+                        let grave = Grave { lapsed, unsettled, ..Grave::of(stamp, origin, now + self.retention()) };
                         shard.bury(place, record.key, met, &grave);
                     }
                     _ => {

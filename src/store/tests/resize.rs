@@ -487,6 +487,32 @@ fn what_becomes_known_of_others_in_the_old_memory_is_known_in_the_new() {
 }
 
 #[test]
+fn a_delete_in_the_old_memory_is_remembered_in_the_new_as_long_as_what_it_won_over_may_come_again() {
+    let (old, new) = (empty(32 << 10, true), empty(1 << 20, true));
+    let record = |after, node, value| {
+        let version = Version { stamp: Stamp::at(START + after), origin: identity(node) };
+        Record { kind: Kind::Register, version, key: b"k", value: Some(value), expires: None, shortened: false }
+    };
+    // All of one node is here, and all of another by then.
+    assert_eq!(old.apply(&record(20, 7, b"v"), START + 20, 0), Ok(Applied::Newer));
+    old.advance(identity(7), Stamp::at(START + 20));
+    old.advance(identity(8), Stamp::at(START));
+    let (source, _) = old.hand_over(&new, &mut [], 2, START);
+    let mut merging = Merge::new(&Handover { new: *new, sources: vec![source] });
+    assert!(!merge(&mut merging, false));
+    assert!(value(&new, b"k", START).is_some());
+    let older = record(10, 8, b"older");
+    assert_eq!(old.apply(&older, START + 20, 0), Ok(Applied::Stale));
+    old.delete(b"k", START + 21).expect("deleted");
+    assert!(!merge(&mut merging, false));
+    assert!(new.is_unsettled());
+    let week = START + 7 * 24 * 3_600_000;
+    (START..week).step_by(3_600_000).for_each(|now| _ = new.upkeep(now, 1000));
+    assert_eq!(new.apply(&older, week, 0), Ok(Applied::Stale));
+    super::check::check(&new);
+}
+
+#[test]
 fn an_emptying_that_has_to_wait_is_not_lost_with_the_old_memory() {
     let (old, new) = (filled(256 << 10, true), empty(1 << 20, true));
     let (source, _) = old.hand_over(&new, &mut [], 2, START);
