@@ -189,6 +189,7 @@ impl Shard<'_> {
                 tag: place.tag,
             };
             self.publish(place, at, &fields, None);
+            self.witness(record.version.stamp);
         }
     }
 
@@ -248,12 +249,11 @@ impl Shard<'_> {
             return self.remove(met);
         }
         let until = now.saturating_add(self.zone.lapsed_retention());
-        let Fields { mut stamp, origin, .. } = met.fields;
+        let Fields { stamp, origin, .. } = met.fields;
         if origin == self.zone.own_origin() {
-            // In the feed, what this node writes stands in the order of its stamps.
-            stamp = self.stamp(now);
             self.mark_dirty();
         }
+        // A later stamp could win over what has been begun since elsewhere, by whoever has ended this one.
         self.bury(place, record_key, met, &Grave::of(stamp, origin, until));
     }
 }

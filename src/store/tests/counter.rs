@@ -172,6 +172,27 @@ fn what_was_added_before_a_delete_stays_gone() {
 }
 
 #[test]
+fn a_counter_that_begins_anew_at_once_has_what_it_begins_with() {
+    let (a, b) = (counters(1, None, true), counters(2, None, true));
+    let begin = |zone: &Zone, now| zone.count(b"k", 1, Missing::Begin(100, Life::Default), now).expect("room");
+    begin(&b, START);
+    give_all(&b, &a, START);
+    a.delete(b"k", START + 1).expect("deleted");
+    begin(&a, START + 1);
+    // It comes while the other one's clock is further on.
+    for now in [START + 5, START + 10] {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let mut all = all_of(from);
+            all.sort_by_key(|kept| !matches!(Role::split(&kept.key), Some((_, Role::Base))));
+            all.iter().for_each(|kept| _ = give(kept, to, now));
+        }
+    }
+    assert_eq!([sum(&a, b"k", START + 10), sum(&b, b"k", START + 10)], [Some(101), Some(101)]);
+    check(&a);
+    check(&b);
+}
+
+#[test]
 fn new_memory_goes_on_with_a_part_of_its_own() {
     let (old, peer) = (counters(1, None, true), counters(2, None, true));
     add(&old, b"k", 3, START);

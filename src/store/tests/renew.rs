@@ -314,8 +314,17 @@ fn sum(zone: &Zone, key: &str) -> Option<String> {
     value(zone, key.as_bytes(), START).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
+/// A record of its own: key, version, value, end.
+type Kept = (Vec<u8>, Version, Option<Vec<u8>>, Option<Millis>);
+
 /// The records of a zone, without tombstones, as a peer would be sent them.
-fn records(zone: &Zone) -> Vec<(Vec<u8>, Version, Vec<u8>, Option<Millis>)> {
+fn records(zone: &Zone) -> Vec<Kept> {
+    let mut records = all_records(zone);
+    records.retain(|(_, _, value, _)| value.is_some());
+    records
+}
+
+fn all_records(zone: &Zone) -> Vec<Kept> {
     let (mut keys, mut place) = (Vec::new(), Some(ScanPlace::default()));
     while let Some(at) = place {
         place = zone.survey(at, &mut |record| keys.push(record.key.to_vec())).expect("the lock");
@@ -323,9 +332,7 @@ fn records(zone: &Zone) -> Vec<(Vec<u8>, Version, Vec<u8>, Option<Millis>)> {
     let mut records = Vec::new();
     for key in keys {
         let mut keep = |record: &Record<'_>| {
-            if let Some(value) = record.value {
-                records.push((record.key.to_vec(), record.version, value.to_vec(), record.expires));
-            }
+            records.push((record.key.to_vec(), record.version, record.value.map(<[u8]>::to_vec), record.expires));
         };
         zone.show(&key, &mut keep).expect("the lock");
     }
@@ -333,11 +340,15 @@ fn records(zone: &Zone) -> Vec<(Vec<u8>, Version, Vec<u8>, Option<Millis>)> {
 }
 
 /// Has `to` merge these records under the stamp of this time, or their own.
-fn tell(to: &Zone, kind: Kind, records: &[(Vec<u8>, Version, Vec<u8>, Option<Millis>)], stamp: Option<Version>) {
+fn tell(to: &Zone, kind: Kind, records: &[Kept], stamp: Option<Version>) {
+    tell_at(to, kind, records, stamp, START);
+}
+
+fn tell_at(to: &Zone, kind: Kind, records: &[Kept], stamp: Option<Version>, now: Millis) {
     for (key, version, value, expires) in records {
-        let (version, value) = (stamp.unwrap_or(*version), Some(value.as_slice()));
+        let (version, value) = (stamp.unwrap_or(*version), value.as_deref());
         let record = Record { kind, version, key, value, expires: *expires, shortened: false };
-        to.apply(&record, START, Millis::MAX).expect("merged");
+        to.apply(&record, now, Millis::MAX).expect("merged");
     }
 }
 
@@ -368,7 +379,7 @@ fn what_was_over_in_a_counter_stays_over() {
     // Those who had refused it take all of it.
     let other = counters(4);
     for (key, version, value, expires) in records(&zone) {
-        let value = Some(value.as_slice());
+        let value = value.as_deref();
         let record = Record { kind: Kind::Counter, version, key: &key, value, expires, shortened: false };
         assert_eq!(other.apply(&record, START + 1, DRIFT + 1), Ok(Applied::Newer));
     }
@@ -431,17 +442,39 @@ fn an_older_copy_of_a_nodes_own_part_is_answered_by_what_it_is() {
     assert_eq!(sum(&peer, "k").as_deref(), Some("7"));
     // It hasn't begun anew by that: what is set between the two is later than all of it.
     let (key, cut) = (Role::Base.of(b"k"), Version { stamp: Stamp::at(START + 2), origin: identity(8) });
-    tell(&zone, Kind::Counter, &[(key, cut, b"1".to_vec(), None)], None);
+    tell(&zone, Kind::Counter, &[(key, cut, Some(b"1".to_vec()), None)], None);
     assert_eq!(sum(&zone, "k").as_deref(), Some("1"));
     add(&zone, "once", 5, START + 3);
     let old = records(&zone).into_iter().filter(|(key, ..)| key.starts_with(b"once")).collect::<Vec<_>>();
     tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 50_000), ..later }));
     let cut = Version { stamp: Stamp::at(START + 45_000), ..later };
-    tell(&zone, Kind::Counter, &[(Role::Base.of(b"once"), cut, b"1".to_vec(), None)], None);
+    tell(&zone, Kind::Counter, &[(Role::Base.of(b"once"), cut, Some(b"1".to_vec()), None)], None);
     assert_eq!(sum(&zone, "once").as_deref(), Some("1"));
     // What it has no more it doesn't defend.
     tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 60_000), origin: identity(7) }));
     check(&zone);
+}
+
+#[test]
+fn what_several_had_set_and_added_in_the_future_is_one_sum() {
+    let (a, c) = (counters(1), counters(3));
+    set(&a, "k", "10", START + HOUR);
+    add(&a, "k", 5, START + HOUR);
+    tell(&c, Kind::Counter, &records(&a), None);
+    add(&c, "other", 1, START + HOUR);
+    // The second one has stamped all of it anew a little later, and its base comes first.
+    renew(&a, 6, START, 1_000_000).expect("done");
+    renew(&c, 5, START + 5, 1_000_000).expect("done");
+    for now in [START + 10, START + 20] {
+        for (from, to) in [(&c, &a), (&a, &c)] {
+            let mut all = all_records(from);
+            all.sort_by_key(|(key, ..)| !matches!(Role::split(key), Some((_, Role::Base))));
+            tell_at(to, Kind::Counter, &all, None, now);
+        }
+    }
+    assert_eq!([sum(&a, "k"), sum(&c, "k")], [Some("15".into()), Some("15".into())]);
+    check(&a);
+    check(&c);
 }
 
 #[test]
