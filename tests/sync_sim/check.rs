@@ -73,7 +73,8 @@ impl History {
     ) {
         let positions = node.zone(zone).positions().into();
         let number = self.count;
-        let acknowledged = Acknowledged { version, number, was: None, by, author: by, act, at, positions, replaced };
+        let (was, copied, author) = (None, false, by);
+        let acknowledged = Acknowledged { version, number, was, copied, by, author, act, at, positions, replaced };
         self.acts[zone].entry(key.to_vec()).or_default().push(acknowledged);
         self.count += 1;
     }
@@ -158,6 +159,7 @@ impl History {
             let again = known.zip(new).map(|(act, version)| Acknowledged {
                 version: *version,
                 was: Some(act.version),
+                copied: act.by != node,
                 by: if act.by == node { node } else { NOBODY },
                 ..act.clone()
             });
@@ -338,7 +340,7 @@ impl History {
         // What an emptying of the future took along tells of nothing any more, and the emptying only of what was known then.
         let went_along = |act: &Acknowledged| {
             self.clears_of(zone).any(|emptied| {
-                let knew = held.is_some_and(|held| emptied.covers(held)) && !emptied.taken;
+                let knew = held.is_some_and(|held| emptied.covers(held) && !held.copied) && !emptied.taken;
                 (emptied.mended || emptied.taken) && emptied.covers(act) && !knew
             })
         };

@@ -1,6 +1,6 @@
 //! Clocks that are minutes off, and the agents' part when one was mended.
 
-use crate::node::SimNode;
+use crate::node::{Numbers, SimNode, ZONES};
 use crate::world::World;
 use std::collections::BTreeMap;
 use zonemesh::record::{Identity, Millis, Stamp, Version};
@@ -103,7 +103,11 @@ impl World {
             let patience = if self.rng.one_in(3) { self.rng.below(40) } else { 0 };
             for steps in [patience, u64::MAX] {
                 let mut renewal = Renewal::new(self.nodes[at].zone(zone), identity, control.last_identity(), latest);
-                let _ = (0..steps).find_map(|_| renewal.step(clock).expect("the lock"));
+                let done = (0..steps).find_map(|_| renewal.step(clock).expect("the lock"));
+                // Others go on writing meanwhile.
+                if done.is_none() && self.numbers == Numbers::Counters && ZONES[zone].counts {
+                    (0..self.rng.below(8)).for_each(|_| self.add(at, zone, clock));
+                }
             }
         }
         control.end_renewal();

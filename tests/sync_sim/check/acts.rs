@@ -33,6 +33,8 @@ pub struct Acknowledged {
     pub number: u64,
     /// The version that it had before its node's clock was mended.
     pub was: Option<Version>,
+    /// It was another node that gave it this version, as its own clock had been ahead, too.
+    pub copied: bool,
     /// Who acknowledged it, or, if that has lost its memory, another one that had it by then.
     pub by: usize,
     /// Who acknowledged it.

@@ -78,7 +78,7 @@ impl World {
 
     /// One operation on a counter. Some are only added to, and their sums are known; others are set and deleted as well, and
     /// all nodes must agree on them.
-    pub(super) fn add(&mut self, at: usize, zone_at: usize, now: Millis) {
+    pub fn add(&mut self, at: usize, zone_at: usize, now: Millis) {
         let zone = self.nodes[at].zone(zone_at);
         let amount = self.rng.between(1, 9) as i64;
         let missing = Missing::Begin(0, Life::Default);
