@@ -3,6 +3,7 @@
 
 use FindBin;
 use lib "$FindBin::Bin/lib";
+use Time::HiRes qw(sleep time);
 use ZoneMesh;
 use ZoneMesh::Cluster;
 
@@ -24,6 +25,36 @@ use ZoneMesh::Cluster;
     $second->{relay}->thaw;
     eventually { $second->keyvals('one')->{hot} eq $last } 'a hot key: the last value arrives', 10;
     cmp_ok($sent->() - $before, '<', $writes * $size / 2, '... and not every one before it was sent');
+    $_->stop for @nodes;
+    $second->{relay}->stop;
+}
+
+# A hot key and a slow connection.
+{
+    my ($first, $second) = my @nodes = cluster(2, cut_off => 2, sync => 'zone_sync_timeout 30s; zone_sync_connect_retry_interval 100ms;');
+    my $rate = 400_000;
+    $second->{relay}->stop;
+    $second->{relay}{rate} = $rate;
+    $second->{relay}->start;
+    connected(1, @nodes);
+    is($first->add('one', 'hot', 'x'), 201, 'a key, and a slow connection');
+    everywhere(\@nodes, 'hot', 'x', '... it is on both nodes', 10);
+    my $sent = sub { $first->zone_sync->{status}{bytes_out} };
+    my ($before, $began) = ($sent->(), time);
+    # A thousand a second, or as many as the machine can.
+    my ($writes, $size, $last) = (3_000, 4_000, '');
+    for my $n (1 .. $writes) {
+        $last = sprintf '%0*d', $size, $n;
+        $first->get("/set?key=hot&v=$last")->status == 204 or die 'a write was refused';
+        my $ahead = $n / 1_000 - (time - $began);
+        sleep $ahead if $ahead > 0;
+    }
+    my $pending = $first->zone_sync->{zones}{one}{records_pending};
+    cmp_ok($pending, '<=', 1, '... written to all the while, it is one record to send');
+    eventually { $second->keyvals('one')->{hot} eq $last } '... the last value arrives when what is in the buffers of sockets has', 60;
+    # Buffers of sockets take some megabytes.
+    my ($bytes, $carried) = ($sent->() - $before, $rate * (time - $began) + 3_000_000);
+    cmp_ok($bytes, '<', $carried, "... what was sent is what the connection carries ($bytes bytes of @{[ $writes * $size ]} written)");
     $_->stop for @nodes;
     $second->{relay}->stop;
 }

@@ -8,7 +8,8 @@ package ZoneMesh::Relay;
 #     $relay->stop;     # connections are reset, new ones refused
 #     $relay->start;
 #
-# `delay => seconds` as first pair: all bytes arrive so much later.
+# `delay => seconds` as first pair: all bytes arrive so much later. `$relay->{rate} = n`, before it starts: so many bytes a second
+# go each way, and little of what is sent faster finds room on the way.
 
 use strict;
 use warnings;
@@ -16,7 +17,7 @@ use warnings;
 use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
-use Socket qw(SOL_SOCKET SO_LINGER);
+use Socket qw(SOL_SOCKET SO_LINGER SO_RCVBUF);
 use Time::HiRes qw(sleep time);
 
 my @all;
@@ -37,6 +38,7 @@ sub start {
             LocalAddr => '127.0.0.1', LocalPort => $_, Proto => 'tcp', Listen => 64, ReuseAddr => 1
         ) // die "relay: port $_: $!"
     } keys %{ $self->{ports} };
+    if ($self->{rate}) { setsockopt $_, SOL_SOCKET, SO_RCVBUF, 16_384 for values %listen }
     my $pid = fork // die "fork: $!";
     if (!$pid) {
         $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP);
@@ -68,22 +70,24 @@ sub carry {
     my ($self, $listen) = @_;
     my %target = map { fileno($listen->{$_}) => $self->{ports}{$_} } keys %$listen;
     my $reading = IO::Select->new(values %$listen);
-    my (%other, %queue);
+    my (%other, %queue, %rests);
     my $drop = sub {
         my ($socket) = @_;
         my $peer = delete $other{ fileno $socket };
         for my $one (grep { defined } $socket, $peer) {
             $reading->remove($one);
-            delete $_->{ fileno $one } for \%other, \%queue;
+            delete $_->{ fileno $one } for \%other, \%queue, \%rests;
             setsockopt $one, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0);
             close $one;
         }
     };
     while (1) {
         my $now     = time;
+        # What was read from too fast is read from again when its time has come.
+        for my $id (grep { $rests{$_}[1] <= $now } keys %rests) { $reading->add((delete $rests{$id})->[0]) }
         my @waiting = grep { @{ $queue{ fileno $_ } // [] } } values %other;
         my @due     = grep { $queue{ fileno $_ }[0][0] <= $now } @waiting;
-        my ($readable, $writable) = IO::Select->select($reading, IO::Select->new(@due), undef, @waiting ? 0.002 : undef);
+        my ($readable, $writable) = IO::Select->select($reading, IO::Select->new(@due), undef, @waiting || %rests ? 0.002 : undef);
         for my $socket (@{ $writable // [] }) {
             my $first = ($queue{ fileno $socket // -1 } // next)->[0] // next;
             my $n = syswrite $socket, $first->[1];
@@ -104,8 +108,14 @@ sub carry {
                 next;
             }
             my $peer = $other{$id} or next;
-            my $n = sysread $socket, my $bytes, 65_536;
-            if ($n) { push @{ $queue{ fileno $peer } }, [ time + $self->{delay}, $bytes ] }
+            my $n = sysread $socket, my $bytes, $self->{rate} ? 4_096 : 65_536;
+            if ($n) {
+                push @{ $queue{ fileno $peer } }, [ time + $self->{delay}, $bytes ];
+                if ($self->{rate}) {
+                    $reading->remove($socket);
+                    $rests{$id} = [ $socket, time + $n / $self->{rate} ];
+                }
+            }
             elsif (defined $n || !$!{EAGAIN}) {
                 # what is under way is delivered as far as it goes at once
                 syswrite $peer, $_->[1] for @{ $queue{ fileno $peer } // [] };
