@@ -98,14 +98,14 @@ impl World {
         let emptied: Vec<Stamp> = (0..self.zones()).map(|zone| self.nodes[at].zone(zone).cleared()).collect();
         let control = self.nodes[at].node.control;
         let identity = control.begin_renewal(Identity(bytes));
-        for zone in 0..self.zones() {
+        for (zone, kind) in ZONES.iter().enumerate().take(self.zones()) {
             // Some agents die while they are at it.
             let patience = if self.rng.one_in(3) { self.rng.below(40) } else { 0 };
             for steps in [patience, u64::MAX] {
                 let mut renewal = Renewal::new(self.nodes[at].zone(zone), identity, control.last_identity(), latest);
                 let done = (0..steps).find_map(|_| renewal.step(clock).expect("the lock"));
                 // Others go on writing meanwhile.
-                if done.is_none() && self.numbers == Numbers::Counters && ZONES[zone].counts {
+                if done.is_none() && self.numbers == Numbers::Counters && kind.counts {
                     (0..self.rng.below(8)).for_each(|_| self.add(at, zone, clock));
                 }
             }
