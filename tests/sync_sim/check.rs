@@ -10,7 +10,7 @@ pub use shown::{Live, Seen, Shown, agreed, contents};
 use crate::clocks::{Versions, versions};
 use crate::counts::Ledger;
 use crate::limits;
-use crate::node::{Numbers, SimNode, ZONES};
+use crate::node::{Numbers, SCARCE, SimNode, ZONES};
 use acts::{Acknowledged, CLOCKS_APART, Emptied, NOBODY, Past};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -229,7 +229,9 @@ impl History {
         let now = now.max(self.ran_to.get(&node).copied().unwrap_or(0)) + CLOCKS_APART;
         for (key, acts) in &self.acts[zone] {
             let last = acts.iter().filter(|act| act.by == node).max_by_key(|act| act.version);
-            if let Some(last) = last.filter(|_| live.get(key).is_none())
+            // Where what came after it found no room, others tell that it is over.
+            let made_way = |last: &Acknowledged| zone == SCARCE && acts.iter().any(|act| act.version > last.version);
+            if let Some(last) = last.filter(|last| live.get(key).is_none() && !made_way(last))
                 && !self.explained(zone, acts, last.version, now)
             {
                 return Err(format!("node {node} has acknowledged {last:?} for key {key:?}, and has lost it"));
