@@ -51,9 +51,9 @@ impl World {
         }
     }
 
-    /// Whether more than one clock may have been ahead by minutes.
-    pub fn several_ahead(&self) -> bool {
-        self.sets_clocks && !self.one_ahead
+    /// How often a node stamped anew what others had, where more than one clock may have been ahead by minutes.
+    pub fn tellers(&self) -> i64 {
+        if self.one_ahead { 0 } else { self.counts.renewals as i64 }
     }
 
     fn is_far(&self, node: &SimNode) -> bool {

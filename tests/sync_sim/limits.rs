@@ -51,12 +51,13 @@ pub fn admitted(shares: &Shown, key: &[u8]) -> i64 {
 
 /// Whether the buckets of a node hold all that it has admitted itself, or, `agreed`, what any memory has that lives; and no
 /// request twice, but where the node knows that it took what others had mixed: then messages that were overtaken count again; and
-/// where `several_ahead`: of what a node has admitted whose clock was ahead, another such one tells less, and the node itself again.
+/// where several clocks were ahead: of what a node has admitted, each of the `tellers` that stamped it anew may have told less, and
+/// the node itself again.
 pub fn check_buckets(
     ledger: &Ledger,
     (at, node): (usize, &SimNode),
     zone: usize,
-    (agreed, several_ahead): (bool, bool),
+    (agreed, tellers): (bool, i64),
     now: Millis,
 ) -> Result<(), String> {
     let identity = node.node.control.identity();
@@ -75,7 +76,7 @@ pub fn check_buckets(
         let least = if agreed { own.max(others) } else { own };
         // As of before the request that asks. Less than a request runs out in all the time that there is.
         let held = node.zone(zone).limited(key, RATE, now).map_err(|error| error.to_string())? as i64;
-        let is_more = !several_ahead && held > all * REQUEST && own > 0 && sure.iter().any(|sure| sure == key);
+        let is_more = held > (1 + tellers) * all * REQUEST && own > 0 && sure.iter().any(|sure| sure == key);
         if is_more || held + REQUEST <= least * REQUEST {
             let key = String::from_utf8_lossy(key);
             return Err(format!("node {at}, \"{key}\": {held} thousandths of {least} to {all} requests in the bucket"));

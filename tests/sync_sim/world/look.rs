@@ -23,7 +23,7 @@ impl World {
             let live = contents(&self.nodes[at], zone, clock).map_err(|error| error.to_string())?;
             self.history.check_now(at, zone, &live, clock)?;
             if self.nodes[at].limits(zone) {
-                let all = (false, self.several_ahead());
+                let all = (false, self.tellers());
                 check_buckets(&self.history.ledger, (at, &self.nodes[at]), zone, all, clock)?;
             }
             self.history.learn(at, zone, &self.nodes[at], clock);
@@ -68,7 +68,7 @@ impl World {
                 self.history.check(zone, &live, clock)?;
             }
             for (at, node) in nodes.into_iter().filter(|(_, node)| node.limits(zone)) {
-                let all = (true, self.several_ahead());
+                let all = (true, self.tellers());
                 check_buckets(&self.history.ledger, (at, node), zone, all, node.clock(self.now))?;
             }
         }
