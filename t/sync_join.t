@@ -97,13 +97,14 @@ use ZoneMesh::Wire;
         my $giver = qr/zone "one" joins: it takes the full state of node ([0-9a-f]{16})/;
         my $line  = ($newcomer->wait_log($giver, 10, scalar @asked))[-1];
         my $donor = $known{ ($line // '') =~ $giver ? $1 : '' } or die "nobody gives the state: " . ($line // 'no line');
-        # A little at a time, until some of it is there.
+        # A little at a time, until some of it is there. How much there is comes a moment after the log line.
         my @workers = $donor->workers;
         my $joining;
         for (1 .. 2_000) {
             kill 'STOP', @workers;
-            $joining = $newcomer->get('/api/9/zonemesh/zones/one')->json->{joining};
-            last if !$joining || $joining->{records} > 0;
+            my $zone = $newcomer->get('/api/9/zonemesh/zones/one')->json;
+            $joining = $zone->{joining};
+            last if $zone->{joined} || $joining && $joining->{records} > 0;
             kill 'CONT', @workers;
             sleep 0.001;
         }
