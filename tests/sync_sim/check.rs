@@ -347,13 +347,17 @@ impl History {
             })
         };
         let let_go = |by: usize| held.is_some_and(|held| self.ran_to.get(&by).is_some_and(|at| held.ends_by(*at)));
-        acts.iter().filter(|act| act.version >= last).any(|act| {
-            let evicted = act.version.stamp <= past.evicted;
-            let over = evicted || self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
-            let made_room = act.version.stamp <= past.made_room();
-            let knew = if made_room { act.covers(older) } else { act.knew(older) };
-            over && (nobody_tells || !knew || act.by == NOBODY || let_go(act.by)) || went_along(act)
-        })
+        // Where another node's copy of the same may be there, that wins over the copy.
+        let mut copies = acts.iter().filter(|act| act.copied && act.was == Some(older));
+        let has_copy = copies.any(|copy| self.forgotten(zone, acts, last, copy.version, now));
+        has_copy
+            || acts.iter().filter(|act| act.version >= last).any(|act| {
+                let evicted = act.version.stamp <= past.evicted;
+                let over = evicted || self.forgotten_at(zone, act, now).is_some_and(|at| at <= now);
+                let made_room = act.version.stamp <= past.made_room();
+                let knew = if made_room { act.covers(older) } else { act.knew(older) };
+                over && (nobody_tells || !knew || act.by == NOBODY || let_go(act.by)) || went_along(act)
+            })
     }
 
     /// When nothing but positions tells of an act any more, if it is over.
