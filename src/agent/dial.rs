@@ -7,6 +7,7 @@ use super::session::{End, Session, Stream};
 use super::tls::{PeerTls, certificate_of};
 use super::{Cluster, Peer, Target};
 use crate::sync::{Node, NoteLevel};
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +23,11 @@ const SOON: Duration = Duration::from_millis(50);
 const OTHER_BINARY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Which of the two takes a connection is the system's choice, and that may be the same many times.
 const MANY: u32 = 100;
+
+/// Bytes that the kernel takes beyond what it can send at once. It would take megabytes, and what is written meanwhile, be it the
+/// latest value of a hot key, would have to wait until a slow connection has carried them. With less than this a fast one may
+/// run dry before the agent wakes up.
+const MOST_UNSENT: u32 = 128 * 1024;
 
 /// One peer, and how it is reached.
 pub(super) struct Dial {
@@ -192,6 +198,7 @@ async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // A change is one small write, and is wanted now.
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_notsent_lowat(MOST_UNSENT)?;
     Ok(stream)
 }
 
