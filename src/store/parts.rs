@@ -15,7 +15,7 @@ use super::layout::header;
 use super::limit::share_of;
 use super::own::Grave;
 use super::shard::Shard;
-use super::{Matching, StoreError, Zone};
+use super::{Matching, Rule, StoreError, Zone};
 use crate::record::{Count, Kind, Millis, PartId, Record, Role, Stamp, number};
 
 /// Parts of one key beyond which it gets no further one, neither from elsewhere nor here: all have one place, where each look
@@ -249,11 +249,14 @@ impl Shard<'_> {
             return self.remove(met);
         }
         let until = now.saturating_add(self.zone.lapsed_retention());
-        let Fields { stamp, origin, .. } = met.fields;
+        // A later stamp could win over what has been begun since elsewhere, by whoever has ended this one.
+        let (stamp, origin) = match Rule::NotLater.holds() {
+            true => (met.fields.stamp, met.fields.origin),
+            false => (self.stamp(now), self.zone.own_origin()),
+        };
         if origin == self.zone.own_origin() {
             self.mark_dirty();
         }
-        // A later stamp could win over what has been begun since elsewhere, by whoever has ended this one.
         self.bury(place, record_key, met, &Grave::of(stamp, origin, until));
     }
 }

@@ -55,6 +55,8 @@ rules! {
     Renewed,
     /// What a memory has added itself it knows best.
     Owner,
+    /// What isn't counted any more and is taken away for that leaves no later stamp than its own.
+    NotLater,
     /// What ends in a zone that is shared leaves a tombstone.
     Ended,
     /// What may still be on its way isn't compared, nor what is about to end.

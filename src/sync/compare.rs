@@ -7,6 +7,7 @@
 
 mod answers;
 mod round;
+mod suspects;
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,8 +18,9 @@ use super::positions::Positions;
 use super::write::{self, Question};
 use super::{NoteLevel, SyncZone};
 use crate::record::Stamp;
-use crate::store::Zone;
-use round::{Phase, Round};
+use crate::store::{Matching, Zone};
+use round::{Phase, Round, base_of};
+use suspects::Suspects;
 
 /// Holds of a lock in one step, and the pause after it in milliseconds.
 const HOLDS: usize = 16;
@@ -28,6 +30,8 @@ const OTHERS: u64 = 100;
 /// Between two comparisons with a peer, in timeouts of a session; and at least so many microseconds for each record and peer.
 const PERIOD: u64 = 10;
 const PERIOD_A_RECORD: u64 = 500;
+/// The same while there are suspects: long enough for what would clear them to come.
+const PERIOD_AGAIN: u64 = 3;
 /// Answers that take longer than this many timeouts aren't waited for.
 const PATIENCE: u64 = 20;
 /// Records in the parts whose versions are asked for at once, about; versions that are kept.
@@ -56,8 +60,8 @@ pub struct Compare {
     finer: u8,
     /// Records that had been left out here, ever, when the last comparison began.
     left_out: Option<u64>,
-    /// Records here of which the peer had a tombstone of the same version, in the last comparison.
-    suspects: HashSet<Vec<u8>>,
+    /// Records here that seemed to be over for the peer in the last comparison.
+    suspects: Suspects,
     under_way: Option<Round>,
 }
 
@@ -73,7 +77,7 @@ impl Compare {
             most: 0,
             finer: 0,
             left_out: None,
-            suspects: HashSet::new(),
+            suspects: Suspects::default(),
             under_way: None,
         }
     }
@@ -87,7 +91,12 @@ impl Compare {
     pub fn held(&self) -> usize {
         self.under_way.as_ref().map_or(0, |round| {
             let parts = round.digests.all.len() + round.theirs.len() + round.asked.len();
-            parts + round.listed.len() + round.wanted.len() + round.gone.len()
+            parts
+                + round.listed.len()
+                + round.wanted.len()
+                + round.gone.len()
+                + round.suspects.len()
+                + round.found_again.len()
         }) + self.suspects.len()
     }
 
@@ -137,10 +146,11 @@ impl Compare {
         match walked {
             Ok(false) => {}
             Ok(true) if matches!(round.phase, Phase::Digesting) => self.ask_for_versions(cx, zone, out),
-            Ok(true) => {
+            Ok(true) if round.retire_again(&zone.zone, cx.now) => {
                 self.suspects = std::mem::take(&mut round.suspects);
                 self.ask_for_records(cx, zone, out);
             }
+            Ok(true) => {}
             // Other zones are to be compared meanwhile.
             Err(_) => {
                 let since = *round.busy.get_or_insert(cx.t);
@@ -183,7 +193,8 @@ impl Compare {
             trusted: false,
             evicted: Stamp::ZERO,
             wanted: HashSet::new(),
-            suspects: HashSet::new(),
+            suspects: Suspects::default(),
+            found_again: Vec::new(),
             gone: Vec::new(),
             brought: 0,
             retired: 0,
@@ -218,9 +229,17 @@ impl Compare {
             asked.push(last as u16);
         }
         if asked.is_empty() {
+            self.suspects = Suspects::default();
             return self.complete(cx, zone);
         }
         self.next = last + 1;
+        // What ended a part of a counter may be too new for digests.
+        if zone.zone.params().matching == Matching::Counter {
+            let bases = self.suspects.iter().filter_map(base_of).map(|base| round.digests.terms.hash(&base));
+            asked.extend(bases.map(|hash| round.digests.terms.range(hash) as u16));
+            asked.sort_unstable();
+            asked.dedup();
+        }
         round.asked = vec![false; ranges];
         for range in &asked {
             if let Some(place) = round.asked.get_mut(usize::from(*range)) {
@@ -275,7 +294,9 @@ impl Compare {
         // mended the next need not.
         let walks = records.saturating_mul(PERIOD_A_RECORD) / 1000;
         let peers = cx.node.control.nodes_online().max(1);
-        let mut pause = timeout.saturating_mul(PERIOD).max(walks.saturating_mul(peers));
+        // Sooner where something is to be looked at again.
+        let periods = if self.suspects.is_empty() { PERIOD } else { PERIOD_AGAIN };
+        let mut pause = timeout.saturating_mul(periods).max(walks.saturating_mul(peers));
         if let Some(round) = self.under_way.take() {
             if round.brought + round.retired > 0 {
                 let text = format!(

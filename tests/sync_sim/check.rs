@@ -10,7 +10,8 @@ pub use shown::{Live, Seen, Shown, agreed, contents};
 use crate::clocks::{Versions, versions};
 use crate::counts::Ledger;
 use crate::limits;
-use crate::node::{Numbers, SCARCE, SimNode, ZONES};
+use crate::mixed::Mixed;
+use crate::node::{NUMBERS, Numbers, SCARCE, SimNode, ZONES};
 use acts::{Acknowledged, CLOCKS_APART, Emptied, NOBODY, Past};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -39,7 +40,12 @@ pub struct History {
     one_ahead: bool,
     /// What was added in zones of counters, or admitted in those of limits.
     pub ledger: Ledger,
+    /// What was done to counters that are set and deleted as well, where more than agreement is known of those.
+    pub mixed: Option<Mixed>,
 }
+
+/// Tombstones that live so long outlast a simulation, milliseconds.
+pub const LASTING: Millis = 3_600_000;
 
 impl History {
     pub fn new(retention: Millis, numbers: Numbers, sets_clocks: bool, one_ahead: bool) -> History {
@@ -56,6 +62,7 @@ impl History {
             sets_clocks,
             one_ahead,
             ledger: Ledger::default(),
+            mixed: (numbers == Numbers::Counters && retention >= LASTING).then(|| Mixed::new(NUMBERS)),
         }
     }
 
@@ -97,6 +104,9 @@ impl History {
         // What was counted in other zones is still there.
         if zone.is_none_or(|zone| ZONES[zone].counts) {
             self.ledger.forget(node);
+            if let Some(mixed) = &mut self.mixed {
+                mixed.forget(node, nodes);
+            }
         }
         let others = || nodes.iter().enumerate().filter(|(at, _)| *at != node);
         for lost in (0..nodes[node].node.zones.len()).filter(|at| zone.is_none_or(|zone| zone == *at)) {
@@ -152,6 +162,8 @@ impl History {
         (before, after): (&Versions, &Versions),
         (emptied, cleared): (Stamp, Stamp),
     ) {
+        // Sums depend on which stamp came first.
+        self.mixed = None;
         for (key, acts) in &mut self.acts[zone] {
             let (old, new) = (before.get(key), after.get(key));
             let known =
@@ -204,7 +216,8 @@ impl History {
     /// Whether what `node` shows now can be true.
     pub fn check_now(&self, node: usize, zone: usize, live: &Shown, now: Millis) -> Result<(), String> {
         if self.numbers.have_parts() && ZONES[zone].counts {
-            return self.ledger.check_now(node, zone, |key| self.shown(live, key));
+            self.ledger.check_now(node, zone, |key| self.shown(live, key))?;
+            return self.mixed.as_ref().map_or(Ok(()), |mixed| mixed.check_now(node, |key| self.shown(live, key)));
         }
         self.check_true(zone, live)?;
         for (key, record) in live.iter() {
@@ -273,7 +286,8 @@ impl History {
     /// Whether `live`, which all nodes hold, keeps every promise.
     pub fn check(&self, zone: usize, live: &Shown, now: Millis) -> Result<(), String> {
         if self.numbers.have_parts() && ZONES[zone].counts {
-            return self.ledger.check(zone, |key| self.shown(live, key));
+            self.ledger.check(zone, |key| self.shown(live, key))?;
+            return self.mixed.as_ref().map_or(Ok(()), |mixed| mixed.check(|key| self.shown(live, key)));
         }
         self.check_true(zone, live)?;
         for (key, record) in live.iter() {

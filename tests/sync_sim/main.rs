@@ -19,6 +19,7 @@ mod faults;
 mod lies;
 mod limits;
 mod link;
+mod mixed;
 mod node;
 mod rng;
 mod total;

@@ -43,6 +43,9 @@ pub const SCARCE: usize = ZONES.len() - 1;
 /// The one that gives up records for others.
 pub const GIVES_UP: usize = 0;
 
+/// The one of numbers.
+pub const NUMBERS: usize = 2;
+
 /// What the zone of numbers is in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Numbers {

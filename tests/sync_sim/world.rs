@@ -5,7 +5,7 @@ mod operations;
 mod quiet;
 
 use crate::Broken;
-use crate::check::History;
+use crate::check::{History, LASTING};
 use crate::due::Due;
 use crate::lies::Lie;
 use crate::link::Link;
@@ -108,7 +108,7 @@ impl World {
         let retention = match hard {
             true => rng.between(1_000, 3_000),
             false if rng.one_in(3) => rng.between(2_000, 10_000),
-            false => 3_600_000,
+            false => LASTING,
         };
         let limits = Limits {
             // Signs of life in proportion to how many there are to give them.

@@ -58,9 +58,9 @@ impl Compare {
                 return None;
             }
             // Two keys of one hash: the newer one stands for both, which at worst leaves them for another comparison.
-            let told = round.listed.entry(hash).or_insert(Told { version, tombstone, met: false });
+            let told = round.listed.entry(hash).or_insert(Told::new(version, tombstone));
             if version > told.version {
-                *told = Told { version, tombstone, met: false };
+                *told = Told::new(version, tombstone);
             }
         }
         if round.listed.len() > MAX_LISTED {

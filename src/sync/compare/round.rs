@@ -7,11 +7,12 @@ use super::super::digest::{Digest, Digests, Pass};
 use super::super::incoming::Context;
 use super::super::positions::Positions;
 use super::HOLDS;
-use crate::record::{Identity, Millis, Stamp, Version};
-use crate::store::{Lacks, Rule, StoreError, Zone};
+use super::suspects::Suspects;
+use crate::record::{Identity, Millis, Role, Stamp, Version};
+use crate::store::{Lacks, Matching, Rule, StoreError, Zone};
 
-/// Records that are looked at again in the next comparison.
-const MAX_SUSPECTS: usize = 1_024;
+/// Records taken away in one step because they were found again.
+const RETIRED_A_STEP: usize = 256;
 
 /// A comparison.
 pub(super) struct Round {
@@ -39,7 +40,9 @@ pub(super) struct Round {
     pub(super) evicted: Stamp,
     pub(super) wanted: HashSet<u64>,
     /// For the next comparison.
-    pub(super) suspects: HashSet<Vec<u8>>,
+    pub(super) suspects: Suspects,
+    /// Suspects of the last comparison that are found again.
+    pub(super) found_again: Vec<(Vec<u8>, Version)>,
     /// What the peer knows to be deleted and a lock kept from being taken away.
     pub(super) gone: Vec<(Vec<u8>, Version)>,
     pub(super) brought: u64,
@@ -71,6 +74,14 @@ pub(super) struct Told {
     pub(super) tombstone: bool,
     /// This node has a record of that hash.
     pub(super) met: bool,
+    /// In that version, or in a later one.
+    pub(super) is_here: bool,
+}
+
+impl Told {
+    pub(super) const fn new(version: Version, tombstone: bool) -> Told {
+        Told { version, tombstone, met: false, is_here: false }
+    }
 }
 
 impl Round {
@@ -80,16 +91,17 @@ impl Round {
     }
 
     /// Looks at some of this node's records, and takes away what is deleted there; `true`: that was all.
-    pub(super) fn match_some(
-        &mut self,
-        zone: &Zone,
-        suspects: &HashSet<Vec<u8>>,
-        now: Millis,
-    ) -> Result<bool, StoreError> {
+    pub(super) fn match_some(&mut self, zone: &Zone, suspects: &Suspects, now: Millis) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
-        let (next, gone) = (&mut self.suspects, &mut self.gone);
+        let (next, gone, again) = (&mut self.suspects, &mut self.gone, &mut self.found_again);
         let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
+        let counts = zone.params().matching == Matching::Counter;
+        // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
+        let mut suspect = |key: &[u8], version| match suspects.contains(key) {
+            true => again.push((key.to_vec(), version)),
+            false => next.add(key),
+        };
         let walked = pass.walk(zone, HOLDS, |record| {
             let hash = terms.hash(record.key);
             if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
@@ -97,6 +109,7 @@ impl Round {
             }
             if let Some(told) = listed.get_mut(&hash) {
                 told.met = true;
+                told.is_here |= record.version >= told.version;
                 if told.version > record.version {
                     if told.version.stamp <= terms.until {
                         wanted.insert(hash);
@@ -108,15 +121,8 @@ impl Round {
                     return;
                 }
                 if told.version == record.version {
-                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
-                    if told.tombstone
-                        && trusted
-                        && terms.settled(record)
-                        && next.len() < MAX_SUSPECTS
-                        && next.insert(record.key.to_vec())
-                        && suspects.contains(record.key)
-                    {
-                        gone.push((record.key.to_vec(), record.version));
+                    if told.tombstone && trusted && terms.settled(record) {
+                        suspect(record.key, record.version);
                     }
                     return;
                 }
@@ -128,7 +134,10 @@ impl Round {
                 && version.stamp > evicted
                 && version.stamp <= theirs.get(version.origin)
             {
-                gone.push((record.key.to_vec(), version));
+                match counts && is_part(record.key) {
+                    true => suspect(record.key, version),
+                    false => gone.push((record.key.to_vec(), version)),
+                }
             }
         });
         // Also what was met before a lock was in the way, and each of it whatever becomes of another.
@@ -144,6 +153,21 @@ impl Round {
             true if !gone.is_empty() => Err(StoreError::Busy),
             complete => Ok(complete),
         }
+    }
+
+    /// Takes away some of what was found again, unless the peer has told that the counter was set anew and this isn't here: then
+    /// that is to come first, as without it the counter would seem to be gone. `true`: that was all.
+    pub(super) fn retire_again(&mut self, zone: &Zone, now: Millis) -> bool {
+        let rest = self.found_again.len().saturating_sub(RETIRED_A_STEP);
+        for (key, version) in self.found_again.split_off(rest) {
+            let base = base_of(&key).and_then(|base| self.listed.get(&self.digests.terms.hash(&base)));
+            match base.is_none_or(|base| base.tombstone || base.is_here).then(|| zone.retire(&key, version, now)) {
+                Some(Ok(is_retired)) => self.retired += u64::from(is_retired),
+                None | Some(Err(_)) => self.suspects.add(&key),
+            }
+        }
+        self.left |= self.suspects.are_too_many();
+        self.found_again.is_empty()
     }
 
     /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
@@ -206,6 +230,16 @@ impl Round {
             }
         }
     }
+}
+
+/// Whether a record of a counter tells what some memory has added.
+fn is_part(record_key: &[u8]) -> bool {
+    matches!(Role::split(record_key), Some((_, Role::Part(_))))
+}
+
+/// The key of the record that would end a part of a counter.
+pub(super) fn base_of(record_key: &[u8]) -> Option<Vec<u8>> {
+    Role::split(record_key).map(|(key, _)| Role::Base.of(key))
 }
 
 impl fmt::Debug for Round {

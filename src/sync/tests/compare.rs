@@ -183,6 +183,40 @@ fn what_was_added_to_a_counter_before_it_was_deleted_is_taken_away_where_nobody_
 }
 
 #[test]
+fn what_was_added_to_a_counter_counts_until_it_is_known_what_ended_it() {
+    for has_tombstone in [true, false] {
+        let counters = |number| Params {
+            sync: true,
+            matching: Matching::Counter,
+            retention: 10 * LONG,
+            ..Params::new(Identity([number; 16]))
+        };
+        let (a, b) = (joined_with(1 << 20, counters(1)), joined_with(1 << 20, counters(2)));
+        zone(&b).count(b"k", 5, Missing::Begin(0, Life::Default), NOW).unwrap();
+        together(&a, &b, NOW);
+        assert_eq!(contents(&zone(&a), NOW + LONG), [(b"k".to_vec(), b"5".to_vec())]);
+        // A third node, which is gone, had set it: a stamp that the other one takes in 90 s only.
+        let set = NOW + LONG + 150_000;
+        let version = Version { stamp: Stamp::at(set), origin: Identity([9; 16]) };
+        let (key, value) = (Role::Base.of(b"k"), Some(&b"9"[..]));
+        let base = Record { kind: Kind::Counter, version, key: &key, value, expires: None, shortened: false };
+        assert_eq!(zone(&a).apply(&base, NOW + LONG, Millis::MAX), Ok(Applied::Newer));
+        if !has_tombstone {
+            forget(&[&a], NOW + LONG + 70_000);
+        }
+        let before = zone(&b).stats().comparisons.ended;
+        all_together(&[&a, &b], NOW + LONG, 85_000, &[]);
+        assert!(zone(&b).stats().comparisons.ended >= before + 2, "it looks again");
+        assert_eq!(contents(&zone(&b), NOW + LONG + 85_000), [(b"k".to_vec(), b"5".to_vec())], "{has_tombstone}");
+        together(&a, &b, NOW + LONG + 90_000);
+        for node in [&a, &b] {
+            assert_eq!(contents(&zone(node), NOW + 2 * LONG), [(b"k".to_vec(), b"9".to_vec())]);
+        }
+        assert_eq!(zone(&b).stats().retired, 0);
+    }
+}
+
+#[test]
 fn what_a_dead_origin_told_one_node_only_reaches_the_others() {
     let (a, b) = (joined(1, 1 << 20), joined(2, 1 << 20));
     for number in 0..2_000u32 {

@@ -76,22 +76,13 @@ impl World {
         true
     }
 
-    /// One operation on a counter. Some are only added to, and their sums are known; others are set and deleted as well, and
-    /// all nodes must agree on them.
+    /// One operation on a counter. Some are only added to; others are set and deleted as well.
     pub fn add(&mut self, at: usize, zone_at: usize, now: Millis) {
         let zone = self.nodes[at].zone(zone_at);
         let amount = self.rng.between(1, 9) as i64;
         let missing = Missing::Begin(0, Life::Default);
         if self.rng.one_in(3) {
-            let key = format!("mixed {}", self.rng.below(4)).into_bytes();
-            let done = match self.rng.below(6) {
-                0 => zone.delete(&key, now).map(drop),
-                1 => zone.set(&key, amount.to_string().as_bytes(), Life::Default, Condition::Always, now).map(drop),
-                2 => zone.count(&key, -amount, Missing::Begin(50, Life::Default), now).map(drop),
-                _ => zone.count(&key, amount, missing, now).map(drop),
-            };
-            self.trace(|| format!("node {at} zone {zone_at} {}: {done:?}", String::from_utf8_lossy(&key)));
-            return;
+            return self.mix(at, zone_at, amount, now);
         }
         let key = format!("count {}", self.rng.below(8)).into_bytes();
         let counted = zone.count(&key, amount, missing, now);
@@ -99,6 +90,32 @@ impl World {
         if let Ok(Counted::Done { .. }) = counted {
             self.counts.acknowledged += 1;
             self.history.ledger.add(at, zone_at, &key, amount);
+        }
+    }
+
+    /// One operation on a counter that is set and deleted as well.
+    fn mix(&mut self, at: usize, zone_at: usize, amount: i64, now: Millis) {
+        let zone = self.nodes[at].zone(zone_at);
+        let key = format!("mixed {}", self.rng.below(4)).into_bytes();
+        let what = self.rng.below(6);
+        let (amount, start) = if what == 2 { (-amount, 50) } else { (amount, 0) };
+        let written = match what {
+            0 => zone.delete(&key, now),
+            1 => zone.set(&key, amount.to_string().as_bytes(), Life::Default, Condition::Always, now),
+            _ => {
+                let counted = zone.count(&key, amount, Missing::Begin(start, Life::Default), now);
+                self.trace(|| format!("node {at} zone {zone_at} {}: {counted:?}", String::from_utf8_lossy(&key)));
+                if let (Ok(Counted::Done { created, version, .. }), Some(mixed)) = (counted, &mut self.history.mixed) {
+                    let start = if created { start } else { 0 };
+                    mixed.add(at, &self.nodes[at], &key, version, (amount, start));
+                }
+                return;
+            }
+        };
+        let value = (what == 1).then_some(amount);
+        self.trace(|| format!("node {at} zone {zone_at} {}: {value:?} {written:?}", String::from_utf8_lossy(&key)));
+        if let (Ok(Written::Done(version)), Some(mixed)) = (written, &mut self.history.mixed) {
+            mixed.base(at, &key, version, value);
         }
     }
 
