@@ -6,12 +6,11 @@ use proptest::prelude::*;
 
 use super::check::check;
 use super::crash::{Ledger, end, fork};
+use super::kept::{all_of, give, give_all};
 use super::*;
 use crate::record::{Count, Kind, PartId, Record, Role, Stamp, Version};
 use crate::store::failpoint::{ALL, Step, armed};
-use crate::store::{
-    Applied, Batch, Condition, Counted, DumpPlace, Life, Matching, Missing, Sparing, StoreError, Written,
-};
+use crate::store::{Applied, Condition, Counted, Life, Matching, Missing, Sparing, StoreError, Written};
 
 const ANY_DRIFT: Millis = Millis::MAX;
 const FROM_ZERO: Missing = Missing::Begin(0, Life::Default);
@@ -49,38 +48,6 @@ fn a_reader_gets_a_sum_though_a_writer_is_stopped_in_the_midst_of_a_change() {
     assert_eq!(add(&zone, b"c", 1, START), 6);
     assert_eq!(sum(&zone, b"c", START), Some(6));
     check(&zone);
-}
-
-/// A record of its own.
-#[derive(Clone, Debug)]
-struct Kept {
-    key: Vec<u8>,
-    value: Option<Vec<u8>>,
-    version: Version,
-    expires: Option<Millis>,
-    shortened: bool,
-}
-
-fn all_of(zone: &Zone) -> Vec<Kept> {
-    let (mut all, mut place, mut batch) = (Vec::new(), DumpPlace::default(), Batch::default());
-    while zone.dump(&mut place, &mut batch).expect("the lock") {
-        all.extend(batch.records().map(|dumped| {
-            let Record { key, value, version, expires, shortened, .. } = dumped.record;
-            Kept { key: key.to_vec(), value: value.map(<[u8]>::to_vec), version, expires, shortened }
-        }));
-    }
-    all
-}
-
-fn give(kept: &Kept, to: &Zone, now: Millis) -> Applied {
-    let Kept { key, value, version, expires, shortened } = kept;
-    let (value, version, expires, shortened) = (value.as_deref(), *version, *expires, *shortened);
-    let record = Record { kind: Kind::Counter, version, key, value, expires, shortened };
-    to.apply(&record, now, ANY_DRIFT).expect("a record of a counter")
-}
-
-fn give_all(from: &Zone, to: &Zone, now: Millis) {
-    all_of(from).iter().for_each(|kept| _ = give(kept, to, now));
 }
 
 #[test]
@@ -122,7 +89,7 @@ fn what_64_bits_do_not_hold_is_refused() {
     // Apart, nodes can't know.
     let other = counters(2, None, true);
     add(&other, b"k", i64::MAX, START + 1);
-    give_all(&other, &zone, START + 2);
+    give_all(&all_of(&other), &zone, START + 2);
     assert_eq!(sum(&zone, b"k", START + 2), Some(i64::MAX), "shown as the largest");
     assert_eq!(add(&zone, b"k", i64::MIN, START + 2), i64::MAX - 1, "and right when something is taken off");
 }
@@ -134,22 +101,22 @@ fn two_nodes_begin_a_counter_apart_and_nothing_is_lost() {
         let begun = zone.count(b"k", 1, Missing::Begin(100, Life::Default), START + later);
         assert!(matches!(begun, Ok(Counted::Done { sum: 101, created: true, .. })), "{begun:?}");
     }
-    give_all(&zones[0], &zones[1], START + 600);
-    give_all(&zones[1], &zones[0], START + 600);
+    give_all(&all_of(&zones[0]), &zones[1], START + 600);
+    give_all(&all_of(&zones[1]), &zones[0], START + 600);
     for zone in &zones {
         assert_eq!(sum(zone, b"k", START + 600), Some(102), "it begins with what it begins with once");
         assert_eq!(add(zone, b"k", 1, START + 700), 103);
         assert_eq!(listing(zone, START + 700)[0].2, Some(START + 10_000), "the earliest end");
     }
-    give_all(&zones[0], &zones[1], START + 800);
-    give_all(&zones[1], &zones[0], START + 800);
+    give_all(&all_of(&zones[0]), &zones[1], START + 800);
+    give_all(&all_of(&zones[1]), &zones[0], START + 800);
     for zone in &zones {
         assert_eq!(sum(zone, b"k", START + 9_999), Some(104));
         assert_eq!(sum(zone, b"k", START + 10_600), None, "it has ended");
         zone.upkeep(START + 11_000, 1000);
         assert_eq!(add(zone, b"k", 1, START + 11_000), 1, "and begins anew");
     }
-    give_all(&zones[0], &zones[1], START + 11_500);
+    give_all(&all_of(&zones[0]), &zones[1], START + 11_500);
     assert_eq!(sum(&zones[1], b"k", START + 11_500), Some(2));
     zones.iter().for_each(|zone| check(zone));
 }
@@ -158,16 +125,16 @@ fn two_nodes_begin_a_counter_apart_and_nothing_is_lost() {
 fn what_was_added_before_a_delete_stays_gone() {
     let (one, two) = (counters(1, None, true), counters(2, None, true));
     add(&two, b"k", 5, START);
-    give_all(&two, &one, START + 1);
+    give_all(&all_of(&two), &one, START + 1);
     one.delete(b"k", START + 2).expect("deleted");
     // The other hasn't heard of it.
     add(&two, b"k", 1, START + 3);
-    give_all(&two, &one, START + 4);
+    give_all(&all_of(&two), &one, START + 4);
     assert_eq!(sum(&one, b"k", START + 4), None, "it goes on with what is deleted");
-    give_all(&one, &two, START + 5);
+    give_all(&all_of(&one), &two, START + 5);
     assert_eq!(sum(&two, b"k", START + 5), None);
     add(&two, b"k", 1, START + 6);
-    give_all(&two, &one, START + 7);
+    give_all(&all_of(&two), &one, START + 7);
     assert_eq!((sum(&one, b"k", START + 7), sum(&two, b"k", START + 7)), (Some(1), Some(1)));
 }
 
@@ -176,7 +143,7 @@ fn a_counter_that_begins_anew_at_once_has_what_it_begins_with() {
     let (a, b) = (counters(1, None, true), counters(2, None, true));
     let begin = |zone: &Zone, now| zone.count(b"k", 1, Missing::Begin(100, Life::Default), now).expect("room");
     begin(&b, START);
-    give_all(&b, &a, START);
+    give_all(&all_of(&b), &a, START);
     a.delete(b"k", START + 1).expect("deleted");
     begin(&a, START + 1);
     // It comes while the other one's clock is further on.
@@ -184,7 +151,7 @@ fn a_counter_that_begins_anew_at_once_has_what_it_begins_with() {
         for (from, to) in [(&a, &b), (&b, &a)] {
             let mut all = all_of(from);
             all.sort_by_key(|kept| !matches!(Role::split(&kept.key), Some((_, Role::Base))));
-            all.iter().for_each(|kept| _ = give(kept, to, now));
+            give_all(&all, to, now);
         }
     }
     assert_eq!([sum(&a, b"k", START + 10), sum(&b, b"k", START + 10)], [Some(101), Some(101)]);
@@ -196,16 +163,16 @@ fn a_counter_that_begins_anew_at_once_has_what_it_begins_with() {
 fn new_memory_goes_on_with_a_part_of_its_own() {
     let (old, peer) = (counters(1, None, true), counters(2, None, true));
     add(&old, b"k", 3, START);
-    give_all(&old, &peer, START + 1);
+    give_all(&all_of(&old), &peer, START + 1);
     let saved = all_of(&old);
     // Not all of it is in the file that the new memory begins with.
     add(&old, b"k", 4, START + 2);
-    give_all(&old, &peer, START + 3);
+    give_all(&all_of(&old), &peer, START + 3);
     let new = counters(1, None, true);
-    saved.iter().for_each(|kept| _ = give(kept, &new, START + 4));
+    give_all(&saved, &new, START + 4);
     assert_eq!(add(&new, b"k", 10, START + 5), 13);
-    give_all(&new, &peer, START + 6);
-    give_all(&peer, &new, START + 6);
+    give_all(&all_of(&new), &peer, START + 6);
+    give_all(&all_of(&peer), &new, START + 6);
     assert_eq!((sum(&new, b"k", START + 6), sum(&peer, b"k", START + 6)), (Some(17), Some(17)));
 }
 
@@ -219,9 +186,9 @@ fn its_tag_changes_with_each_part() {
         zone.version(&found)
     };
     let before = tag(&one);
-    give_all(&two, &one, START + 2);
+    give_all(&all_of(&two), &one, START + 2);
     assert_ne!(tag(&one), before, "also where what comes is older than what is there");
-    give_all(&one, &two, START + 2);
+    give_all(&all_of(&one), &two, START + 2);
     assert_eq!(tag(&one), tag(&two), "the same everywhere");
     assert!(matches!(one.set(b"k", b"9", Life::Default, Condition::Version(before), START + 3), Ok(Written::Unmet)));
     let set = one.set(b"k", b"9", Life::Default, Condition::Version(tag(&one)), START + 3);
@@ -359,7 +326,7 @@ proptest! {
                 }
                 Act::Anew { node } => {
                     let new = counters(node as u8 + 1, None, true);
-                    give_all(&zones[node], &new, now);
+                    give_all(&all_of(&zones[node]), &new, now);
                     zones[node] = new;
                     memories[node] = memories.iter().max().expect("some") + 1;
                 }
@@ -367,7 +334,7 @@ proptest! {
         }
         for _ in 0..2 {
             for (from, to) in (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to))) {
-                give_all(&zones[from], &zones[to], now);
+                give_all(&all_of(&zones[from]), &zones[to], now);
             }
         }
         for zone in &zones {
@@ -508,7 +475,7 @@ fn counters_of_a_full_zone_are_deleted_and_set() {
                 1 => set(&zone, &key(n), i64::MIN, now),
                 2 if sync => {
                     // Another node knows of it, and deletes or sets it.
-                    give_all(&zone, &other, now);
+                    give_all(&all_of(&zone), &other, now);
                     assert_eq!(sum(&other, &key(n), now), Some(7));
                     match n % 8 {
                         2 => assert!(matches!(other.delete(&key(n), now), Ok(Written::Done(_)))),
@@ -545,9 +512,9 @@ fn counters_of_a_full_zone_are_deleted_and_set() {
 fn what_one_node_adds_is_bounded_too() {
     let (one, two) = (counters(1, None, true), counters(2, None, true));
     add(&one, b"k", i64::MAX, START);
-    give_all(&one, &two, START + 1);
+    give_all(&all_of(&one), &two, START + 1);
     add(&two, b"k", -10, START + 2);
-    give_all(&two, &one, START + 3);
+    give_all(&all_of(&two), &one, START + 3);
     assert_eq!(sum(&one, b"k", START + 3), Some(i64::MAX - 10));
     assert_eq!(one.count(b"k", 1, FROM_ZERO, START + 4), Err(StoreError::OutOfRange), "all that this node added");
     assert_eq!(add(&two, b"k", 1, START + 4), i64::MAX - 9, "another node can");
@@ -561,7 +528,7 @@ fn what_is_added_where_an_end_came_joins_what_is_still_there() {
     let (one, two) = (counters(1, Some(HOUR), true), counters(2, Some(HOUR), true));
     add(&one, b"k", 1, START);
     add(&two, b"k", 1, START + 5);
-    give_all(&two, &one, START + 10);
+    give_all(&all_of(&two), &one, START + 10);
     assert_eq!(sum(&one, b"k", START + HOUR + 2), Some(1), "the part that ends later");
     assert_eq!(add(&one, b"k", 1, START + HOUR + 2), 2);
     assert_eq!(listing(&one, START + HOUR + 2)[0].2, Some(START + HOUR + 5), "and its end");
@@ -570,7 +537,7 @@ fn what_is_added_where_an_end_came_joins_what_is_still_there() {
     // Also what was begun anew before that was heard of, if the node adds in between.
     let late = counters(3, Some(HOUR), true);
     add(&late, b"k", 1, START + HOUR + 1);
-    give_all(&two, &late, START + HOUR + 2);
+    give_all(&all_of(&two), &late, START + HOUR + 2);
     assert_eq!(add(&late, b"k", 1, START + HOUR + 3), 3);
     assert_eq!(sum(&late, b"k", START + HOUR + 5), None);
 }

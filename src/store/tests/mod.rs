@@ -12,6 +12,7 @@ mod feed;
 mod full;
 mod generations;
 mod geometry;
+mod kept;
 mod limit;
 mod limit_crash;
 mod limit_merge;

@@ -2,12 +2,13 @@
 
 use super::check::check;
 use super::crash::{end, fork};
+use super::kept::{Kept, all_of, give, give_all, live_of};
 use super::*;
 use crate::record::{Kind, Record, Role, Stamp, Version};
 use crate::store::control::CONTROL_SIZE;
 use crate::store::failpoint::{Step, armed};
 use crate::store::{
-    Applied, Condition, Control, Counted, Life, Matching, Missing, Renewal, Renewed, ScanPlace, StoreError, Written,
+    Applied, Condition, Control, Counted, Life, Matching, Missing, Renewal, Renewed, StoreError, Written,
 };
 
 const DRIFT: Millis = 60_000;
@@ -314,42 +315,15 @@ fn sum(zone: &Zone, key: &str) -> Option<String> {
     value(zone, key.as_bytes(), START).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// A record of its own: key, version, value, end.
-type Kept = (Vec<u8>, Version, Option<Vec<u8>>, Option<Millis>);
-
-/// The records of a zone, without tombstones, as a peer would be sent them.
-fn records(zone: &Zone) -> Vec<Kept> {
-    let mut records = all_records(zone);
-    records.retain(|(_, _, value, _)| value.is_some());
-    records
+/// Has `to` merge these records under this version.
+fn give_under(version: Version, all: &[Kept], to: &Zone) {
+    all.iter().for_each(|kept| _ = give(&kept.under(version), to, START));
 }
 
-fn all_records(zone: &Zone) -> Vec<Kept> {
-    let (mut keys, mut place) = (Vec::new(), Some(ScanPlace::default()));
-    while let Some(at) = place {
-        place = zone.survey(at, &mut |record| keys.push(record.key.to_vec())).expect("the lock");
-    }
-    let mut records = Vec::new();
-    for key in keys {
-        let mut keep = |record: &Record<'_>| {
-            records.push((record.key.to_vec(), record.version, record.value.map(<[u8]>::to_vec), record.expires));
-        };
-        zone.show(&key, &mut keep).expect("the lock");
-    }
-    records
-}
-
-/// Has `to` merge these records under the stamp of this time, or their own.
-fn tell(to: &Zone, kind: Kind, records: &[Kept], stamp: Option<Version>) {
-    tell_at(to, kind, records, stamp, START);
-}
-
-fn tell_at(to: &Zone, kind: Kind, records: &[Kept], stamp: Option<Version>, now: Millis) {
-    for (key, version, value, expires) in records {
-        let (version, value) = (stamp.unwrap_or(*version), value.as_deref());
-        let record = Record { kind, version, key, value, expires: *expires, shortened: false };
-        to.apply(&record, now, Millis::MAX).expect("merged");
-    }
+/// What somebody had set a counter to.
+fn base(key: &[u8], version: Version, value: &str) -> Kept {
+    let (key, value) = (Role::Base.of(key), Some(value.into()));
+    Kept { kind: Kind::Counter, key, value, version, expires: None, shortened: false }
 }
 
 #[test]
@@ -359,8 +333,8 @@ fn what_was_over_in_a_counter_stays_over() {
     for now in [START, START + HOUR] {
         ["set", "deleted", "set again"].iter().for_each(|key| add(&peer, key, 100, now));
     }
-    let theirs = records(&peer);
-    tell(&zone, Kind::Counter, &theirs, None);
+    let theirs = live_of(&peer);
+    give_all(&theirs, &zone, START);
     set(&zone, "set", "7", START + HOUR + 1);
     zone.delete(b"deleted", START + HOUR + 1).expect("deleted");
     set(&zone, "set again", "8", START + HOUR + 1);
@@ -373,15 +347,13 @@ fn what_was_over_in_a_counter_stays_over() {
     renew(&zone, 2, START + 1, 1_000_000).expect("done");
     check(&zone);
     assert_eq!(expected(), shown);
-    tell(&zone, Kind::Counter, &theirs, None);
+    give_all(&theirs, &zone, START);
     assert_eq!(expected(), shown, "nor does it come back");
     assert!(!zone.is_ahead(START + 1, DRIFT));
     // Those who had refused it take all of it.
     let other = counters(4);
-    for (key, version, value, expires) in records(&zone) {
-        let value = value.as_deref();
-        let record = Record { kind: Kind::Counter, version, key: &key, value, expires, shortened: false };
-        assert_eq!(other.apply(&record, START + 1, DRIFT + 1), Ok(Applied::Newer));
+    for kept in live_of(&zone) {
+        assert_eq!(other.apply(&kept.record(), START + 1, DRIFT + 1), Ok(Applied::Newer));
     }
     assert_eq!([sum(&other, "set"), sum(&other, "set again")], [Some("7".into()), Some("10".into())]);
 }
@@ -427,31 +399,31 @@ fn counters_are_written_to_while_they_are_stamped_anew() {
 fn an_older_copy_of_a_nodes_own_part_is_answered_by_what_it_is() {
     let (zone, peer) = (counters(1), counters(3));
     add(&zone, "k", 5, START);
-    let old = records(&zone);
-    tell(&peer, Kind::Counter, &old, None);
+    let old = live_of(&zone);
+    give_all(&old, &peer, START);
     add(&zone, "k", 2, START + 1);
     // Another node, whose clock was ahead, has it from before, and stamped it anew.
     let later = Version { stamp: Stamp::at(START + 30_000), origin: identity(7) };
-    tell(&zone, Kind::Counter, &old, Some(later));
-    tell(&peer, Kind::Counter, &old, Some(later));
+    give_under(later, &old, &zone);
+    give_under(later, &old, &peer);
     check(&zone);
     assert_eq!([sum(&zone, "k"), sum(&peer, "k")], [Some("7".into()), Some("5".into())]);
-    let told = records(&zone);
-    assert!(told.iter().all(|(_, version, ..)| version.stamp > later.stamp && version.origin == identity(1)));
-    tell(&peer, Kind::Counter, &told, None);
+    let told = live_of(&zone);
+    assert!(told.iter().all(|kept| kept.version.stamp > later.stamp && kept.version.origin == identity(1)));
+    give_all(&told, &peer, START);
     assert_eq!(sum(&peer, "k").as_deref(), Some("7"));
     // It hasn't begun anew by that: what is set between the two is later than all of it.
-    let (key, cut) = (Role::Base.of(b"k"), Version { stamp: Stamp::at(START + 2), origin: identity(8) });
-    tell(&zone, Kind::Counter, &[(key, cut, Some(b"1".to_vec()), None)], None);
+    let cut = Version { stamp: Stamp::at(START + 2), origin: identity(8) };
+    give(&base(b"k", cut, "1"), &zone, START);
     assert_eq!(sum(&zone, "k").as_deref(), Some("1"));
     add(&zone, "once", 5, START + 3);
-    let old = records(&zone).into_iter().filter(|(key, ..)| key.starts_with(b"once")).collect::<Vec<_>>();
-    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 50_000), ..later }));
+    let old: Vec<Kept> = live_of(&zone).into_iter().filter(|kept| kept.key.starts_with(b"once")).collect();
+    give_under(Version { stamp: Stamp::at(START + 50_000), ..later }, &old, &zone);
     let cut = Version { stamp: Stamp::at(START + 45_000), ..later };
-    tell(&zone, Kind::Counter, &[(Role::Base.of(b"once"), cut, Some(b"1".to_vec()), None)], None);
+    give(&base(b"once", cut, "1"), &zone, START);
     assert_eq!(sum(&zone, "once").as_deref(), Some("1"));
     // What it has no more it doesn't defend.
-    tell(&zone, Kind::Counter, &old, Some(Version { stamp: Stamp::at(START + 60_000), origin: identity(7) }));
+    give_under(Version { stamp: Stamp::at(START + 60_000), origin: identity(7) }, &old, &zone);
     check(&zone);
 }
 
@@ -460,16 +432,16 @@ fn what_several_had_set_and_added_in_the_future_is_one_sum() {
     let (a, c) = (counters(1), counters(3));
     set(&a, "k", "10", START + HOUR);
     add(&a, "k", 5, START + HOUR);
-    tell(&c, Kind::Counter, &records(&a), None);
+    give_all(&live_of(&a), &c, START);
     add(&c, "other", 1, START + HOUR);
     // The second one has stamped all of it anew a little later, and its base comes first.
     renew(&a, 6, START, 1_000_000).expect("done");
     renew(&c, 5, START + 5, 1_000_000).expect("done");
     for now in [START + 10, START + 20] {
         for (from, to) in [(&c, &a), (&a, &c)] {
-            let mut all = all_records(from);
-            all.sort_by_key(|(key, ..)| !matches!(Role::split(key), Some((_, Role::Base))));
-            tell_at(to, Kind::Counter, &all, None, now);
+            let mut all = all_of(from);
+            all.sort_by_key(|kept| !matches!(Role::split(&kept.key), Some((_, Role::Base))));
+            give_all(&all, to, now);
         }
     }
     assert_eq!([sum(&a, "k"), sum(&c, "k")], [Some("15".into()), Some("15".into())]);
@@ -484,8 +456,8 @@ fn shares_of_limits_of_the_future_are_told_again() {
         (Fixture::with(256 << 10, params), Fixture::with(256 << 10, Params { node: identity(3), ..params }));
     let admit = |zone: &Zone, now| zone.admit(b"k", 1, None, now).expect("admitted");
     admit(&zone, START);
-    let old = records(&zone);
-    tell(&peer, Kind::Limit, &old, None);
+    let old = live_of(&zone);
+    give_all(&old, &peer, START);
     admit(&peer, START);
     // Not so far ahead that a request would run out.
     (0..3).for_each(|n| _ = admit(&zone, START + 3 * DRIFT + n));
@@ -495,14 +467,14 @@ fn shares_of_limits_of_the_future_are_told_again() {
     assert!(!zone.is_ahead(START + 1, DRIFT));
     // As before the request that asks.
     assert_eq!([level(&zone), level(&peer)], [4, 2]);
-    tell(&peer, Kind::Limit, &records(&zone), None);
+    give_all(&live_of(&zone), &peer, START);
     assert_eq!(level(&peer), 5, "three more, which it had refused");
     // An older copy that another node has stamped anew doesn't take the place of the share.
-    tell(&zone, Kind::Limit, &old, Some(Version { stamp: Stamp::at(START + 90_000), origin: identity(7) }));
+    give_under(Version { stamp: Stamp::at(START + 90_000), origin: identity(7) }, &old, &zone);
     assert_eq!(level(&zone), 4);
-    let told = records(&zone);
-    assert!(told.iter().all(|(_, version, ..)| version.stamp > Stamp::at(START + 90_000)));
-    tell(&peer, Kind::Limit, &told, None);
+    let told = live_of(&zone);
+    assert!(told.iter().all(|kept| kept.version.stamp > Stamp::at(START + 90_000)));
+    give_all(&told, &peer, START);
     assert_eq!(level(&peer), 5, "the same said again adds nothing");
 }
 
@@ -529,7 +501,7 @@ fn who_dies_over_a_counter_of_the_future_leaves_its_sum() {
             let (zone, peer) = (counters(1), counters(3));
             set(&zone, "k", "1", START + HOUR);
             add(&peer, "k", 3, START + HOUR + 1_000);
-            tell(&zone, Kind::Counter, &records(&peer), None);
+            give_all(&live_of(&peer), &zone, START);
             add(&zone, "k", 5, START + HOUR + 1_000);
             let child = fork(|| {
                 armed::arm(step, nth, libc::SIGKILL);
