@@ -28,7 +28,7 @@ for (
         $net->write_until(sub { !grep { my $n = $_; !$net->sees($n, 2 - grep { $_->[0] == $n || $_->[1] == $n } unique(@lost)) } 1 .. 3 }),
         "$name: lost sessions are noticed by all that have one"
     );
-    $net->heal;
+    $net->rejoin_under_writes($name);
     $net->all_agree($name);
     is_deeply([ map { [ $_->workers ] } @nodes ], \@workers, "$name: no worker was replaced");
 }

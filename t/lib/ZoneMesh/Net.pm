@@ -65,7 +65,7 @@ sub cluster {
     }
     $self->{authority} = $given{tls};    # its files live as long as the nodes
     ZoneMesh::Cluster::connected($self->{count} - 1, @nodes);
-    ($self->{nodes}, $self->{written}) = (\@nodes, 0);
+    ($self->{nodes}, $self->{written}, $self->{number}) = (\@nodes, 0, 0);
     return @nodes;
 }
 
@@ -75,7 +75,7 @@ sub write_until {
     return ZoneMesh::wait_for(
         sub {
             for my $node (@{ $self->{nodes} }) {
-                my $number = $self->{written};
+                my $number = $self->{number}++;
                 my $status = $node->add('one', 'by ' . $node->name . ": $number", "value $number");
                 Test::More::fail($node->name . " refused a write: $status") if $status != 201;
                 $self->{written}++;
@@ -88,6 +88,16 @@ sub write_until {
 
 # How many keys write_until has added; counts anew from what is given.
 sub written { my ($self, $from) = @_; $self->{written} = $from if defined $from; return $self->{written} }
+
+# Test: what was lost comes back, and every machine is written to until all are connected again.
+sub rejoin_under_writes {
+    my ($self, $name) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my $before = $self->{written};
+    $self->heal;
+    my $joined = $self->write_until(sub { !grep { !$self->sees($_, $self->{count} - 1) } 1 .. $self->{count} });
+    return Test::More::ok($joined && $self->{written} > $before, "$name: all are connected again, written to meanwhile");
+}
 
 # Whether a machine is connected to so many others.
 sub sees { my ($self, $n, $others) = @_; return $self->{nodes}[ $n - 1 ]->zone_sync->{status}{nodes_online} == $others }
