@@ -6,7 +6,7 @@ use super::frame::{self, Input};
 use super::incoming::{Context, Incoming};
 use super::message::{self, Pong};
 use super::positions::Defined;
-use super::session::{self, Ending, Notes, Pace, Seldom};
+use super::session::{self, Ending, Notes, Pace};
 use super::write;
 use super::{Held, Node, Note, SessionError};
 use crate::record::{Identity, Millis};
@@ -69,7 +69,8 @@ pub struct Pull {
     /// How far the peer's clock is ahead of ours, milliseconds.
     ahead: i64,
     notes: Notes,
-    refusals: Seldom,
+    /// Zones of the peer that this node doesn't take.
+    refused: usize,
 }
 
 impl Pull {
@@ -100,7 +101,7 @@ impl Pull {
             compare_at: 0,
             ahead: 0,
             notes: Notes::default(),
-            refusals: Seldom::default(),
+            refused: 0,
             node,
         }
     }

@@ -15,6 +15,8 @@ use std::cell::OnceCell;
 
 /// Refused zones are shown up to here: each is looked for in a table, and a peer may announce thousands.
 const MAX_SHOWN: usize = 64;
+/// Lines about them in the log, before one that says that there are more.
+const MAX_NAMED: usize = 8;
 /// A record's buffer above this is given back once the record is there.
 const KEPT_BUFFER: usize = 64 * 1024;
 
@@ -265,13 +267,18 @@ impl Pull {
             write::refuse(out, number, &reason);
             self.zones.insert(number, None);
             let name = message::printable(name);
-            if self.zones.len() <= MAX_SHOWN {
+            self.refused += 1;
+            if self.refused <= MAX_SHOWN {
                 let drift = Drift { peer, zone: name.clone(), side: Side::Here, reason: reason.clone() };
                 self.node.control.show_drift(&drift, now);
             }
-            if self.refusals.happened(self.pace.t).is_some() || self.zones.len() <= 8 {
+            if self.refused <= MAX_NAMED {
                 let text = format!("zone \"{name}\" of the peer is not synchronized: on this node {reason}");
                 self.notes.add(NoteLevel::Warn, text);
+            } else if self.refused == MAX_NAMED + 1 {
+                let text =
+                    "more zones of the peer are not synchronized: \"refused\" in /zonemesh/peers has their names";
+                self.notes.add(NoteLevel::Warn, text.to_owned());
             }
             return Ok(());
         };
