@@ -7,20 +7,18 @@
 
 mod answers;
 mod round;
-mod suspects;
 
 use std::collections::{HashMap, HashSet};
 
-use super::digest::{Digests, Terms};
+use super::digest::{self, Digests, Terms};
 use super::incoming::Context;
 use super::message::{MAX_RANGE_BITS, MAX_WANTED};
 use super::positions::Positions;
 use super::write::{self, Question};
 use super::{NoteLevel, SyncZone};
 use crate::record::Stamp;
-use crate::store::{Matching, Zone};
-use round::{Phase, Round, base_of};
-use suspects::Suspects;
+use crate::store::Zone;
+use round::{Phase, Round};
 
 /// Holds of a lock in one step, and the pause after it in milliseconds.
 const HOLDS: usize = 16;
@@ -30,8 +28,6 @@ const OTHERS: u64 = 100;
 /// Between two comparisons with a peer, in timeouts of a session; and at least so many microseconds for each record and peer.
 const PERIOD: u64 = 10;
 const PERIOD_A_RECORD: u64 = 500;
-/// The same while there are suspects: long enough for what would clear them to come.
-const PERIOD_AGAIN: u64 = 3;
 /// Answers that take longer than this many timeouts aren't waited for.
 const PATIENCE: u64 = 20;
 /// Records in the parts whose versions are asked for at once, about; versions that are kept.
@@ -60,8 +56,8 @@ pub struct Compare {
     finer: u8,
     /// Records that had been left out here, ever, when the last comparison began.
     left_out: Option<u64>,
-    /// Records here that seemed to be over for the peer in the last comparison.
-    suspects: Suspects,
+    /// Records here of which the peer had a tombstone of the same version, in the last comparison.
+    suspects: HashSet<Vec<u8>>,
     under_way: Option<Round>,
 }
 
@@ -77,7 +73,7 @@ impl Compare {
             most: 0,
             finer: 0,
             left_out: None,
-            suspects: Suspects::default(),
+            suspects: HashSet::new(),
             under_way: None,
         }
     }
@@ -91,12 +87,7 @@ impl Compare {
     pub fn held(&self) -> usize {
         self.under_way.as_ref().map_or(0, |round| {
             let parts = round.digests.all.len() + round.theirs.len() + round.asked.len();
-            parts
-                + round.listed.len()
-                + round.wanted.len()
-                + round.gone.len()
-                + round.suspects.len()
-                + round.found_again.len()
+            parts + round.listed.len() + round.wanted.len() + round.gone.len()
         }) + self.suspects.len()
     }
 
@@ -146,11 +137,10 @@ impl Compare {
         match walked {
             Ok(false) => {}
             Ok(true) if matches!(round.phase, Phase::Digesting) => self.ask_for_versions(cx, zone, out),
-            Ok(true) if round.retire_again(&zone.zone, cx.now) => {
+            Ok(true) => {
                 self.suspects = std::mem::take(&mut round.suspects);
                 self.ask_for_records(cx, zone, out);
             }
-            Ok(true) => {}
             // Other zones are to be compared meanwhile.
             Err(_) => {
                 let since = *round.busy.get_or_insert(cx.t);
@@ -176,9 +166,11 @@ impl Compare {
         let steady = self.left_out.replace(lacks.count) == Some(lacks.count);
         zone.count_comparison_begun();
         write::compare(out, &Question { zone: number, round: self.round, seed, bits, until, ends, evicted });
+        let by_counter = digest::by_counter(zone, cx.version);
+        let terms = Terms::new(&seed, bits, until, ends, evicted).by_counter(by_counter);
         self.under_way = Some(Round {
             zone: number,
-            digests: Digests::new(Terms::new(&seed, bits, until, ends, evicted)),
+            digests: Digests::new(terms),
             theirs: Vec::new(),
             phase: Phase::Asked,
             asked: Vec::new(),
@@ -193,8 +185,8 @@ impl Compare {
             trusted: false,
             evicted: Stamp::ZERO,
             wanted: HashSet::new(),
-            suspects: Suspects::default(),
-            found_again: Vec::new(),
+            awaited: HashSet::new(),
+            suspects: HashSet::new(),
             gone: Vec::new(),
             brought: 0,
             retired: 0,
@@ -229,17 +221,9 @@ impl Compare {
             asked.push(last as u16);
         }
         if asked.is_empty() {
-            self.suspects = Suspects::default();
             return self.complete(cx, zone);
         }
         self.next = last + 1;
-        // What ended a part of a counter may be too new for digests.
-        if zone.zone.params().matching == Matching::Counter {
-            let bases = self.suspects.iter().filter_map(base_of).map(|base| round.digests.terms.hash(&base));
-            asked.extend(bases.map(|hash| round.digests.terms.range(hash) as u16));
-            asked.sort_unstable();
-            asked.dedup();
-        }
         round.asked = vec![false; ranges];
         for range in &asked {
             if let Some(place) = round.asked.get_mut(usize::from(*range)) {
@@ -294,9 +278,7 @@ impl Compare {
         // mended the next need not.
         let walks = records.saturating_mul(PERIOD_A_RECORD) / 1000;
         let peers = cx.node.control.nodes_online().max(1);
-        // Sooner where something is to be looked at again.
-        let periods = if self.suspects.is_empty() { PERIOD } else { PERIOD_AGAIN };
-        let mut pause = timeout.saturating_mul(periods).max(walks.saturating_mul(peers));
+        let mut pause = timeout.saturating_mul(PERIOD).max(walks.saturating_mul(peers));
         if let Some(round) = self.under_way.take() {
             if round.brought + round.retired > 0 {
                 let text = format!(

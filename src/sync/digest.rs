@@ -3,15 +3,20 @@
 //! Keys are put into parts by a hash whose seed is drawn anew for each comparison, so nobody can choose keys that meet, and
 //! two keys that do meet once don't meet again.
 
-use super::message::MAX_RANGE_BITS;
-use crate::record::{Millis, Stamp, Version};
-use crate::store::{Hasher, Rule, ScanPlace, StoreError, Surveyed, Zone};
+use super::message::{BY_COUNTER, MAX_RANGE_BITS};
+use crate::record::{Millis, Role, Stamp, Version};
+use crate::store::{Hasher, Matching, Rule, ScanPlace, StoreError, Surveyed, Zone};
+
+/// The bits of a hash that tell a part.
+const PART: u64 = !0 << (64 - MAX_RANGE_BITS);
 
 /// What is compared, and how.
 #[derive(Clone, Copy)]
 pub struct Terms {
     hasher: Hasher,
     bits: u8,
+    /// All records of a counter are in one part.
+    pub by_counter: bool,
     /// Later writes may be on their way.
     pub until: Stamp,
     /// What ends until then is about to go.
@@ -23,7 +28,13 @@ pub struct Terms {
 impl Terms {
     /// `bits`: of the number of a part, at most [`MAX_RANGE_BITS`].
     pub fn new(seed: &[u8; 16], bits: u8, until: Stamp, ends: Millis, floor: Stamp) -> Terms {
-        Terms { hasher: Hasher::new(seed), bits: bits.min(MAX_RANGE_BITS), until, ends, floor }
+        Terms { hasher: Hasher::new(seed), bits: bits.min(MAX_RANGE_BITS), by_counter: false, until, ends, floor }
+    }
+
+    /// The same of counters, if the session's version of the protocol is the second or a later one.
+    #[must_use]
+    pub fn by_counter(self, by_counter: bool) -> Terms {
+        Terms { by_counter, ..self }
     }
 
     /// Bits of the number of a part.
@@ -38,7 +49,11 @@ impl Terms {
 
     /// A key's hash.
     pub fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash(key)
+        let hash = self.hasher.hash(key);
+        match Role::split(key).filter(|_| self.by_counter) {
+            Some((counter, _)) => (self.hasher.hash(counter) & PART) | (hash & !PART),
+            None => hash,
+        }
     }
 
     /// The part that a key of this hash is in.
@@ -60,6 +75,11 @@ impl Terms {
         bytes[16..].copy_from_slice(&version.origin.0);
         self.hasher.hash(&bytes)
     }
+}
+
+/// Whether what is compared of this zone is told by counter, in a session of this version.
+pub fn by_counter(zone: &Zone, version: u16) -> bool {
+    version >= BY_COUNTER && zone.params().matching == Matching::Counter
 }
 
 /// The records of one part: how many, and the sum of their hashes.
@@ -129,7 +149,8 @@ impl Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Identity;
+    use crate::record::{Identity, PartId};
+    use std::collections::BTreeSet;
 
     #[test]
     fn every_hash_has_a_part() {
@@ -137,6 +158,19 @@ mod tests {
             let terms = Terms::new(&[1; 16], bits, Stamp(0), 0, Stamp(0));
             assert_eq!((terms.range(0), terms.range(u64::MAX)), (0, terms.ranges() - 1));
         }
+    }
+
+    #[test]
+    fn the_records_of_a_counter_are_in_one_part() {
+        let records =
+            [Role::Base, Role::Part(PartId([7; 8])), Role::Part(PartId::SHARED)].map(|role| role.of(b"counter"));
+        let terms = Terms::new(&[1; 16], MAX_RANGE_BITS, Stamp(0), 0, Stamp(0));
+        let parts = |terms: Terms| -> BTreeSet<usize> {
+            records.iter().map(|record| terms.range(terms.hash(record))).collect()
+        };
+        assert_eq!((parts(terms).len(), parts(terms.by_counter(true)).len()), (3, 1));
+        let hashes: BTreeSet<u64> = records.iter().map(|record| terms.by_counter(true).hash(record)).collect();
+        assert_eq!(hashes.len(), 3, "and are told apart");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Context<'a> {
     pub peer: Identity,
     /// This session's token for claims.
     pub token: u64,
+    /// Of the protocol.
+    pub version: u16,
     /// Largest frame to send.
     pub bound: usize,
     /// The clock.

@@ -13,7 +13,9 @@ pub const MAGIC: [u8; 8] = *b"zonemesh";
 /// The oldest version of the protocol that this node speaks.
 pub const LOWEST: u16 = 1;
 /// The newest.
-pub const HIGHEST: u16 = 1;
+pub const HIGHEST: u16 = 2;
+/// From this one on, what is compared of counters is told by counter.
+pub const BY_COUNTER: u16 = 2;
 
 /// Types of frames. Those with the high bit set may be skipped by who doesn't know them.
 pub mod kind {

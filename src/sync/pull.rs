@@ -43,6 +43,8 @@ pub struct Pull {
     pace: Pace,
     input: Input,
     peer: Option<Identity>,
+    /// Of the protocol, once the peer has said hello.
+    version: u16,
     /// Largest frame to send.
     bound: usize,
     ended: Option<u8>,
@@ -84,6 +86,7 @@ impl Pull {
             pace: Pace::new(now),
             input: Input::new(session::first_bound()),
             peer: None,
+            version: message::LOWEST,
             bound: frame::SMALLEST_BOUND,
             ended: None,
             zones: BTreeMap::new(),
@@ -355,6 +358,7 @@ impl Pull {
                 own: self.own,
                 peer,
                 token: self.token,
+                version: self.version,
                 bound: self.bound,
                 now,
                 t,

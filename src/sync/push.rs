@@ -29,6 +29,8 @@ pub struct Push {
     pace: Pace,
     input: Input,
     peer: Option<Identity>,
+    /// Of the protocol, once the peer has said hello.
+    version: u16,
     /// Largest frame to send.
     bound: usize,
     said_hello: bool,
@@ -81,6 +83,7 @@ impl Push {
             pace: Pace::new(now),
             input: Input::new(session::first_bound()),
             peer: None,
+            version: message::LOWEST,
             bound: frame::SMALLEST_BOUND,
             said_hello: false,
             ended: None,

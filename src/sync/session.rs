@@ -173,6 +173,11 @@ pub fn check_incarnation(node: &Node, then: u64) -> Result<(), SessionError> {
     if node.control.incarnation() == then && !node.control.is_renewing() { Ok(()) } else { Err(SessionError::Renewed) }
 }
 
+/// The version that both speak.
+pub fn version(peer: &Hello) -> u16 {
+    peer.highest.min(HIGHEST)
+}
+
 /// Checks a peer's hello against this node. The returned bound is that of frames sent to it.
 pub fn check_hello(hello: &Hello, own: Identity) -> Result<usize, Ending> {
     if hello.identity == own {

@@ -3,7 +3,7 @@
 //!
 //!     ZONEMESH_SCALE=255 cargo test --no-default-features --test sync_scale
 //!
-//! measures one of so many nodes, and prints the figures as JSON. `scripts/bench scaling` does.
+//! measures one of so many nodes, and prints the figures as JSON. `scripts/bench mesh` does.
 
 #![allow(clippy::expect_used, reason = "what a simulation can't go on without ends it")]
 

@@ -3,16 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::super::digest::{Digest, Digests, Pass};
+use super::super::digest::{Digest, Digests, Pass, Terms};
 use super::super::incoming::Context;
 use super::super::positions::Positions;
 use super::HOLDS;
-use super::suspects::Suspects;
 use crate::record::{Identity, Millis, Role, Stamp, Version};
-use crate::store::{Lacks, Matching, Rule, StoreError, Zone};
+use crate::store::{Lacks, Rule, StoreError, Zone};
 
-/// Records taken away in one step because they were found again.
-const RETIRED_A_STEP: usize = 256;
+/// Records that are looked at again in the next comparison.
+const MAX_SUSPECTS: usize = 1_024;
 
 /// A comparison.
 pub(super) struct Round {
@@ -39,10 +38,10 @@ pub(super) struct Round {
     pub(super) trusted: bool,
     pub(super) evicted: Stamp,
     pub(super) wanted: HashSet<u64>,
+    /// What has set or deleted counters there, and until when parts are kept here.
+    pub(super) awaited: HashSet<u64>,
     /// For the next comparison.
-    pub(super) suspects: Suspects,
-    /// Suspects of the last comparison that are found again.
-    pub(super) found_again: Vec<(Vec<u8>, Version)>,
+    pub(super) suspects: HashSet<Vec<u8>>,
     /// What the peer knows to be deleted and a lock kept from being taken away.
     pub(super) gone: Vec<(Vec<u8>, Version)>,
     pub(super) brought: u64,
@@ -91,17 +90,16 @@ impl Round {
     }
 
     /// Looks at some of this node's records, and takes away what is deleted there; `true`: that was all.
-    pub(super) fn match_some(&mut self, zone: &Zone, suspects: &Suspects, now: Millis) -> Result<bool, StoreError> {
+    pub(super) fn match_some(
+        &mut self,
+        zone: &Zone,
+        suspects: &HashSet<Vec<u8>>,
+        now: Millis,
+    ) -> Result<bool, StoreError> {
         let Phase::Matching { pass, theirs } = &mut self.phase else { return Ok(true) };
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
-        let (next, gone, again) = (&mut self.suspects, &mut self.gone, &mut self.found_again);
+        let (next, gone) = (&mut self.suspects, &mut self.gone);
         let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
-        let counts = zone.params().matching == Matching::Counter;
-        // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
-        let mut suspect = |key: &[u8], version| match suspects.contains(key) {
-            true => again.push((key.to_vec(), version)),
-            false => next.add(key),
-        };
         let walked = pass.walk(zone, HOLDS, |record| {
             let hash = terms.hash(record.key);
             if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
@@ -121,8 +119,15 @@ impl Round {
                     return;
                 }
                 if told.version == record.version {
-                    if told.tombstone && trusted && terms.settled(record) {
-                        suspect(record.key, record.version);
+                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
+                    if told.tombstone
+                        && trusted
+                        && terms.settled(record)
+                        && next.len() < MAX_SUSPECTS
+                        && next.insert(record.key.to_vec())
+                        && suspects.contains(record.key)
+                    {
+                        gone.push((record.key.to_vec(), record.version));
                     }
                     return;
                 }
@@ -134,40 +139,30 @@ impl Round {
                 && version.stamp > evicted
                 && version.stamp <= theirs.get(version.origin)
             {
-                match counts && is_part(record.key) {
-                    true => suspect(record.key, version),
-                    false => gone.push((record.key.to_vec(), version)),
-                }
+                gone.push((record.key.to_vec(), version));
             }
         });
         // Also what was met before a lock was in the way, and each of it whatever becomes of another.
-        let retired = &mut self.retired;
-        gone.retain(|(key, version)| match zone.retire(key, *version, now) {
-            Ok(is_retired) => {
-                *retired += u64::from(is_retired);
-                false
+        let (listed, ours) = (&self.listed, &mut self.ours);
+        let (awaited, retired) = (&mut self.awaited, &mut self.retired);
+        gone.retain(|(key, version)| {
+            // A part stays until there is what ended it: meanwhile the counter would be gone, or lack a part of its sum.
+            if let Some(base) = base_to_come(terms, listed, ours, key) {
+                awaited.insert(base);
+                return false;
             }
-            Err(_) => true,
+            match zone.retire(key, *version, now) {
+                Ok(is_retired) => {
+                    *retired += u64::from(is_retired);
+                    false
+                }
+                Err(_) => true,
+            }
         });
         match walked? {
             true if !gone.is_empty() => Err(StoreError::Busy),
             complete => Ok(complete),
         }
-    }
-
-    /// Takes away some of what was found again, unless the peer has told that the counter was set anew and this isn't here: then
-    /// that is to come first, as without it the counter would seem to be gone. `true`: that was all.
-    pub(super) fn retire_again(&mut self, zone: &Zone, now: Millis) -> bool {
-        let rest = self.found_again.len().saturating_sub(RETIRED_A_STEP);
-        for (key, version) in self.found_again.split_off(rest) {
-            let base = base_of(&key).and_then(|base| self.listed.get(&self.digests.terms.hash(&base)));
-            match base.is_none_or(|base| base.tombstone || base.is_here).then(|| zone.retire(&key, version, now)) {
-                Some(Ok(is_retired)) => self.retired += u64::from(is_retired),
-                None | Some(Err(_)) => self.suspects.add(&key),
-            }
-        }
-        self.left |= self.suspects.are_too_many();
-        self.found_again.is_empty()
     }
 
     /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
@@ -219,11 +214,15 @@ impl Round {
         let doubted = zone.doubted();
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
-            let news = !told.met && !told.tombstone && stamp <= until && stamp > floor;
+            let tells = !told.tombstone || self.awaited.contains(hash);
+            let news = !told.met && tells && stamp <= until && stamp > floor;
             let (had, lacked) = (self.ours.get(origin), lacks.of(origin));
             // Those that found no room were of an origin of which that is known, or of one of which nothing is held here.
             let is_known = had > Stamp::ZERO;
-            let in_vain = self.crowded && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
+            // Where a part waits for what ended it, that finds the part's room.
+            let in_vain = self.crowded
+                && !self.awaited.contains(hash)
+                && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
             let again = if self.crowded { doubted } else { doubted.max(lacked) };
             if news && !in_vain && (early || stamp <= again || stamp > had) {
                 self.wanted.insert(*hash);
@@ -232,14 +231,15 @@ impl Round {
     }
 }
 
-/// Whether a record of a counter tells what some memory has added.
-fn is_part(record_key: &[u8]) -> bool {
-    matches!(Role::split(record_key), Some((_, Role::Part(_))))
-}
-
-/// The key of the record that would end a part of a counter.
-pub(super) fn base_of(record_key: &[u8]) -> Option<Vec<u8>> {
-    Role::split(record_key).map(|(key, _)| Role::Base.of(key))
+/// The hash of what the peer knows of a counter that was set or deleted there, if this node is yet to hear of that: then a record
+/// of the counter is over for that reason.
+fn base_to_come(terms: &Terms, listed: &HashMap<u64, Told>, ours: &mut Positions, record_key: &[u8]) -> Option<u64> {
+    let (counter, _) = Role::split(record_key).filter(|_| terms.by_counter)?;
+    let hash = terms.hash(&Role::Base.of(counter));
+    let base = listed.get(&hash)?;
+    // What was here, and is over and forgotten, doesn't come again.
+    let was_here = !base.met && base.version.stamp <= ours.get(base.version.origin);
+    (!base.is_here && !was_here).then_some(hash)
 }
 
 impl fmt::Debug for Round {

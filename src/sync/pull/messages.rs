@@ -220,6 +220,7 @@ impl Pull {
         let accepted = session::check_hello(hello, self.own)?;
         self.bound = frame_bound(&self.node.limits, accepted);
         self.peer = Some(hello.identity);
+        self.version = session::version(hello);
         self.heard = self.pace.t;
         self.ahead = ahead(hello.now, now);
         self.node.control.forget_drifts(hello.identity, Side::Here);
@@ -309,6 +310,7 @@ impl Pull {
             own: self.own,
             peer,
             token: self.token,
+            version: self.version,
             bound: self.bound,
             now,
             t: self.pace.t,

@@ -2,7 +2,7 @@
 
 use super::super::NoteLevel;
 use super::super::answer::Answer;
-use super::super::digest::Terms;
+use super::super::digest::{self, Terms};
 use super::super::frame::Input;
 use super::super::message::{self, MAX_RANGE_BITS, Message, Mode};
 use super::super::outgoing::{Outgoing, State, Subscription, frame_bound};
@@ -38,6 +38,7 @@ impl Push {
                 let accepted = session::check_hello(&hello, self.own)?;
                 self.bound = frame_bound(&self.node.limits, accepted);
                 self.peer = Some(hello.identity);
+                self.version = session::version(&hello);
                 self.node.control.forget_drifts(hello.identity, Side::There);
                 session::compare_clocks(&mut self.notes, hello.now, now, &self.node.limits);
             }
@@ -68,8 +69,10 @@ impl Push {
                 if bits > MAX_RANGE_BITS {
                     return Err(Ending::protocol("a comparison in too many parts"));
                 }
-                let terms = Terms::new(seed, bits, until, ends, evicted);
+                let version = self.version;
                 if let Some((outgoing, zone)) = self.answering(zone)? {
+                    let terms =
+                        Terms::new(seed, bits, until, ends, evicted).by_counter(digest::by_counter(zone, version));
                     outgoing.answer.compare(zone, round, terms);
                 }
             }

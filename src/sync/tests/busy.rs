@@ -204,6 +204,7 @@ fn what_was_taken_of_a_position_that_is_tried_again_is_not_counted_twice() {
             own: Identity([2; 16]),
             peer: Identity([1; 16]),
             token: 1,
+            version: 1,
             bound: 4_096,
             now: NOW + t,
             t,

@@ -42,6 +42,17 @@ fn together_hearing(a: &Node, b: &Node, now: Millis, origins: &[Identity]) -> Ve
 
 /// Sessions from each to each, for so long: what they told, and which node did.
 fn all_together(nodes: &[&Node], now: Millis, long: Millis, origins: &[Identity]) -> Vec<(usize, String)> {
+    all_together_seen(nodes, now, long, origins, |_| {})
+}
+
+/// The same, looked at all the while.
+fn all_together_seen(
+    nodes: &[&Node],
+    now: Millis,
+    long: Millis,
+    origins: &[Identity],
+    mut look: impl FnMut(Millis),
+) -> Vec<(usize, String)> {
     let mut pairs = Vec::new();
     for from in 0..nodes.len() {
         for to in (0..nodes.len()).filter(|to| *to != from) {
@@ -63,6 +74,7 @@ fn all_together(nodes: &[&Node], now: Millis, long: Millis, origins: &[Identity]
         for (_, to, pair) in &mut pairs {
             pair.run(at);
             notes.extend(pair.pull.notes().into_iter().map(|note| (*to, note.text)));
+            look(at);
         }
     }
     for (_, _, pair) in &mut pairs {
@@ -159,13 +171,7 @@ fn what_was_past_on_one_node_and_is_its_tombstone_since_is_taken_away_on_the_oth
 
 #[test]
 fn what_was_added_to_a_counter_before_it_was_deleted_is_taken_away_where_nobody_heard_of_that() {
-    let counters = |number| Params {
-        sync: true,
-        matching: Matching::Counter,
-        retention: 10 * LONG,
-        ..Params::new(Identity([number; 16]))
-    };
-    let (a, b) = (joined_with(1 << 20, counters(1)), joined_with(1 << 20, counters(2)));
+    let (a, b) = counters(10 * LONG);
     let counted = zone(&a).count(b"k", 1, Missing::Begin(0, Life::Default), NOW + 1_000).unwrap();
     assert!(matches!(counted, Counted::Done { sum: 1, .. }));
     zone(&a).delete(b"k", NOW + 2_000).unwrap();
@@ -182,37 +188,73 @@ fn what_was_added_to_a_counter_before_it_was_deleted_is_taken_away_where_nobody_
     assert_eq!(together(&a, &b, NOW + 3 * LONG), Vec::<String>::new(), "once mended, all is well");
 }
 
+/// Two nodes with counters.
+fn counters(retention: Millis) -> (Node, Node) {
+    let params =
+        |number| Params { sync: true, matching: Matching::Counter, retention, ..Params::new(Identity([number; 16])) };
+    (joined_with(1 << 20, params(1)), joined_with(1 << 20, params(2)))
+}
+
+/// A counter as a third node had set it, or deleted.
+fn base(of: &str, value: Option<&'static [u8]>, stamp: Millis, apply: &dyn Fn(&Record<'_>)) {
+    let (key, version) = (Role::Base.of(of.as_bytes()), Version { stamp: Stamp::at(stamp), origin: Identity([9; 16]) });
+    apply(&Record { kind: Kind::Counter, version, key: &key, value, expires: None, shortened: false });
+}
+
 #[test]
 fn what_was_added_to_a_counter_counts_until_it_is_known_what_ended_it() {
-    for has_tombstone in [true, false] {
-        let counters = |number| Params {
-            sync: true,
-            matching: Matching::Counter,
-            retention: 10 * LONG,
-            ..Params::new(Identity([number; 16]))
-        };
-        let (a, b) = (joined_with(1 << 20, counters(1)), joined_with(1 << 20, counters(2)));
-        zone(&b).count(b"k", 5, Missing::Begin(0, Life::Default), NOW).unwrap();
+    const MANY: usize = 300;
+    for has_tombstones in [true, false] {
+        let (a, b) = counters(10 * LONG);
+        let key = |n: usize| format!("key {n}");
+        for n in 0..MANY {
+            zone(&b).count(key(n).as_bytes(), 5, Missing::Begin(0, Life::Default), NOW).unwrap();
+        }
         together(&a, &b, NOW);
-        assert_eq!(contents(&zone(&a), NOW + LONG), [(b"k".to_vec(), b"5".to_vec())]);
-        // A third node, which is gone, had set it: a stamp that the other one takes in 90 s only.
-        let set = NOW + LONG + 150_000;
-        let version = Version { stamp: Stamp::at(set), origin: Identity([9; 16]) };
-        let (key, value) = (Role::Base.of(b"k"), Some(&b"9"[..]));
-        let base = Record { kind: Kind::Counter, version, key: &key, value, expires: None, shortened: false };
-        assert_eq!(zone(&a).apply(&base, NOW + LONG, Millis::MAX), Ok(Applied::Newer));
-        if !has_tombstone {
+        // A third node, which is gone, had set them: a stamp that the other one takes in 90 s only.
+        for n in 0..MANY {
+            base(&key(n), Some(b"9"), NOW + LONG + 150_000, &|record| {
+                assert_eq!(zone(&a).apply(record, NOW + LONG, Millis::MAX), Ok(Applied::Newer));
+            });
+        }
+        if !has_tombstones {
             forget(&[&a], NOW + LONG + 70_000);
         }
+        let shown = |node: &Node, value: &str| {
+            let all = contents(&zone(node), NOW + LONG);
+            assert_eq!(all.len(), MANY, "{has_tombstones}");
+            all.iter().for_each(|(_, shown)| assert_eq!(shown, value.as_bytes(), "{has_tombstones}"));
+        };
         let before = zone(&b).stats().comparisons.ended;
         all_together(&[&a, &b], NOW + LONG, 85_000, &[]);
         assert!(zone(&b).stats().comparisons.ended >= before + 2, "it looks again");
-        assert_eq!(contents(&zone(&b), NOW + LONG + 85_000), [(b"k".to_vec(), b"5".to_vec())], "{has_tombstone}");
+        shown(&b, "5");
         together(&a, &b, NOW + LONG + 90_000);
-        for node in [&a, &b] {
-            assert_eq!(contents(&zone(node), NOW + 2 * LONG), [(b"k".to_vec(), b"9".to_vec())]);
-        }
+        shown(&a, "9");
+        shown(&b, "9");
         assert_eq!(zone(&b).stats().retired, 0);
+    }
+}
+
+#[test]
+fn a_counter_that_was_set_is_not_taken_away_in_halves() {
+    // Deleted by a third node, of which this one takes the delete in 90 s only; and deleted so long ago that it is forgotten.
+    for is_forgotten in [false, true] {
+        let (a, b) = counters(if is_forgotten { RETENTION } else { 10 * LONG });
+        zone(&b).set(b"k", b"9", Life::Default, Condition::Always, NOW).unwrap();
+        zone(&b).count(b"k", 5, Missing::Leave, NOW).unwrap();
+        together(&a, &b, NOW);
+        let deleted = if is_forgotten { NOW + LONG } else { NOW + LONG + 150_000 };
+        base("k", None, deleted, &|record| {
+            assert_eq!(zone(&a).apply(record, NOW + LONG, Millis::MAX), Ok(Applied::Newer));
+        });
+        zone(&a).upkeep(NOW + LONG + 70_000, 1_000);
+        assert_eq!(zone(&a).stats().tombstones, usize::from(!is_forgotten) as u64);
+        let mut seen = Vec::new();
+        all_together_seen(&[&a, &b], NOW + LONG + 70_000, 2 * LONG, &[], |now| seen.extend(contents(&zone(&b), now)));
+        let whole = (b"k".to_vec(), b"14".to_vec());
+        assert!(seen.len() > 10 && seen.iter().all(|shown| *shown == whole), "{is_forgotten}: {seen:?}");
+        assert_eq!((keys(&a, NOW + LONG), keys(&b, NOW + LONG)), (vec![], vec![]), "{is_forgotten}");
     }
 }
 

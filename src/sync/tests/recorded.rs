@@ -2,10 +2,12 @@
 //!
 //! `recorded/dialer.hex` and `recorded/dialled.hex` hold what each side said, a frame a line. They are never written anew:
 //! a version that says things differently gets a recording of its own, beside these. (`ZONEMESH_RECORD=folder` has these tests
-//! write what both say today.) `2/` is the one that `kinds` replays.
+//! write what both say today.) `2/` is the one that `kinds` replays, and `3/`, of version 2, that of `counters`.
 
+mod counters;
 mod kinds;
 
+use super::super::message::kind;
 use super::super::{Node, Pull, Push, SyncZone};
 use super::{NOW, contents, limits, node, region};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
@@ -90,13 +92,46 @@ fn conversation(dialer: Node, dialled: Node, until: Millis) -> (Vec<u8>, Vec<u8>
     (said, answered)
 }
 
+/// If somebody wants a recording of today, writes what the dialer and the dialled node say.
+fn record(prefix: &str, conversation: impl FnOnce() -> (Vec<u8>, Vec<u8>)) {
+    let Ok(folder) = std::env::var("ZONEMESH_RECORD") else { return };
+    let (said, answered) = conversation();
+    std::fs::create_dir_all(format!("{folder}/{prefix}")).unwrap();
+    std::fs::write(format!("{folder}/{prefix}dialer.hex"), hex(&said)).unwrap();
+    std::fs::write(format!("{folder}/{prefix}dialled.hex"), hex(&answered)).unwrap();
+}
+
+/// Has a node hear what a dialer said then: answers when it has asked for them. When all was said.
+fn hear(mut pull: Pull, said: Vec<Vec<u8>>) -> Millis {
+    let (mut out, mut now) = (Vec::new(), NOW);
+    // What a frame of comparing begins with: its type, and of which zone's which comparison it is. The numbers are small.
+    let round = |frame: &[u8]| (frame[4], [frame[5], frame[6]]);
+    for bytes in said {
+        let (kind, of) = round(&bytes);
+        let question = match kind {
+            kind::DIGESTS => Some(kind::COMPARE),
+            kind::VERSIONS | kind::LISTED => Some(kind::LIST),
+            kind::SENT => Some(kind::WANT),
+            _ => None,
+        };
+        let is_asked = |out: &[u8]| frames(&hex(out)).iter().any(|asked| round(asked) == (question.unwrap_or(0), of));
+        // Others come when some time has passed.
+        let until = now + if question.is_some() { 60_000 } else { 20 };
+        while now < until && !(question.is_some() && is_asked(&out)) {
+            now += 10;
+            pull.tick(&mut out, now).unwrap();
+        }
+        assert!(question.is_none() || is_asked(&out), "nobody asked for {:02x?}", &bytes[4..7]);
+        pull.handle(&bytes, &mut out, now).unwrap();
+    }
+    (0..50).for_each(|step| pull.tick(&mut out, now + step * 10).unwrap());
+    now
+}
+
 #[test]
 fn what_the_dialer_said_then_is_understood() {
     let (heard_today, said, answered) = today();
-    if let Ok(folder) = std::env::var("ZONEMESH_RECORD") {
-        std::fs::write(format!("{folder}/dialer.hex"), hex(&said)).unwrap();
-        std::fs::write(format!("{folder}/dialled.hex"), hex(&answered)).unwrap();
-    }
+    record("", || (said, answered));
     let dialled = fixed(2);
     let mut pull = Pull::new(dialled.clone(), 1, NOW);
     let (mut out, mut now) = (Vec::new(), NOW);

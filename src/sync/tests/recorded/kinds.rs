@@ -4,7 +4,7 @@
 //! Everything in it was written long before, so that what is compared doesn't depend on when that is asked for.
 
 use super::super::{NOW, limits, node, region};
-use super::{FOLDER, conversation, frames, hex};
+use super::{conversation, frames, hear, hex, record};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::{Applied, Condition, FeedEnd, Life, Matching, Missing, Params, Zone};
 use crate::sync::message::kind;
@@ -116,44 +116,15 @@ fn hear_of_third(limits: &Zone) {
 }
 
 fn recorded(who: &str) -> Vec<Vec<u8>> {
-    frames(&std::fs::read_to_string(format!("{FOLDER}/2/{who}.hex")).unwrap())
-}
-
-/// What a frame of comparing begins with: its type, and of which zone's which comparison it is. The numbers are small.
-fn round(frame: &[u8]) -> (u8, &[u8]) {
-    (frame[4], &frame[5..7])
+    super::recorded(&format!("2/{who}"))
 }
 
 #[test]
 fn what_the_dialer_said_of_all_kinds_is_understood() {
-    if let Ok(folder) = std::env::var("ZONEMESH_RECORD") {
-        let (said, answered) = conversation(dialer(), dialled(), END);
-        std::fs::create_dir_all(format!("{folder}/2")).unwrap();
-        std::fs::write(format!("{folder}/2/dialer.hex"), hex(&said)).unwrap();
-        std::fs::write(format!("{folder}/2/dialled.hex"), hex(&answered)).unwrap();
-    }
+    record("2/", || conversation(dialer(), dialled(), END));
     let node = dialled();
     let zone = |at: usize| node.zones[at].zone;
-    let (mut pull, mut out, mut now) = (Pull::new(node.clone(), 1, NOW), Vec::new(), NOW);
-    for bytes in recorded("dialer") {
-        let (kind, of) = round(&bytes);
-        let question = match kind {
-            kind::DIGESTS => Some(kind::COMPARE),
-            kind::VERSIONS | kind::LISTED => Some(kind::LIST),
-            kind::SENT => Some(kind::WANT),
-            _ => None,
-        };
-        // Answers come when the question was asked, others when some time has passed.
-        let is_asked = |out: &[u8]| frames(&hex(out)).iter().any(|asked| round(asked) == (question.unwrap_or(0), of));
-        let until = now + if question.is_some() { 60_000 } else { 20 };
-        while now < until && !(question.is_some() && is_asked(&out)) {
-            now += 10;
-            pull.tick(&mut out, now).unwrap();
-        }
-        assert!(question.is_none() || is_asked(&out), "nobody asked for {:02x?}", &bytes[4..7]);
-        pull.handle(&bytes, &mut out, now).unwrap();
-    }
-    (0..50).for_each(|step| pull.tick(&mut out, now + step * 10).unwrap());
+    let now = hear(Pull::new(node.clone(), 1, NOW), recorded("dialer"));
 
     let value = |at: usize, key: &[u8]| {
         let mut value = Vec::new();
