@@ -103,7 +103,7 @@ impl History {
         }
         // What was counted in other zones is still there.
         if zone.is_none_or(|zone| ZONES[zone].counts) {
-            self.ledger.forget(node);
+            self.inherited += self.ledger.forget(node, nodes);
             if let Some(mixed) = &mut self.mixed {
                 mixed.forget(node, nodes);
             }
@@ -164,6 +164,7 @@ impl History {
     ) {
         // Sums depend on which stamp came first.
         self.mixed = None;
+        self.ledger.renewed();
         for (key, acts) in &mut self.acts[zone] {
             let (old, new) = (before.get(key), after.get(key));
             let known =

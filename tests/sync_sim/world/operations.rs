@@ -87,9 +87,9 @@ impl World {
         let key = format!("count {}", self.rng.below(8)).into_bytes();
         let counted = zone.count(&key, amount, missing, now);
         self.trace(|| format!("node {at} zone {zone_at} {} + {amount}: {counted:?}", String::from_utf8_lossy(&key)));
-        if let Ok(Counted::Done { .. }) = counted {
+        if let Ok(Counted::Done { version, .. }) = counted {
             self.counts.acknowledged += 1;
-            self.history.ledger.add(at, zone_at, &key, amount);
+            self.history.ledger.add(at, zone_at, &key, amount, Some(version));
         }
     }
 
@@ -128,7 +128,7 @@ impl World {
             self.trace(|| format!("node {at} zone {zone_at} {} + 1: {asked:?}", String::from_utf8_lossy(&key)));
             if let Ok(Limited::Within(_)) = asked {
                 self.counts.acknowledged += 1;
-                self.history.ledger.add(at, zone_at, &key, 1);
+                self.history.ledger.add(at, zone_at, &key, 1, None);
             }
         }
     }
