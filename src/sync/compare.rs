@@ -17,7 +17,7 @@ use super::positions::Positions;
 use super::write::{self, Question};
 use super::{NoteLevel, SyncZone};
 use crate::record::Stamp;
-use crate::store::Zone;
+use crate::store::{Rule, Zone};
 use round::{Phase, Round};
 
 /// Holds of a lock in one step, and the pause after it in milliseconds.
@@ -162,6 +162,7 @@ impl Compare {
         let bits = bits.max(self.finer).min(MAX_RANGE_BITS);
         let seed = zone.nonce(u128::from(cx.token) << 64 | u128::from(self.round));
         let (until, ends) = (Stamp::at(behind.saturating_sub(margin)), before.saturating_add(margin));
+        let until = if Rule::Young.holds() { until } else { Stamp::at(cx.now) };
         let (evicted, lacks) = (zone.evicted(), zone.lacks());
         let steady = self.left_out.replace(lacks.count) == Some(lacks.count);
         zone.count_comparison_begun();

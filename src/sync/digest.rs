@@ -5,7 +5,7 @@
 
 use super::message::{BY_COUNTER, MAX_RANGE_BITS};
 use crate::record::{Millis, Role, Stamp, Version};
-use crate::store::{Hasher, Matching, Rule, ScanPlace, StoreError, Surveyed, Zone};
+use crate::store::{Hasher, Matching, ScanPlace, StoreError, Surveyed, Zone};
 
 /// The bits of a hash that tell a part.
 const PART: u64 = !0 << (64 - MAX_RANGE_BITS);
@@ -65,7 +65,7 @@ impl Terms {
     pub fn settled(&self, record: &Surveyed<'_>) -> bool {
         let stamp = record.version.stamp;
         let is_young = stamp > self.until || record.expires.is_some_and(|end| end <= self.ends);
-        !record.tombstone && stamp > self.floor && !(is_young && Rule::Young.holds())
+        !record.tombstone && stamp > self.floor && !is_young
     }
 
     fn sum(&self, hash: u64, version: Version) -> u64 {

@@ -24,6 +24,14 @@ pub const FAULT_NAMES: [&str; 16] = [
     "clock set by minutes",
 ];
 
+/// A partition that outlasts tombstones.
+pub struct Apart {
+    sides: u64,
+    until: Millis,
+    /// Whether one side has written while it lasts, and the other.
+    written: [bool; 2],
+}
+
 impl World {
     /// One fault; `false`: there was nothing that it could hit.
     pub fn fault(&mut self) -> bool {
@@ -67,7 +75,7 @@ impl World {
                 // Some outlast the tombstones of what is deleted meanwhile.
                 let long = long.max(self.rng.below(3 * self.retention.min(10_000)));
                 let sides = self.rng.next();
-                self.part(|node| sides >> (node % 64) & 1 == 0, long, kind == 10);
+                self.part_in_two(sides, long, kind == 10);
             }
             12 => self.links.iter_mut().filter(|link| link.to == at).for_each(|link| link.slow_until = now + long),
             13 => self.lose_memory(at, long, true),
@@ -100,6 +108,36 @@ impl World {
         }
         self.nodes[at].no_agent_until = self.now + long;
         self.nodes[at].next_agent();
+    }
+
+    /// A partition that outlasts the tombstones of what is deleted while it lasts, and some of what is remembered of that.
+    pub fn part_for_long(&mut self) {
+        let first = self.rng.below(self.nodes.len() as u64);
+        // Whoever else is where, these two are apart.
+        let second = (first + self.rng.between(1, self.nodes.len() as u64 - 1)) % self.nodes.len() as u64;
+        let sides = self.rng.next() & !(1 << (first % 64)) | 1 << (second % 64);
+        let long = self.retention + self.rng.between(2_000, 3 * self.retention);
+        self.trace(|| format!("partition that outlasts tombstones ({long} ms)"));
+        self.part_in_two(sides, long, true);
+        self.look_at_links(|_| true);
+        self.lost = true;
+    }
+
+    /// `sides`: a bit for each node.
+    fn part_in_two(&mut self, sides: u64, long: Millis, both_ways: bool) {
+        self.part(|node| sides >> (node % 64) & 1 == 0, long, both_ways);
+        if both_ways && long > self.retention {
+            self.apart.push(Apart { sides, until: self.now + long, written: [false; 2] });
+        }
+    }
+
+    /// A node has written: does a partition last in which both sides have?
+    pub fn note_apart(&mut self, at: usize) {
+        let now = self.now;
+        for apart in self.apart.iter_mut().filter(|apart| now < apart.until && apart.written != [true; 2]) {
+            apart.written[(apart.sides >> (at % 64) & 1) as usize] = true;
+            self.counts.outlasted += u64::from(apart.written == [true; 2]);
+        }
     }
 
     /// Nothing goes from one side to the other for a while, or back; nobody is told.

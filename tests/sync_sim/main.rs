@@ -101,8 +101,10 @@ fn notice_broken() -> bool {
     for broken in lies.chain(rules) {
         let noticed = AtomicU64::new(u64::MAX);
         on_all_cores(0..SEEDS_A_BREAK, |number| {
-            // Of a node's rules most are about what is over: seeds in which that is soon forgotten tell more.
-            let seed = if matches!(broken, Broken::Rule(_)) { HARD.0 * number + HARD.1 } else { number };
+            // Of a node's rules most are about what is over: seeds in which that is soon forgotten tell more. What sums may be is
+            // known in the others.
+            let is_hard = matches!(broken, Broken::Rule(rule) if rule != Rule::NotLater);
+            let seed = if is_hard { HARD.0 * number + HARD.1 } else { number };
             // Large clusters take as long as a hundred others, and don't tell more.
             let passed_over = seed % LARGE.0 == LARGE.1 || seed > noticed.load(Ordering::Relaxed);
             if !passed_over && World::run(seed, Some(broken), false).is_err() {

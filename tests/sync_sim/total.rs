@@ -27,6 +27,8 @@ pub struct Counts {
     pub joined: (u64, u64),
     /// How often a node joined a settled cluster, and how often that was one of fifty.
     pub joins: (u64, u64),
+    /// Partitions that outlasted tombstones, and in which both sides were written to.
+    pub outlasted: u64,
     /// How often comparing was seen to find nothing where all is well.
     pub well: u64,
     /// How often a node stamped anew what it had written with a clock that was ahead.
@@ -51,6 +53,7 @@ impl Counts {
         self.recovered += other.recovered;
         self.joined = (self.joined.0 + other.joined.0, self.joined.1 + other.joined.1);
         self.joins = (self.joins.0 + other.joins.0, self.joins.1 + other.joins.1);
+        self.outlasted += other.outlasted;
         self.well += other.well;
         self.renewals += other.renewals;
         self.given_up += other.given_up;
@@ -133,7 +136,8 @@ impl Total {
         println!(
             "simulator: zones that had found no room were whole again in {} seeds; where all was well comparing found nothing in {}; \
              {} nodes joined, {} of them fifty others, and were sent {} bytes of \
-             records, where {} are a copy; {} nodes that were long gone gave way to others; {} writes of nodes that lost their memory were with others",
+             records, where {} are a copy; {} nodes that were long gone gave way to others; {} writes of nodes that lost their memory were with others; {} partitions \
+             outlasted tombstones while both sides were written to",
             counts.recovered,
             counts.well,
             counts.joins.0,
@@ -141,7 +145,8 @@ impl Total {
             counts.joined.1,
             counts.joined.0,
             counts.given_up,
-            counts.inherited
+            counts.inherited,
+            counts.outlasted
         );
         let frames = FRAME_NAMES.iter().zip(counts.moved.frames);
         let frames: Vec<String> = frames.map(|(name, (n, bytes))| format!("{name} {n} ({bytes} bytes)")).collect();

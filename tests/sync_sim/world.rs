@@ -7,6 +7,7 @@ mod quiet;
 use crate::Broken;
 use crate::check::{History, LASTING};
 use crate::due::Due;
+use crate::faults::Apart;
 use crate::lies::Lie;
 use crate::link::Link;
 use crate::node::{EPOCH, GIVES_UP, Numbers, SCARCE, SimNode, ZONES};
@@ -21,10 +22,12 @@ pub const OPERATIONS: u64 = 200;
 pub const FAULTS: u64 = 3;
 /// One of so many seeds, this one of them, is hard: what is over is forgotten soon, and more goes wrong.
 pub const HARD: (u64, u64) = (4, 3);
+/// One of so many seeds, this one of them, has a partition that outlasts tombstones, whatever else goes wrong. It is a hard one.
+const APART: (u64, u64) = (8, 3);
 /// One of so many seeds, this one of them, has fifty nodes.
 pub const LARGE: (u64, u64) = (100, 99);
-/// In one of so many seeds, this one of them, a node may join fifty others.
-const JOINS_LARGE: (u64, u64) = (500, 499);
+/// In one of so many seeds, this one of them, a node joins fifty others, if their clocks agree.
+const JOINS_LARGE: (u64, u64) = (1_000, 999);
 /// In one of so many seeds, this one of them, zones note almost as many nodes as they can, which are long gone.
 const CROWDED: (u64, u64) = (25, 7);
 const MOST_CROWDED: u64 = 100;
@@ -64,6 +67,8 @@ pub struct World {
     lie: Option<Lie>,
     /// Half of what is written goes to this zone, which has too little room.
     leans_to: Option<usize>,
+    /// Partitions that outlast tombstones.
+    pub apart: Vec<Apart>,
     /// Nodes that there were, each life counted.
     pub identities: usize,
     /// Nodes that are long gone.
@@ -73,6 +78,7 @@ pub struct World {
     /// What a session has to send.
     out: Vec<u8>,
     hard: bool,
+    parts_for_long: bool,
     joins_large: bool,
     trace: bool,
 }
@@ -159,9 +165,11 @@ impl World {
             ),
             counts: Counts::default(),
             out: Vec::new(),
+            apart: Vec::new(),
             identities: size,
             crowd: 0,
             hard,
+            parts_for_long: seed % APART.0 == APART.1,
             joins_large: seed % JOINS_LARGE.0 == JOINS_LARGE.1,
             trace,
             rng,
@@ -214,7 +222,13 @@ impl World {
     fn storm(&mut self) -> Result<(), String> {
         let mut faults = FAULTS + self.rng.below(8) + if self.hard { 15 } else { 0 };
         let mut operations = OPERATIONS + self.rng.below(60);
+        let parts_at = self.rng.between(OPERATIONS / 4, OPERATIONS / 2);
+        let mut has_parted = !self.parts_for_long;
         while faults + operations > 0 {
+            if operations <= parts_at && !has_parted {
+                has_parted = true;
+                self.part_for_long();
+            }
             if self.rng.below(faults + operations) < faults {
                 faults -= u64::from(self.fault());
             } else {

@@ -21,6 +21,7 @@ impl World {
         }
         self.counts.operations += 1;
         self.written[at] = true;
+        self.note_apart(at);
         let zone_at = self.rng.below(self.zones() as u64) as usize;
         let zone_at = self.leans_to.filter(|_| self.rng.one_in(2)).unwrap_or(zone_at);
         let zone = self.nodes[at].zone(zone_at);
@@ -95,27 +96,35 @@ impl World {
 
     /// One operation on a counter that is set and deleted as well.
     fn mix(&mut self, at: usize, zone_at: usize, amount: i64, now: Millis) {
-        let zone = self.nodes[at].zone(zone_at);
         let key = format!("mixed {}", self.rng.below(4)).into_bytes();
         let what = self.rng.below(6);
+        self.mix_one(at, zone_at, &key, (what, amount), now);
+        // What is deleted often begins anew at once.
+        if what == 0 && self.rng.one_in(2) {
+            self.mix_one(at, zone_at, &key, (2, amount), now);
+        }
+    }
+
+    fn mix_one(&mut self, at: usize, zone_at: usize, key: &[u8], (what, amount): (u64, i64), now: Millis) {
+        let zone = self.nodes[at].zone(zone_at);
         let (amount, start) = if what == 2 { (-amount, 50) } else { (amount, 0) };
         let written = match what {
-            0 => zone.delete(&key, now),
-            1 => zone.set(&key, amount.to_string().as_bytes(), Life::Default, Condition::Always, now),
+            0 => zone.delete(key, now),
+            1 => zone.set(key, amount.to_string().as_bytes(), Life::Default, Condition::Always, now),
             _ => {
-                let counted = zone.count(&key, amount, Missing::Begin(start, Life::Default), now);
-                self.trace(|| format!("node {at} zone {zone_at} {}: {counted:?}", String::from_utf8_lossy(&key)));
+                let counted = zone.count(key, amount, Missing::Begin(start, Life::Default), now);
+                self.trace(|| format!("node {at} zone {zone_at} {}: {counted:?}", String::from_utf8_lossy(key)));
                 if let (Ok(Counted::Done { created, version, .. }), Some(mixed)) = (counted, &mut self.history.mixed) {
                     let start = if created { start } else { 0 };
-                    mixed.add(at, &self.nodes[at], &key, version, (amount, start));
+                    mixed.add(at, &self.nodes[at], key, version, (amount, start));
                 }
                 return;
             }
         };
         let value = (what == 1).then_some(amount);
-        self.trace(|| format!("node {at} zone {zone_at} {}: {value:?} {written:?}", String::from_utf8_lossy(&key)));
+        self.trace(|| format!("node {at} zone {zone_at} {}: {value:?} {written:?}", String::from_utf8_lossy(key)));
         if let (Ok(Written::Done(version)), Some(mixed)) = (written, &mut self.history.mixed) {
-            mixed.base(at, &key, version, value);
+            mixed.base(at, key, version, value);
         }
     }
 
