@@ -12,6 +12,8 @@ use crate::store::{Lacks, Rule, StoreError, Zone};
 
 /// Records that are looked at again in the next comparison.
 const MAX_SUSPECTS: usize = 1_024;
+/// Records taken away in one step, and of counters: each walks what lies in its bucket, all parts of a counter.
+const RETIRED_A_STEP: (usize, usize) = (1_024, 64);
 
 /// A comparison.
 pub(super) struct Round {
@@ -75,11 +77,13 @@ pub(super) struct Told {
     pub(super) met: bool,
     /// In that version, or in a later one.
     pub(super) is_here: bool,
+    /// It is the base of a counter, of which there is something here.
+    pub(super) may_end_something: bool,
 }
 
 impl Told {
     pub(super) const fn new(version: Version, tombstone: bool) -> Told {
-        Told { version, tombstone, met: false, is_here: false }
+        Told { version, tombstone, met: false, is_here: false, may_end_something: false }
     }
 }
 
@@ -100,10 +104,14 @@ impl Round {
         let (terms, asked, listed, wanted) = (&self.digests.terms, &self.asked, &mut self.listed, &mut self.wanted);
         let (next, gone) = (&mut self.suspects, &mut self.gone);
         let (trusted, evicted, evicts) = (self.trusted, self.evicted, zone.params().evict);
+        let mut bases = HashSet::new();
         let walked = pass.walk(zone, HOLDS, |record| {
             let hash = terms.hash(record.key);
             if !asked.get(terms.range(hash)).is_some_and(|asked| *asked) {
                 return;
+            }
+            if !record.tombstone {
+                bases.extend(base_of(terms, record.key));
             }
             if let Some(told) = listed.get_mut(&hash) {
                 told.met = true;
@@ -119,13 +127,12 @@ impl Round {
                     return;
                 }
                 if told.version == record.version {
-                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way.
+                    // It is over for the peer, by something that this node hasn't heard of. What will tell it may be on its way; of
+                    // counters the peer has told it, if it remembers.
                     if told.tombstone
                         && trusted
                         && terms.settled(record)
-                        && next.len() < MAX_SUSPECTS
-                        && next.insert(record.key.to_vec())
-                        && suspects.contains(record.key)
+                        && (terms.by_counter || is_found_again(suspects, next, record.key))
                     {
                         gone.push((record.key.to_vec(), record.version));
                     }
@@ -142,27 +149,48 @@ impl Round {
                 gone.push((record.key.to_vec(), version));
             }
         });
-        // Also what was met before a lock was in the way, and each of it whatever becomes of another.
-        let (listed, ours) = (&self.listed, &mut self.ours);
-        let (awaited, retired) = (&mut self.awaited, &mut self.retired);
-        gone.retain(|(key, version)| {
-            // A part stays until there is what ended it: meanwhile the counter would be gone, or lack a part of its sum.
-            if let Some(base) = base_to_come(terms, listed, ours, key) {
-                awaited.insert(base);
-                return false;
+        for base in bases {
+            if let Some(told) = listed.get_mut(&base) {
+                told.may_end_something = true;
             }
-            match zone.retire(key, *version, now) {
-                Ok(is_retired) => {
-                    *retired += u64::from(is_retired);
-                    false
-                }
-                Err(_) => true,
-            }
-        });
-        match walked? {
-            true if !gone.is_empty() => Err(StoreError::Busy),
-            complete => Ok(complete),
         }
+        // Also what was met before a lock was in the way, and each of it whatever becomes of another.
+        let is_busy = !self.retire_some(zone, now);
+        match walked? {
+            true if is_busy => Err(StoreError::Busy),
+            complete => Ok(complete && self.gone.is_empty()),
+        }
+    }
+
+    /// Takes away some of what is over; `false`: a lock is in the way of what is left.
+    fn retire_some(&mut self, zone: &Zone, now: Millis) -> bool {
+        if self.gone.is_empty() {
+            return true;
+        }
+        let known = Known::of(zone, &self.digests.terms);
+        let most = if self.digests.terms.by_counter { RETIRED_A_STEP.1 } else { RETIRED_A_STEP.0 };
+        let mut kept = Vec::new();
+        for (key, version) in self.gone.split_off(self.gone.len().saturating_sub(most)) {
+            // A part stays until there is what ended it: meanwhile the counter would be gone, or lack a part of its sum.
+            let base = base_of(&self.digests.terms, &key).and_then(|hash| Some((hash, *self.listed.get(&hash)?)));
+            let to_come = base.filter(|(_, base)| {
+                !base.is_here
+                    && (base.met || known.is_news(&mut self.ours, base.version))
+                    && zone.would_admit(base.version.origin, base.version.stamp, now)
+            });
+            match to_come {
+                Some((base, _)) => _ = self.awaited.insert(base),
+                None => match zone.retire(&key, version, now) {
+                    Ok(is_retired) => self.retired += u64::from(is_retired),
+                    Err(_) => kept.push((key, version)),
+                },
+            }
+        }
+        let others = !self.gone.is_empty();
+        // After them.
+        let is_busy = !kept.is_empty();
+        self.gone.splice(0..0, kept);
+        others || !is_busy
     }
 
     /// What this node, which wants nothing more of the peer, lacked and lacks no more: of these origins the peer has all that
@@ -205,25 +233,21 @@ impl Round {
 
     /// Of what the peer has and this node lacks, what was not deleted here.
     pub(super) fn want_missing(&mut self, zone: &Zone, now: Millis) {
-        // Something was left out for want of room: asked for again when there is some. All else is, whatever room there is.
-        let lacks = zone.lacks();
+        let Known { early, doubted, lacks } = Known::of(zone, &self.digests.terms);
         self.crowded = !lacks.is_empty() && (zone.is_crowded() || zone.asks_in_vain(now));
-        // A clock that was ahead may have let something go, which only its end tells.
-        let early = zone.expired_to() > self.digests.terms.ends;
         let (until, floor) = (self.digests.terms.until, zone.evicted().max(zone.cleared()));
-        let doubted = zone.doubted();
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
-            let tells = !told.tombstone || self.awaited.contains(hash);
+            let awaited = self.awaited.contains(hash);
+            let tells = !told.tombstone || told.may_end_something || awaited;
             let news = !told.met && tells && stamp <= until && stamp > floor;
             let (had, lacked) = (self.ours.get(origin), lacks.of(origin));
             // Those that found no room were of an origin of which that is known, or of one of which nothing is held here.
             let is_known = had > Stamp::ZERO;
             // Where a part waits for what ended it, that finds the part's room.
-            let in_vain = self.crowded
-                && !self.awaited.contains(hash)
-                && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
-            let again = if self.crowded { doubted } else { doubted.max(lacked) };
+            let crowded = self.crowded && !awaited;
+            let in_vain = crowded && stamp <= if is_known { lacks.of_itself(origin) } else { lacked };
+            let again = if crowded { doubted } else { doubted.max(lacked) };
             if news && !in_vain && (early || stamp <= again || stamp > had) {
                 self.wanted.insert(*hash);
             }
@@ -231,15 +255,34 @@ impl Round {
     }
 }
 
-/// The hash of what the peer knows of a counter that was set or deleted there, if this node is yet to hear of that: then a record
-/// of the counter is over for that reason.
-fn base_to_come(terms: &Terms, listed: &HashMap<u64, Told>, ours: &mut Positions, record_key: &[u8]) -> Option<u64> {
+/// What tells whether this node is yet to hear of a version.
+struct Known {
+    /// A clock that was ahead may have let something go, which only its end tells.
+    early: bool,
+    doubted: Stamp,
+    /// Something was left out for want of room: asked for again when there is some. All else is, whatever room there is.
+    lacks: Lacks,
+}
+
+impl Known {
+    fn of(zone: &Zone, terms: &Terms) -> Known {
+        Known { early: zone.expired_to() > terms.ends, doubted: zone.doubted(), lacks: zone.lacks() }
+    }
+
+    fn is_news(&self, ours: &mut Positions, Version { stamp, origin }: Version) -> bool {
+        self.early || stamp <= self.doubted.max(self.lacks.of(origin)) || stamp > ours.get(origin)
+    }
+}
+
+/// The hash of the base of the counter that a record is of, if they are compared by counter.
+fn base_of(terms: &Terms, record_key: &[u8]) -> Option<u64> {
     let (counter, _) = Role::split(record_key).filter(|_| terms.by_counter)?;
-    let hash = terms.hash(&Role::Base.of(counter));
-    let base = listed.get(&hash)?;
-    // What was here, and is over and forgotten, doesn't come again.
-    let was_here = !base.met && base.version.stamp <= ours.get(base.version.origin);
-    (!base.is_here && !was_here).then_some(hash)
+    Some(terms.hash(&Role::Base.of(counter)))
+}
+
+/// Whether the last comparison met this record, too; if not, the next one looks.
+fn is_found_again(last: &HashSet<Vec<u8>>, next: &mut HashSet<Vec<u8>>, key: &[u8]) -> bool {
+    next.len() < MAX_SUSPECTS && next.insert(key.to_vec()) && last.contains(key)
 }
 
 impl fmt::Debug for Round {

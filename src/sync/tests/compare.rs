@@ -4,7 +4,7 @@ use super::super::message::kind;
 use super::super::{Node, Pull};
 use super::pair::{Pair, mark};
 use super::{NOW, contents, limits, node, region, set};
-use crate::record::{Count, Identity, Kind, Millis, PartId, Record, Role, Stamp, Version};
+use crate::record::{Count, Identity, Kind, Millis, PartId, Record, Role, Stamp, Version, number};
 use crate::store::control::CONTROL_SIZE;
 use crate::store::{Applied, Condition, Control, Counted, Lacks, Life, Matching, Missing, Params, Traffic, Zone};
 
@@ -255,6 +255,45 @@ fn a_counter_that_was_set_is_not_taken_away_in_halves() {
         let whole = (b"k".to_vec(), b"14".to_vec());
         assert!(seen.len() > 10 && seen.iter().all(|shown| *shown == whole), "{is_forgotten}: {seen:?}");
         assert_eq!((keys(&a, NOW + LONG), keys(&b, NOW + LONG)), (vec![], vec![]), "{is_forgotten}");
+    }
+}
+
+#[test]
+fn a_delete_that_has_ended_a_counter_is_asked_for_and_ends_all_of_it_at_once() {
+    let origins = [Identity([8; 16]), Identity([9; 16])];
+    for is_hot in [false, true] {
+        let (a, b) = counters(10 * LONG);
+        let add = |by, now| zone(&b).count(b"k", by, Missing::Begin(0, Life::Default), now).unwrap();
+        add(5, NOW);
+        // Of another memory: the peer has never promised it.
+        let (key, value) = (Role::Part(PartId([7; 8])).of(b"k"), Count { begun: Stamp::ZERO, amount: 2 }.encode());
+        let version = Version { stamp: Stamp::at(NOW), origin: origins[0] };
+        let part =
+            Record { kind: Kind::Counter, version, key: &key, value: Some(&value), expires: None, shortened: false };
+        assert_eq!(zone(&b).apply(&part, NOW, 60_000), Ok(Applied::Newer));
+        together_hearing(&a, &b, NOW, &origins);
+        assert_eq!(contents(&zone(&a), NOW + LONG), [(b"k".to_vec(), b"7".to_vec())]);
+        base("k", None, NOW + LONG, &|record| {
+            assert_eq!(zone(&a).apply(record, NOW + LONG, 60_000), Ok(Applied::Newer));
+        });
+        zone(&a).upkeep(NOW + LONG + 70_000, 1_000);
+        let (mut seen, mut added) = (Vec::new(), 0);
+        all_together_seen(&[&a, &b], NOW + LONG + 70_000, LONG, &origins, |now| {
+            if is_hot && now % 500 == 0 {
+                added += 1;
+                add(1, now);
+            }
+            let shown: Vec<i64> = contents(&zone(&b), now).iter().map(|(_, sum)| number(sum).unwrap()).collect();
+            seen.push((added, shown));
+        });
+        // All of it, or nothing of what there was.
+        let all = seen.iter().take_while(|(added, shown)| *shown == [7 + added]).count();
+        assert!(all > 10 && all < seen.len(), "{seen:?}");
+        let begun = if is_hot { seen[all - 1].0 } else { 0 };
+        for (added, shown) in &seen[all..] {
+            assert_eq!(shown.iter().sum::<i64>(), added - begun, "{is_hot}");
+        }
+        assert_eq!((zone(&b).stats().mended, zone(&b).stats().retired), (1, 0));
     }
 }
 

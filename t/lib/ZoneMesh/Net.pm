@@ -95,7 +95,7 @@ sub rejoin_under_writes {
     local $Test::Builder::Level = $Test::Builder::Level + 1;
     my $before = $self->{written};
     $self->heal;
-    my $joined = $self->write_until(sub { !grep { !$self->sees($_, $self->{count} - 1) } 1 .. $self->{count} });
+    my $joined = $self->write_until(sub { !grep { !$self->sees($_, $self->{count} - 1) } 1 .. $self->{count} }, 20);
     return Test::More::ok($joined && $self->{written} > $before, "$name: all are connected again, written to meanwhile");
 }
 
