@@ -50,8 +50,9 @@ pub enum Broken {
 }
 
 /// Seeds that fail and whose cause isn't mended yet, with what each shows. Each is run and shown; one that ends well is to be
-/// taken off.
-const OPEN: &[u64] = &[];
+/// taken off. 10,788: clocks are further apart than is allowed, so a delete of a counter is refused, and the tombstone of what the counter
+/// had begun with, which is older, isn't: until the delete is taken, too, the sum lacks that number.
+const OPEN: &[u64] = &[10_788];
 
 fn main() -> ExitCode {
     // Asked for a list of tests by a tool: there is one.
