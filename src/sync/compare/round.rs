@@ -239,7 +239,7 @@ impl Round {
         for (hash, told) in &self.listed {
             let Version { stamp, origin } = told.version;
             let awaited = self.awaited.contains(hash);
-            let tells = !told.tombstone || told.may_end_something || awaited;
+            let tells = !told.tombstone || told.may_end_something;
             let news = !told.met && tells && stamp <= until && stamp > floor;
             let (had, lacked) = (self.ours.get(origin), lacks.of(origin));
             // Those that found no room were of an origin of which that is known, or of one of which nothing is held here.

@@ -128,6 +128,20 @@ fn hear(mut pull: Pull, said: Vec<Vec<u8>>) -> Millis {
     now
 }
 
+/// Has a dialer hear what a dialled node said then; what it says to that.
+fn answer(push: &mut Push, answered: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let (mut out, mut now) = (Vec::new(), NOW);
+    for bytes in answered {
+        push.handle(&bytes, now).unwrap();
+        // Long enough for each answer to be complete.
+        for _ in 0..20 {
+            now += 10;
+            push.fill(&mut out, 1 << 16, now).unwrap();
+        }
+    }
+    frames(&hex(&out))
+}
+
 #[test]
 fn what_the_dialer_said_then_is_understood() {
     let (heard_today, said, answered) = today();
@@ -159,18 +173,8 @@ fn what_the_dialer_said_then_is_understood() {
 fn what_the_dialled_node_said_then_is_understood() {
     let dialer = fixed(1);
     fill(&dialer);
-    let mut push = Push::new(dialer, 1, NOW);
-    let mut out = Vec::new();
-    let mut now = NOW;
-    for bytes in recorded("dialled") {
-        push.handle(&bytes, now).unwrap();
-        // Long enough for each answer to be complete.
-        for _ in 0..20 {
-            now += 10;
-            push.fill(&mut out, 1 << 16, now).unwrap();
-        }
-    }
-    let kinds: Vec<u8> = frames(&hex(&out)).iter().map(|frame| frame[4]).collect();
+    let said = answer(&mut Push::new(dialer, 1, NOW), recorded("dialled"));
+    let kinds: Vec<u8> = said.iter().map(|frame| frame[4]).collect();
     for kind in [1, 5, 9, 10, 12, 0x82, 0x84, 0x85, 0x87] {
         assert!(kinds.contains(&kind), "no frame of type {kind}: {kinds:?}");
     }

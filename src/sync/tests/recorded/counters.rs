@@ -3,7 +3,7 @@
 //! The dialer has what a node had set a counter to that is gone, and the dialled node what had been added before that.
 
 use super::super::{NOW, limits, node, region};
-use super::{conversation, frames, hear, hex, record};
+use super::{answer, conversation, hear, record};
 use crate::record::{Count, Identity, Kind, PartId, Record, Role, Stamp, Version};
 use crate::store::{Applied, Life, Matching, Missing, Params, Zone};
 use crate::sync::message::kind;
@@ -71,20 +71,13 @@ fn what_the_dialer_said_of_counters_is_understood() {
 
 #[test]
 fn what_the_dialled_node_said_of_counters_is_understood() {
-    let (mut push, mut out, mut now) = (Push::new(dialer(), 1, NOW), Vec::new(), NOW);
-    for bytes in recorded("dialled") {
-        push.handle(&bytes, now).unwrap();
-        // Long enough for each answer to be complete.
-        for _ in 0..20 {
-            now += 10;
-            push.fill(&mut out, 1 << 16, now).unwrap();
-        }
-    }
+    let mut push = Push::new(dialer(), 1, NOW);
+    let said = answer(&mut push, recorded("dialled"));
     let answers = |frames: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
         let is_answer = |frame: &Vec<u8>| matches!(frame[4], kind::DIGESTS | kind::VERSIONS | kind::SENT);
         frames.into_iter().filter(is_answer).collect()
     };
-    let said = answers(frames(&hex(&out)));
+    let said = answers(said);
     assert_eq!(said, answers(recorded("dialer")), "to the same questions the same answers");
     assert_eq!(said.iter().map(|frame| frame[4]).collect::<Vec<_>>(), [kind::DIGESTS, kind::VERSIONS, kind::SENT]);
 }

@@ -4,7 +4,7 @@
 //! Everything in it was written long before, so that what is compared doesn't depend on when that is asked for.
 
 use super::super::{NOW, limits, node, region};
-use super::{conversation, frames, hear, hex, record};
+use super::{answer, conversation, hear, record};
 use crate::record::{Identity, Kind, Millis, Record, Stamp, Version};
 use crate::store::{Applied, Condition, FeedEnd, Life, Matching, Missing, Params, Zone};
 use crate::sync::message::kind;
@@ -166,15 +166,8 @@ fn what_the_dialer_had_admitted_counts_with_what_this_node_has() {
 
 #[test]
 fn what_the_dialled_node_said_of_all_kinds_is_understood() {
-    let (mut push, mut out, mut now) = (Push::new(dialer(), 1, NOW), Vec::new(), NOW);
-    for bytes in recorded("dialled") {
-        push.handle(&bytes, now).unwrap();
-        // Long enough for each answer to be complete.
-        for _ in 0..20 {
-            now += 10;
-            push.fill(&mut out, 1 << 16, now).unwrap();
-        }
-    }
+    let mut push = Push::new(dialer(), 1, NOW);
+    let said = answer(&mut push, recorded("dialled"));
     assert_eq!(push.left_out().collect::<Vec<_>>(), [FULL], "the peer has no room");
     // To the same questions the same answers: who compares with a node of that time finds what differs, and nothing else.
     let answers = |frames: Vec<Vec<u8>>| {
@@ -183,5 +176,5 @@ fn what_the_dialled_node_said_of_all_kinds_is_understood() {
         answers.sort_unstable();
         answers
     };
-    assert_eq!(answers(frames(&hex(&out))), answers(recorded("dialer")));
+    assert_eq!(answers(said), answers(recorded("dialer")));
 }
